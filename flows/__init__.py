@@ -1,0 +1,1 @@
+"""Layer 3: order, record, release, reproduce; the command line."""
