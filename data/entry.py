@@ -1,0 +1,48 @@
+"""Entry point of a stage: a user's mistake becomes one line and exit code 2, never a traceback."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+
+from data.params import UserError
+
+USER_ERROR = 2  # the exit code that says: do not retry, something must be changed first
+_DISK = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the folder is read-only",
+    errno.EACCES: "permission is denied",
+}
+
+
+def run(main: Callable[[], None]) -> None:
+    """Call a stage's `main` and exit; a full disk or a read-only folder counts as a user's error too."""
+    try:
+        main()
+    except UserError as error:
+        _fail(str(error))
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        _fail(f"cannot write {error.filename or 'the outputs'}: {_DISK[error.errno]}; free or change it and run again")
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(130)
+
+
+def workers() -> int:
+    """How many processes a data-parallel stage uses: REMINT_WORKERS, else one per core. Never changes the bytes."""
+    text = os.environ.get("REMINT_WORKERS", "")
+    if not text:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not text.isdigit() or int(text) < 1:
+        raise UserError(f"REMINT_WORKERS must be a whole number of at least 1, not '{text}'")
+    return int(text)
+
+
+def _fail(message: str) -> None:
+    sys.stderr.write(f"error: {message}\n")
+    sys.exit(USER_ERROR)

@@ -1,0 +1,1 @@
+"""Real photographs as an unlabelled pool of tiles, and one with measured depth as the benchmark."""

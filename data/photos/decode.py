@@ -1,0 +1,112 @@
+"""Decoding whatever people keep in photo folders into plain 8-bit RGB, or a reason why not.
+
+Only JPEG, PNG, WebP and TIFF are tried (other Pillow plug-ins start programs or are rarely fuzzed), and the
+pixel count is read from the header and checked before anything is decompressed. Of a file with several
+frames or pages the first is taken. Embedded colour profiles are ignored: values are read as sRGB.
+"""
+
+from __future__ import annotations
+
+import stat
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageChops
+
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF")
+NEUTRAL = 128  # transparent pixels show middle grey: neither white nor black edges where there were none
+TURNS = {  # EXIF orientation to what makes the picture upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class Unusable(Exception):
+    """Why a file cannot be used, in a few words without its name."""
+
+
+def size_of(path: Path, max_pixels: int) -> tuple[int, int]:
+    """Width and height as stored (before any rotation), from the header alone. Raises Unusable."""
+    with _open(path, max_pixels) as picture:
+        return picture.size
+
+
+def load(path: Path, max_pixels: int) -> Image.Image:
+    """The photograph upright as 8-bit RGB. Raises Unusable with the reason."""
+    with _open(path, max_pixels) as picture:
+        try:
+            picture.load()
+            upright = TURNS.get(_orientation(picture))
+            rgb = to_rgb(picture)
+            return rgb if upright is None else rgb.transpose(upright)
+        except Exception as error:  # decoders raise anything from struct.error to SyntaxError on broken bytes
+            raise Unusable(f"cannot be decoded: {_first_line(error)}") from None
+
+
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """8-bit RGB from grey, palette, 16-bit, float, CMYK, YCbCr or Lab pixels; alpha lies on middle grey."""
+    if picture.mode.startswith("I") or picture.mode == "F":
+        return _from_deep_grey(picture)
+    if picture.mode == "CMYK" and picture.format in ("JPEG", "MPO") and "adobe" not in picture.info:
+        # Pillow takes every CMYK JPEG for one of Adobe's, whose inks are stored inverted; this one says it is not.
+        return ImageChops.invert(picture).convert("RGB")
+    if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
+        rgba = picture.convert("RGBA")
+        ground = Image.new("RGBA", rgba.size, (NEUTRAL, NEUTRAL, NEUTRAL, 255))
+        return Image.alpha_composite(ground, rgba).convert("RGB")
+    return picture.convert("RGB")
+
+
+def _from_deep_grey(picture: Image.Image) -> Image.Image:
+    values = np.asarray(picture)
+    if picture.mode == "F":
+        scale = 1.0 if np.nanmax(values, initial=0) <= 1 else 255.0  # float TIFFs hold 0..1, or 0..255
+    else:
+        scale = 65535.0  # "I" is 32 bits wide in Pillow but comes from 16-bit files
+    grey = np.nan_to_num(values.astype(np.float32) / scale, nan=0.0, posinf=1.0, neginf=0.0)
+    return Image.fromarray(np.round(np.clip(grey, 0, 1) * 255).astype(np.uint8)).convert("RGB")
+
+
+def _open(path: Path, max_pixels: int) -> Image.Image:
+    try:
+        about = path.stat()
+    except OSError as error:
+        raise Unusable(f"cannot be opened: {error.strerror}") from None
+    if not stat.S_ISREG(about.st_mode):
+        raise Unusable("is not a regular file")  # opening a pipe would wait for ever
+    if about.st_size == 0:
+        raise Unusable("is empty")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of sizes that are checked below
+            picture = Image.open(path, formats=FORMATS)
+    except Image.UnidentifiedImageError:
+        raise Unusable("is not a JPEG, PNG, WebP or TIFF picture that can be read") from None
+    except Image.DecompressionBombError:
+        raise Unusable(f"has more than {max_pixels} pixels") from None
+    except OSError as error:
+        raise Unusable(f"cannot be opened: {error.strerror or _first_line(error)}") from None
+    except Exception as error:  # header parsers raise anything on broken bytes
+        raise Unusable(f"has a broken header: {_first_line(error)}") from None
+    width, height = picture.size
+    if width * height > max_pixels:
+        picture.close()
+        raise Unusable(f"has {width} x {height} pixels, more than {max_pixels}")
+    return picture
+
+
+def _orientation(picture: Image.Image) -> int:
+    try:
+        return int(picture.getexif().get(0x0112, 1))
+    except Exception:  # a broken EXIF block: the photograph itself may be fine
+        return 1
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

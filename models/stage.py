@@ -1,0 +1,137 @@
+"""A model stage's surroundings: arguments in, model, metrics, curves and figures out, tracking beside it."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data.params import UserError
+from models import tracking
+
+
+@dataclass(frozen=True)
+class Run:
+    """One execution of a stage. What it saves holds nothing that differs between two runs."""
+
+    stage: str
+    out: Path
+    tracker: tracking.Tracker
+    checkpoint: Path | None  # folder for resuming, named by the digest of everything the stage depends on
+
+    def say(self, text: str) -> None:
+        print(f"{self.stage}  {text}", flush=True)  # noqa: T201 - the flow and the user read a stage's output
+
+    def save_model(self, state: dict[str, Any], config: dict[str, Any]) -> Path:
+        """Write `model/model.safetensors` and `model/config.json`; returns the folder."""
+        from safetensors.torch import save_file
+
+        folder = self.out / "model"
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {k: v.detach().cpu().contiguous().clone() for k, v in sorted(state.items())}
+        save_file(tensors, folder / "model.safetensors")
+        (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+        return folder
+
+    def save_metrics(self, metrics: dict[str, Any]) -> None:
+        """Write metrics.json ({name: number}, or one level of sections) and send the numbers to the tracking."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        (self.out / "metrics.json").write_text(json.dumps(_plain(metrics), indent=2, sort_keys=True) + "\n")
+        flat = {}
+        for name, value in metrics.items():
+            inner = value.items() if isinstance(value, dict) else [("", value)]
+            flat.update({f"{name}/{k}" if k else name: float(v) for k, v in inner})
+        self.tracker.metrics(flat, 0)
+
+    def save_curves(self, rows: list[dict[str, Any]]) -> None:
+        """Write curves.csv: `step` and every loss, a row per logged step; empty where a row lacks a value."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        with (self.out / "curves.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, names, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+
+    def figure(self, name: str) -> Path:
+        """Where to save a picture: out/figures/NAME."""
+        folder = self.out / "figures"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / name
+
+
+@contextmanager
+def open(stage: str, inputs: dict[str, Path], out: Path, params: Any) -> Iterator[Run]:
+    """Set up a stage: check its inputs, empty `out`, set the thread count, start tracking; log figures at the end."""
+    import torch
+
+    for name, path in inputs.items():
+        if not path.exists():
+            raise UserError(f"--{name} {path} does not exist; run the stage that makes it first (dvc repro {stage})")
+    threads = getattr(params, "threads", None)
+    if threads:
+        torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    digests = {name: digest(path) for name, path in inputs.items()}
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    values = _flat(dataclasses.asdict(params))
+    tags = {"stage": stage, **{f"input.{k}": v for k, v in digests.items()}}
+    with tracking.open_run(stage, values, tags) as tracker:
+        run = Run(stage, out, tracker, _checkpoint(stage, values, digests))
+        yield run
+        for path in sorted((out / "figures").glob("*.png")):
+            tracker.figure(path)
+        weights = out / "model" / "model.safetensors"
+        tracker.tags({"output": digest(out), **({"weights": digest(weights)} if weights.exists() else {})})
+
+
+def arguments(doc: str | None, *names: str) -> argparse.Namespace:
+    """Parse --NAME PATH for each input and --out PATH; `doc` (the module's docstring) is the help text."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in (*names, "out"):
+        parser.add_argument(f"--{name}", type=Path, required=True, metavar="DIR")
+    return parser.parse_args()
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file's content, or of a folder's sorted (name, content) pairs."""
+    if path.is_file():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    whole = hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        whole.update(f"{file.relative_to(path).as_posix()}\0{digest(file)}\n".encode())
+    return whole.hexdigest()
+
+
+def _checkpoint(stage: str, values: dict[str, Any], digests: dict[str, str]) -> Path | None:
+    """Under REMINT_CHECKPOINTS (default .remint/checkpoints), keyed by parameters, inputs, code and versions."""
+    root = Path(__file__).parent.parent
+    code = [digest(p) for package in ("data", "models") for p in sorted((root / package).rglob("*.py"))]
+    lock = root / "requirements.lock"
+    key = json.dumps([stage, values, digests, code, digest(lock) if lock.exists() else ""], sort_keys=True, default=str)
+    folder = Path(os.environ.get("REMINT_CHECKPOINTS", ".remint/checkpoints"))
+    return folder / f"{stage}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Numbers with seven significant digits: what a metric means does not lie beyond."""
+    return {k: _plain(v) if isinstance(v, dict) else float(f"{float(v):.7g}") for k, v in values.items()}
