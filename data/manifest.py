@@ -39,9 +39,23 @@ SCHEMA = pa.schema(
 
 def row(entry: Entry, image: np.ndarray, **columns: Any) -> dict[str, Any]:
     """A manifest row from where the sample lies, its picture (uint8 (H, W, 3)) and what only the caller knows."""
-    height, width = image.shape[:2]
-    place = {"key": entry.key, "shard": entry.shard, "offset": entry.offset, "bytes": entry.size}
-    return {**place, "sha256": entry.sha256, "width": width, "height": height, **statistics(image), **columns}
+    return {**place(entry), **picture(image), **columns}
+
+
+def place(entry: Entry) -> dict[str, Any]:
+    """The columns that say where a sample lies."""
+    return {
+        "key": entry.key,
+        "shard": entry.shard,
+        "offset": entry.offset,
+        "bytes": entry.size,
+        "sha256": entry.sha256,
+    }
+
+
+def picture(image: np.ndarray) -> dict[str, Any]:
+    """The columns that describe a uint8 (H, W, 3) picture."""
+    return {"width": image.shape[1], "height": image.shape[0], **statistics(image)}
 
 
 def split_of(key: str, held_out_share: float) -> str:

@@ -8,7 +8,6 @@ Source: Scharstein et al., "High-resolution stereo datasets with subpixel-accura
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from data.params import UserError
+from data.photos.sources import package_folder
 
 # Calibration of the quarter-size pictures, from the docstring of skimage.data.stereo_motorcycle.
 FOCAL = 994.978  # pixels
@@ -67,10 +67,7 @@ def load_motorcycle(folder: str | Path) -> tuple[np.ndarray, np.ndarray, np.ndar
 
 
 def _installed(name: str) -> Path:
-    spec = importlib.util.find_spec("skimage")  # finds the folder without importing the package
-    path = (
-        Path(spec.submodule_search_locations[0]) / "data" / name if spec and spec.submodule_search_locations else None
-    )
-    if path is None or not path.exists():
+    path = package_folder("skimage") / "data" / name
+    if not path.exists():
         raise UserError(f"scikit-image does not carry data/{name}; install the version of requirements.lock")
     return path

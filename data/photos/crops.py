@@ -33,7 +33,7 @@ def scaled(width: int, height: int, level: int) -> tuple[int, int]:
 
 def grids(width: int, height: int, size: int) -> list[tuple[int, int]]:
     """(rows, columns) of the grid at each level, finest first; empty for a photograph smaller than a tile."""
-    found = []
+    found: list[tuple[int, int]] = []
     while min(scaled(width, height, len(found))) >= size:
         wide, high = scaled(width, height, len(found))
         found.append((high // size, wide // size))

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageChops
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF")
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF")  # JPEG includes MPO, what phones call two JPEGs in one file
 NEUTRAL = 128  # transparent pixels show middle grey: neither white nor black edges where there were none
 TURNS = {  # EXIF orientation to what makes the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -65,10 +65,9 @@ def to_rgb(picture: Image.Image) -> Image.Image:
 
 def _from_deep_grey(picture: Image.Image) -> Image.Image:
     values = np.asarray(picture)
-    if picture.mode == "F":
-        scale = 1.0 if np.nanmax(values, initial=0) <= 1 else 255.0  # float TIFFs hold 0..1, or 0..255
-    else:
-        scale = 65535.0  # "I" is 32 bits wide in Pillow but comes from 16-bit files
+    scale = 65535.0  # "I" is 32 bits wide in Pillow but comes from 16-bit files
+    if picture.mode == "F":  # float TIFFs hold 0..1, or 0..255
+        scale = 1.0 if np.nanmax(values, initial=0) <= 1 else 255.0
     grey = np.nan_to_num(values.astype(np.float32) / scale, nan=0.0, posinf=1.0, neginf=0.0)
     return Image.fromarray(np.round(np.clip(grey, 0, 1) * 255).astype(np.uint8)).convert("RGB")
 

@@ -1,0 +1,114 @@
+"""Where photographs come from: a YAML list with licences, or a folder of the user's own."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data import params
+from data.params import UserError
+
+LISTS = (".yaml", ".yml")
+OWN = "not stated; the photographs are the user's own"
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A file and what is known about its rights. `name` is valid Unicode and independent of the machine."""
+
+    path: Path
+    name: str
+    title: str = ""
+    author: str = ""
+    licence: str = OWN
+    url: str = ""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One entry of a YAML list: `file` in an installed `package`, or relative to the list."""
+
+    title: str
+    file: str
+    author: str
+    licence: str
+    url: str = ""
+    package: str | None = None
+
+
+def find(source: str | Path) -> list[Photo]:
+    """All files of the source, sorted by name; whether they can be used is found out later.
+
+    Raises UserError when the source is missing, of another kind, unreadable or empty.
+    """
+    source = Path(source).expanduser()
+    if source.is_dir():
+        photos = _in_folder(source)
+    elif source.suffix.lower() in LISTS:
+        photos = _in_list(source)
+    elif source.exists():
+        raise UserError(f"photos.source: {source} is neither a folder of photographs nor a YAML list of them")
+    else:
+        raise UserError(f"photos.source: {source} does not exist; name a folder of photographs or a YAML list")
+    if not photos:
+        raise UserError(f"photos.source: {source} holds no files; put JPEG, PNG, WebP or TIFF photographs there")
+    return sorted(photos, key=lambda photo: photo.name)
+
+
+def attribution(photos: list[Photo]) -> str:
+    """Markdown that names title, author and licence of each photograph."""
+    lines = ["# Photographs in this folder", "", "Cut into square tiles and resampled; otherwise unchanged.", ""]
+    for photo in photos:
+        said = [photo.title and f"“{photo.title}”", photo.author and f"by {photo.author}", photo.licence]
+        known = ", ".join(part for part in said if part)
+        lines.append(f"- `{_one_line(photo.name)}`: {known}{f', <{photo.url}>' if photo.url else ''}")
+    return "\n".join(lines) + "\n"
+
+
+def _in_folder(folder: Path) -> list[Photo]:
+    def unreadable(error: OSError) -> None:
+        raise UserError(f"photos.source: {error.filename} cannot be read ({error.strerror}); change its permissions")
+
+    photos = []
+    for here, _, names in os.walk(folder, onerror=unreadable):
+        for name in names:
+            path = Path(here) / name
+            photos.append(Photo(path, _printable(path.relative_to(folder).as_posix())))
+    return photos
+
+
+def _in_list(path: Path) -> list[Photo]:
+    entries: Any = params.read(path).get("photos")
+    if not isinstance(entries, list):
+        raise UserError(f"{path} must hold a list named 'photos'")
+    photos = []
+    for i, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            raise UserError(f"{path}: photos[{i}] must be a section of key: value lines, not {entry!r}")
+        listed = params.build(Listed, entry, where=f"{path}: photos[{i}]")
+        base = package_folder(listed.package) if listed.package else path.parent
+        about = {f.name: getattr(listed, f.name) for f in dataclasses.fields(Photo) if hasattr(listed, f.name)}
+        name = f"{listed.package}/{listed.file}" if listed.package else listed.file
+        photos.append(Photo(path=base / listed.file, name=name, **about))
+    return photos
+
+
+def package_folder(package: str) -> Path:
+    """The folder of an installed package, found without importing it."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f"the Python package {package}, which carries photographs, is not installed; run make setup")
+    return Path(spec.submodule_search_locations[0])
+
+
+def _printable(name: str) -> str:
+    """File names may hold bytes that are no Unicode; parquet and JSON cannot."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _one_line(name: str) -> str:
+    return name.encode("unicode_escape").decode() if not name.isprintable() else name.replace("`", "'")
