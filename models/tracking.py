@@ -1,0 +1,297 @@
+"""One MLflow run per stage: parameters, losses by step, pictures and digests.
+
+Only `mlflow.MlflowClient` is used: `mlflow.pytorch` alone takes 7 s to import. Tracking is a convenience
+of a run and never its condition: without MLflow, without a database or with a server that stopped
+answering the stage goes on, and says so once on standard error.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+# Tags by which flows/ and people find a stage's run again; models.stage adds "input.<name>" and "output".
+STAGE, COMMIT, RUN, WEIGHTS = "stage", "git_commit", "run", "weights"
+
+FAMILIES = {  # stage name up to "@" -> MLflow experiment: runs that compare side by side share one
+    "scenes": "data",
+    "photos": "data",
+    "validate": "data",
+    "proxy": "tokenizer",
+    "tokenizer-warmup": "tokenizer",
+    "tokenizer": "tokenizer",
+    "tokens": "tokenizer",
+    "evaluate@tokenizer": "tokenizer",
+    "generator": "generator",
+    "evaluate@maskgit": "generator",
+    "evaluate@samba": "generator",
+    "depth-teacher": "depth",
+    "pseudo-labels": "depth",
+    "depth-student": "depth",
+    "evaluate@depth": "depth",
+}
+
+FLUSH_SECONDS = 5.0  # 800 metrics cost 50-200 ms in SQLite, so one write per 5 s stays far under 1 % of a stage
+BATCH = 1000  # MLflow's limit of metrics per log_batch
+ANSWER_SECONDS = 3.0  # a server that is there answers /health in milliseconds
+
+
+class Tracker(Protocol):
+    """What a stage may report while it works; the null tracker accepts the same and keeps nothing."""
+
+    run_id: str | None
+
+    def params(self, values: Mapping[str, Any]) -> None: ...
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None: ...
+    def figure(self, path: Path, step: int = 0) -> None: ...
+    def tags(self, values: Mapping[str, str]) -> None: ...
+
+
+class NullTracker:
+    """Accepts everything and keeps nothing."""
+
+    run_id: str | None = None
+
+    def params(self, values: Mapping[str, Any]) -> None: ...
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None: ...
+    def figure(self, path: Path, step: int = 0) -> None: ...
+    def tags(self, values: Mapping[str, str]) -> None: ...
+
+
+class MlflowTracker:
+    """Reports into one MLflow run; a failing server costs a line on standard error, never an exception."""
+
+    def __init__(self, client: Any, run_id: str) -> None:
+        self.run_id: str | None = run_id
+        self._client = client
+        self._pending: list[Any] = []
+        self._flushed = time.monotonic()
+        self._pause = FLUSH_SECONDS
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Record parameters; nested mappings become dotted names."""
+        from mlflow.entities import Param
+
+        rows = [Param(key, str(value)[:6000]) for key, value in flatten(values).items()]
+        for start in range(0, len(rows), 100):
+            self._attempt(self._client.log_batch, self.run_id, params=rows[start : start + 100])
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Remember metrics of one step; they are written every few seconds and at the end."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        self._pending += [Metric(key, float(value), now, step) for key, value in values.items()]
+        if time.monotonic() - self._flushed >= self._pause:
+            self.flush()
+
+    def figure(self, path: Path, step: int = 0) -> None:
+        """Log a PNG so that MLflow shows it as an image, comparable between runs under its file's stem."""
+        from PIL import Image
+
+        with Image.open(path) as image:
+            self._attempt(self._client.log_image, self.run_id, image.convert("RGB"), key=path.stem, step=step)
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        rows = [RunTag(key, str(value)[:5000]) for key, value in values.items()]
+        self._attempt(self._client.log_batch, self.run_id, tags=rows)
+
+    def flush(self) -> None:
+        """Write what is pending; what could not be written is kept and tried again, ever less often."""
+        self._flushed = time.monotonic()
+        while self._pending:
+            if not self._attempt(self._client.log_batch, self.run_id, metrics=self._pending[:BATCH]):
+                self._pause *= 2  # a server that hangs may cost a stage seconds, not minutes
+                return
+            del self._pending[:BATCH]
+        self._pause = FLUSH_SECONDS
+
+    def close(self, status: str) -> None:
+        """Write the rest and end the run as FINISHED, FAILED or KILLED."""
+        self.flush()
+        self._attempt(self._client.set_terminated, self.run_id, status)
+
+    def _attempt(self, call: Any, *arguments: Any, **named: Any) -> bool:
+        try:
+            call(*arguments, **named)
+        except Exception as error:
+            say(f"tracking: MLflow did not take a record ({first_line(error)}); the stage goes on")
+            return False
+        return True
+
+
+@contextmanager
+def open_run(
+    stage: str, params: Mapping[str, Any] | None = None, tags: Mapping[str, str] | None = None
+) -> Iterator[Tracker]:
+    """Open the MLflow run of a stage and end it with the stage: finished, failed or killed.
+
+    stage: its name in dvc.yaml ("depth-student@small"); it decides the experiment. Yields a null tracker
+    where MLflow, its database or its server is missing.
+    """
+    client, reason = connect()
+    run_id = None
+    if client is not None:
+        try:
+            run_id = _create_run(client, stage, tags or {})
+        except Exception as error:
+            reason = first_line(error)
+    if run_id is None:
+        say(f"tracking: off ({reason}); metrics and figures stay in the stage's output folder")
+        yield NullTracker()
+        return
+    tracker = MlflowTracker(client, run_id)
+    tracker.params(params or {})
+    status = "FAILED"
+    try:
+        yield tracker
+        status = "FINISHED"
+    except (KeyboardInterrupt, SystemExit):
+        status = "KILLED"
+        raise
+    finally:
+        tracker.close(status)
+
+
+def tracking_uri() -> str | None:
+    """Where runs are recorded: MLFLOW_TRACKING_URI, else the embedded database if there is one.
+
+    An empty MLFLOW_TRACKING_URI switches tracking off.
+    """
+    named = os.environ.get("MLFLOW_TRACKING_URI")
+    if named is not None:
+        return named or None
+    return embedded_uri(Path.cwd()) if embedded_database(Path.cwd()).exists() else None
+
+
+def embedded_database(home: Path) -> Path:
+    return home / ".remint" / "mlflow.db"
+
+
+def embedded_uri(home: Path) -> str:
+    return f"sqlite:///{embedded_database(home.resolve())}"
+
+
+def connect(uri: str | None = None) -> tuple[Any, str]:
+    """Return (client, "") or (None, reason) in a few seconds at most, whatever the server does."""
+    uri = uri or tracking_uri()
+    if uri is None:
+        return None, "no tracking database: neither .remint/mlflow.db nor MLFLOW_TRACKING_URI"
+    if not answers(uri):
+        return None, f"the MLflow server {shown(uri)} does not answer"
+    quiet_environment()
+    try:
+        # The folder mlflow/ of this repository has no code: without the library, `import mlflow` alone
+        # would find it and succeed.
+        from mlflow import MlflowClient
+    except ImportError:
+        return None, "mlflow is not installed"
+    try:
+        return MlflowClient(uri, registry_uri=uri), ""
+    except Exception as error:
+        return None, f"{shown(uri)}: {first_line(error)}"
+
+
+def answers(uri: str, seconds: float = ANSWER_SECONDS) -> bool:
+    """Tell whether a tracking server is there; databases in files always are."""
+    if not uri.startswith(("http://", "https://")):
+        return True
+    try:
+        urllib.request.urlopen(uri.rstrip("/") + "/health", timeout=seconds).close()
+    except urllib.error.HTTPError:
+        return True  # it refuses, but it is there
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def experiment(client: Any, name: str) -> str:
+    """Return the id of an experiment, making it if needed; two processes may do so at once.
+
+    With the embedded database, artifacts lie beside it; a server decides for itself.
+    """
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        uri = client.tracking_uri
+        location = None
+        if uri.startswith("sqlite:///"):
+            location = str(Path(uri.removeprefix("sqlite:///")).parent / "mlflow" / name)
+        try:
+            return str(client.create_experiment(name, artifact_location=location))
+        except Exception:
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    return str(found.experiment_id)
+
+
+def family_of(stage: str) -> str:
+    """Return the experiment of a stage; a stage nobody listed gets one of its own name."""
+    return FAMILIES.get(stage) or FAMILIES.get(stage.partition("@")[0]) or stage
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Turn nested mappings into one with dotted names: {"a": {"b": 1}} -> {"a.b": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        flat |= flatten(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return flat
+
+
+def quiet_environment() -> None:
+    """Settings MLflow reads at import or per request: no telemetry, no chatter, no long waits."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("DO_NOT_TRACK", "true")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def shown(uri: str) -> str:
+    """Return an address without the password it may carry."""
+    parts = urlsplit(uri)
+    return uri.replace(f"{parts.username}:{parts.password}@", "") if parts.password else uri
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+@cache
+def say(text: str) -> None:
+    """Print a line on standard error, the same line only once per process."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+@cache
+def commit() -> str | None:
+    """Return the commit checked out here, None outside git."""
+    try:
+        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
+
+
+def _create_run(client: Any, stage: str, tags: Mapping[str, str]) -> str:
+    known = {STAGE: stage, COMMIT: commit(), RUN: os.environ.get("REMINT_RUN")}
+    known["mlflow.source.name"], known["mlflow.source.git.commit"] = stage, known[COMMIT]  # the UI's columns
+    name = f"{stage} {known[RUN]}" if known[RUN] else stage
+    every = {key: value for key, value in {**known, **tags}.items() if value}
+    return str(client.create_run(experiment(client, family_of(stage)), tags=every, run_name=name).info.run_id)
