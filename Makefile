@@ -1,0 +1,56 @@
+# Everything a person or CI types. Each target sets up the virtual environment first, once.
+#   make retrain                        the whole chain: data, training, evaluation, registry, tags
+#   make retrain ARGS="--plan"          what would run, and why
+#   make test                           all tests (TESTS=tests/unit for a part)
+#   make ui                             MLflow's and Prefect's pages
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+ARGS ?=
+TESTS ?= tests
+WORKERS ?= 2
+
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export DO_NOT_TRACK := 1
+export DVC_NO_ANALYTICS := true
+export GX_ANALYTICS_ENABLED := false
+export MLFLOW_DISABLE_TELEMETRY := true
+export HF_HUB_DISABLE_TELEMETRY := 1
+export HF_HUB_OFFLINE := 1
+export PATH := $(abspath $(BIN)):$(PATH)
+
+.PHONY: help retrain test ui bench lint format clean
+help:
+	@sed -n 's/^#   //p' Makefile
+
+retrain: $(READY)  ## the whole chain; ARGS are passed on
+	@$(BIN)/remint retrain $(ARGS)
+
+test: $(READY)  ## unit, integration and end-to-end tests
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TESTS) -n $(WORKERS) --dist loadfile $(ARGS)
+
+ui: $(READY)  ## MLflow's and Prefect's pages on localhost
+	@$(BIN)/remint ui $(ARGS)
+
+bench: $(READY)  ## speed, as ratios within one run
+	@$(BIN)/python tests/bench/run.py $(ARGS)
+
+lint: $(READY)  ## style, types, import direction
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+format: $(READY)
+	@$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format -q .
+
+clean:  ## remove what can be made again; keeps .remint (runs, registry) and the DVC cache
+	rm -rf artifacts .pytest_cache .mypy_cache .ruff_cache $(VENV)
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else \
+	    f"Python 3.11 to 3.13 is needed, {sys.executable} is {v[0]}.{v[1]}; try make PYTHON=python3.11")'
+	@echo "Setting up $(VENV) with $(PYTHON): once, about two minutes and 2 GB"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --progress-bar off -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $(READY)
+	@echo "Ready."
