@@ -1,0 +1,1 @@
+"""Generators: class-conditional pictures, drawn in a tokenizer's token space."""

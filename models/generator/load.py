@@ -1,0 +1,104 @@
+"""A trained generator from its folder, and pictures from it and its tokenizer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from data.params import UserError, near
+from models.generator.maskgit import MaskGit
+from models.generator.sampler import Sampling, sample
+
+NETS: dict[str, type[nn.Module]] = {"maskgit": MaskGit}
+BATCH = 128  # pictures drawn at once; part of what a seed means
+
+
+class Decoder(Protocol):
+    """What a generator needs of a tokenizer: tokens int64 (B, K) -> pictures uint8 (B, H, W, 3)."""
+
+    def decode(self, tokens: Tensor) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A net with what its config.json says: how to draw, the classes, the digest of its tokenizer's weights."""
+
+    net: Any
+    kind: str
+    sampling: Sampling
+    classes: tuple[str, ...]
+    tokenizer: str
+
+
+def config(kind: str, net: dict[str, Any], sampling: Sampling, classes: list[str], tokenizer: str) -> dict[str, Any]:
+    """What config.json holds; `load` reads it."""
+    return {"kind": kind, "net": net, "sampler": asdict(sampling), "classes": classes, "tokenizer": tokenizer}
+
+
+def build(kind: str, arguments: dict[str, Any]) -> Any:
+    """A new net of the kind; UserError names the known kinds."""
+    if kind not in NETS:
+        raise UserError(f"'{kind}' is not a kind of generator{near(kind, NETS)}")
+    return NETS[kind](**arguments)
+
+
+def load(folder: Path) -> Generator:
+    """Read `model.safetensors` and `config.json` of a generator; UserError when they are missing."""
+    from safetensors.torch import load_file
+
+    for name in ("config.json", "model.safetensors"):
+        if not (folder / name).exists():
+            raise UserError(f"{folder / name} does not exist; run the stage that trains the generator first")
+    stored = json.loads((folder / "config.json").read_text())
+    net = build(stored["kind"], stored["net"])
+    net.load_state_dict(load_file(folder / "model.safetensors"))
+    sampling = Sampling(**stored["sampler"])
+    return Generator(net.eval(), stored["kind"], sampling, tuple(stored["classes"]), stored["tokenizer"])
+
+
+def weights_digest(folder: Path) -> str:
+    """SHA-256 of a model folder's weights, by which a generator knows its tokenizer."""
+    weights = folder / "model.safetensors"
+    if not weights.exists():
+        raise UserError(f"{weights} does not exist; run the stage that trains the tokenizer first")
+    return hashlib.sha256(weights.read_bytes()).hexdigest()
+
+
+def check_tokenizer(generator: Generator, folder: Path) -> None:
+    """UserError unless `folder` holds the very tokenizer whose tokens the generator learned."""
+    found = weights_digest(folder)
+    if found != generator.tokenizer:
+        raise UserError(
+            f"the generator was trained on the tokens of tokenizer {generator.tokenizer}, but {folder} holds {found}: "
+            "its tokens mean other pictures; use that tokenizer, or train the generator again on this one"
+        )
+
+
+@torch.no_grad()
+def draw_tokens(generator: Generator, labels: Tensor, seed: int, how: Sampling | None = None) -> Tensor:
+    """Tokens int64 (N, K) for the labels (N,) in [0, classes); the same seed draws the same."""
+    net = generator.net
+    random = torch.Generator().manual_seed(seed)
+
+    def predict(tokens: Tensor, classes: Tensor) -> Tensor:
+        with torch.autocast(tokens.device.type, torch.bfloat16):  # as it was trained, and three times as fast
+            return net(tokens, classes)
+
+    shape = {"length": net.length, "codes": net.mask_token, "no_class": net.no_class}
+    how = how or generator.sampling
+    return torch.cat([sample(predict, part, how=how, random=random, **shape) for part in labels.split(BATCH)])
+
+
+def generate(
+    generator: Generator, tokenizer: Decoder, labels: Tensor, seed: int, how: Sampling | None = None
+) -> np.ndarray:
+    """Pictures uint8 (N, H, W, 3) of the classes `labels` (N,); `how` replaces the sampler's defaults."""
+    tokens = draw_tokens(generator, labels, seed, how)
+    return np.concatenate([tokenizer.decode(part) for part in tokens.split(BATCH)])

@@ -1,0 +1,54 @@
+"""MaskGIT: a bidirectional transformer that fills in masked tokens (Chang et al. 2022, Yu et al. 2024).
+
+Departures from TiTok's BERT, each for learning in minutes rather than days: pre-norm blocks, input and output tokens
+share one embedding, and that embedding starts from the tokenizer's codebook, so that codes which decode alike are alike
+from the first step.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from models.layers import Block, init_weights
+
+
+class MaskGit(nn.Module):
+    """Tokens (B, K) in [0, codes] and labels (B,) in [0, classes] -> logits (B, K, codes).
+
+    Token `codes` (`mask_token`) stands for a masked one, label `classes` (`no_class`) for no class.
+    """
+
+    def __init__(
+        self, *, codes: int, classes: int, length: int, dim: int, depth: int, heads: int, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.length, self.mask_token, self.no_class = length, codes, classes
+        self.token_embed = nn.Embedding(codes + 1, dim)
+        self.class_embed = nn.Embedding(classes + 1, dim)
+        self.position = nn.Parameter(torch.empty(1 + length, dim))
+        self.blocks = nn.ModuleList([Block(dim, heads, dropout=dropout) for _ in range(depth)])
+        self.norm = nn.LayerNorm(dim)
+        self.head = nn.Linear(dim, dim)
+        self.bias = nn.Parameter(torch.zeros(codes))
+        init_weights(self, depth)
+        for order_one in (self.token_embed.weight, self.class_embed.weight, self.position):
+            nn.init.normal_(order_one)
+
+    def forward(self, tokens: Tensor, labels: Tensor) -> Tensor:
+        x = torch.cat([self.class_embed(labels)[:, None], self.token_embed(tokens)], dim=1)  # (B, 1 + K, D)
+        x = x + self.position
+        for block in self.blocks:
+            x = block(x)
+        x = self.head(self.norm(x[:, 1:]))
+        # rows of the embedding have length sqrt(D); the same factor the other way keeps first logits of order 1
+        return nn.functional.linear(x * x.shape[-1] ** -0.5, self.token_embed.weight[: self.mask_token], self.bias)
+
+    @torch.no_grad()
+    def start_from_codebook(self, codebook: Tensor, share: float = 0.9) -> None:
+        """Set `share` of the token embedding's variance to a random projection of the codebook (codes, d)."""
+        spread = codebook.float() - codebook.float().mean(0)
+        spread = spread / spread.square().sum(1).mean().sqrt()
+        projected = spread @ torch.randn(spread.shape[1], self.token_embed.embedding_dim)  # order 1
+        own = self.token_embed.weight[: self.mask_token]
+        own.copy_(share**0.5 * projected + (1 - share) ** 0.5 * own)

@@ -1,0 +1,166 @@
+"""Train a generator on the tokens of a frozen tokenizer.
+
+    python -m models.generator.train --tokens artifacts/tokens --tokenizer artifacts/tokenizer \\
+        --kind maskgit --out artifacts/generator/maskgit
+
+Writes model/, metrics.json and curves.csv; the pictures are the evaluation's. About two minutes on one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data import params
+from data.params import UserError, near
+from models import stage
+from models.generator import losses
+from models.generator.load import NETS, build, config, weights_digest
+from models.generator.sampler import Sampling
+from models.optim import muon_adamw
+from models.training import Batch, Batches, Fit, Task, fit
+
+
+@dataclass(frozen=True)
+class Net:
+    """The transformer's size."""
+
+    dim: int
+    depth: int
+    heads: int
+    dropout: float
+
+
+@dataclass(frozen=True)
+class Params:
+    """Section `generator.maskgit`; `sampler` is stored with the model as its default way to draw."""
+
+    seed: int
+    threads: int
+    net: Net
+    sampler: Sampling
+    steps: int
+    batch: int
+    warmup: int
+    muon_lr: float
+    lr: float
+    weight_decay: float
+    label_drop: float
+    ema: float
+    clip: float
+    precision: str
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A tokenized data set: tokens int64 (N, K), labels int64 (N,), class names, number of codes."""
+
+    train: Tensor
+    train_labels: Tensor
+    val: Tensor
+    val_labels: Tensor
+    classes: list[str]
+    codes: int
+
+
+def main() -> None:
+    args = arguments()
+    p = params.load(Params, f"generator.{args.kind}")
+    inputs = {"tokens": args.tokens, "tokenizer": args.tokenizer}
+    with stage.open(f"generator@{args.kind}", inputs, args.out, p) as run:
+        tokens, codebook = read_tokens(args.tokens), read_codebook(args.tokenizer)
+        size = {"codes": tokens.codes, "classes": len(tokens.classes), "length": tokens.train.shape[1]}
+        shape = {**size, **vars(p.net)}
+        net, rows = learn(args.kind, shape, p, tokens, codebook, run)
+        digest = weights_digest(args.tokenizer / "model")
+        run.save_model(net.state_dict(), config(args.kind, shape, p.sampler, tokens.classes, digest))
+        run.save_curves(rows)
+        run.save_metrics({k: rows[-1][k] for k in ("val_loss", "val_nll", "val_accuracy")})
+
+
+def learn(
+    kind: str, shape: dict[str, Any], p: Params, tokens: Tokens, codebook: Tensor, run: stage.Run
+) -> tuple[Any, list[dict]]:
+    """A net trained on the tokens, with averaged weights, and its curves."""
+    torch.manual_seed(p.seed)
+    net = build(kind, shape)
+    net.start_from_codebook(codebook)
+
+    def make(indices: Tensor, random: torch.Generator) -> Batch:
+        return masked_batch(net, tokens.train[indices], tokens.train_labels[indices], p.label_drop, random)
+
+    optimisers = muon_adamw(net, p.muon_lr, p.lr, p.weight_decay, betas=(0.9, 0.96))
+    plan = Fit(
+        steps=p.steps,
+        warmup=p.warmup,
+        ema=p.ema,
+        precision=p.precision,
+        val_every=max(1, p.steps // 5),
+        unit="sequences",
+    )
+    batches = Batches(len(tokens.train), p.batch, p.steps, p.seed, make)
+    rows = fit(Task(net, optimisers, losses.step, p.clip), batches, plan, run, held_out(net, tokens, p.batch))
+    return net, rows
+
+
+def masked_batch(net: Any, tokens: Tensor, labels: Tensor, label_drop: float, random: torch.Generator) -> Batch:
+    """A batch with its masks and dropped labels drawn."""
+    masked, mask = losses.mask_tokens(tokens, net.mask_token, random)
+    labels = losses.drop_labels(labels, net.no_class, label_drop, random)
+    return {"tokens": tokens, "masked": masked, "mask": mask, "labels": labels}
+
+
+def held_out(net: Any, tokens: Tokens, batch: int, draws: int = 4) -> list[Batch]:
+    """Validation batches: each held-out row with `draws` fixed masks (one alone is a noisy measure), labels kept."""
+    random = torch.Generator().manual_seed(0)
+    rows, labels = tokens.val.repeat(draws, 1), tokens.val_labels.repeat(draws)
+    whole = masked_batch(net, rows, labels, 0.0, random)
+    return [{k: v[i : i + batch] for k, v in whole.items()} for i in range(0, len(rows), batch)]
+
+
+def read_tokens(folder: Path) -> Tokens:
+    """The output of the tokens stage; UserError when it is not one."""
+    from safetensors.torch import load_file
+
+    for name in ("tokens.safetensors", "info.json"):
+        if not (folder / name).exists():
+            raise UserError(f"{folder / name} does not exist; run the tokens stage first (dvc repro tokens)")
+    stored = load_file(folder / "tokens.safetensors")
+    info = json.loads((folder / "info.json").read_text())
+    long = {k: v.long() for k, v in stored.items()}
+    return Tokens(
+        long["train_tokens"],
+        long["train_labels"],
+        long["val_tokens"],
+        long["val_labels"],
+        info["classes"],
+        info["codes"],
+    )
+
+
+def read_codebook(folder: Path) -> Tensor:
+    """The tokenizer's code vectors, float32 (codes, d)."""
+    from models.tokenizer.load import load
+
+    return load(folder / "model").codebook
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("tokens", "tokenizer", "out"):
+        parser.add_argument(f"--{name}", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--kind", required=True, help=f"one of {', '.join(NETS)}")
+    args = parser.parse_args()
+    if args.kind not in NETS:
+        raise UserError(f"--kind: '{args.kind}' is not a kind of generator{near(args.kind, NETS)}")
+    return args
+
+
+if __name__ == "__main__":
+    main()
