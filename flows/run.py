@@ -1,0 +1,91 @@
+"""What one run is and what came out of it: the values that the last steps of a run are given.
+
+    RunInfo      which commit ran, where, with which parameters
+    StageResult  what happened to one stage
+
+`flows.retrain` makes both; the registry, the promotion and the report only read them.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """One run of the graph.
+
+    `commit` holds exactly what ran: the code of `base_commit`, the run's `params.yaml` and the `dvc.lock` that
+    the run produced. The annotated tag `tag` keeps it. `workspace` is a git worktree at that commit with every
+    output in place; it exists only until the run ends.
+    """
+
+    id: str  # 20261121T012434Z-1a2b3c4: UTC start and short hash of base_commit
+    tag: str  # run/<id>
+    commit: str  # 40 hex digits
+    base_commit: str  # what the user had as HEAD
+    workspace: Path
+    dirty: bool  # the user's checkout had uncommitted changes, which are not part of the run
+    parameters: str  # sha256 of params.yaml as it ran
+    started: datetime  # UTC
+    trigger: str  # what asked for the run: "retrain", "schedule", ...
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What happened to one stage.
+
+    `action` is one of "ran", "restored" (from the run cache), "current" (nothing to do), "failed", "skipped"
+    (a stage before it failed). `metrics` is the stage's metrics.json with nested names joined by dots.
+    """
+
+    name: str  # as in dvc.yaml, "generator@maskgit"
+    action: str
+    seconds: float  # wall time of the stage in this run, 0.0 if it did not run
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    mlflow_run_id: str | None = None  # the tracking run of the stage, if it logged one in this run
+    log: Path | None = None  # everything the stage printed
+
+
+def run_id(started: datetime, base_commit: str) -> str:
+    """The id of a run: sorts by time, names the commit."""
+    return f"{started.astimezone(UTC):%Y%m%dT%H%M%SZ}-{base_commit[:7]}"
+
+
+def run_tag(identifier: str) -> str:
+    """The git tag that keeps a run's commit."""
+    return f"run/{identifier}"
+
+
+def to_json(run: RunInfo) -> dict[str, Any]:
+    """A run as plain JSON values; `from_json` reads it back."""
+    return asdict(run) | {"workspace": str(run.workspace), "started": run.started.isoformat()}
+
+
+def from_json(values: Mapping[str, Any]) -> RunInfo:
+    """The inverse of `to_json`."""
+    plain = dict(values)
+    plain["workspace"] = Path(plain["workspace"])
+    plain["started"] = datetime.fromisoformat(plain["started"])
+    return RunInfo(**plain)
+
+
+def moved(run: RunInfo, workspace: Path) -> RunInfo:
+    """The same run, seen in another workspace."""
+    return replace(run, workspace=workspace)
+
+
+def read_metrics(path: Path) -> dict[str, float]:
+    """A metrics.json as one flat mapping: {"teacher": {"absrel": 0.1}} becomes {"teacher.absrel": 0.1}."""
+
+    def flat(value: Any, prefix: str) -> dict[str, float]:
+        if isinstance(value, Mapping):
+            return {k: v for name, part in value.items() for k, v in flat(part, f"{prefix}{name}.").items()}
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return {}
+        return {prefix.removesuffix("."): float(value)}
+
+    return flat(json.loads(path.read_text()), "")

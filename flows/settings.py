@@ -1,0 +1,90 @@
+"""Where a run keeps things and how much of the machine it may use: `REMINT_*` variables, with embedded defaults.
+
+    REMINT_HOME        databases, worktrees, logs (default: .remint in the main checkout)
+    REMINT_MLFLOW_URI  tracking and registry (default: SQLite in REMINT_HOME)
+    REMINT_PREFECT_API address of a Prefect server (default: one is started for the run)
+    REMINT_PHOTOS      a folder of one's own photographs, used instead of photos.source of params.yaml
+    REMINT_CORES       how many stages may run at once (default: the number of cores)
+"""
+
+import os
+from pathlib import Path
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from data.params import UserError
+
+QUIET = {  # every tool's telemetry and update check, off
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "DVC_NO_ANALYTICS": "true",
+    "GX_ANALYTICS_ENABLED": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_OFFLINE": "1",
+}
+
+
+class Settings(BaseSettings):
+    """What the flow needs to know about its surroundings; made once, by `load`."""
+
+    model_config = SettingsConfigDict(env_prefix="REMINT_", frozen=True, env_ignore_empty=True)
+
+    root: Path  # the main checkout: it owns .git, the DVC cache and, by default, .remint
+    home: Path = Path(".remint")
+    mlflow_uri: str = ""
+    prefect_api: str | None = None
+    photos: Path | None = None
+    cores: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, values: dict) -> dict:
+        """Relative folders are meant from the main checkout; the tracking database lies in the home."""
+        root = Path(values["root"]).resolve()
+        home = root / Path(values.get("home") or ".remint").expanduser()
+        uri = values.get("mlflow_uri") or f"sqlite:///{home / 'mlflow.db'}"
+        return values | {"root": root, "home": home, "mlflow_uri": uri}
+
+    @property
+    def worktrees(self) -> Path:
+        return self.home / "worktrees"
+
+    @property
+    def runs(self) -> Path:
+        """One folder per run: its record, its logs, its report."""
+        return self.home / "runs"
+
+
+def load(root: Path) -> Settings:
+    """The settings for the repository whose main checkout is `root`; UserError names a variable that is wrong."""
+    try:
+        return Settings(root=root)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "REMINT_" + "_".join(str(part) for part in first["loc"]).upper()
+        raise UserError(f"{name}={first.get('input')!r}: {first['msg']}") from None
+
+
+def child_environment(settings: Settings) -> dict[str, str]:
+    """The environment of every process that a run starts, and of the run itself.
+
+    All telemetry is off, and Prefect, MLflow and DVC keep their state in the home. Values that the user has
+    set for a tool's own behaviour (as PREFECT_API_DATABASE_CONNECTION_URL) stay.
+    """
+    prefect_home = settings.home / "prefect"
+    return {
+        **os.environ,
+        **QUIET,
+        "PREFECT_HOME": str(prefect_home),
+        "PREFECT_API_DATABASE_CONNECTION_URL": os.environ.get(
+            "PREFECT_API_DATABASE_CONNECTION_URL", f"sqlite+aiosqlite:///{prefect_home / 'prefect.db'}"
+        ),
+        # Task logs go to the server; the console shows the flow's own lines and, from Prefect, only warnings.
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": os.environ.get("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "WARNING"),
+        "MLFLOW_TRACKING_URI": settings.mlflow_uri,
+        "REMINT_HOME": str(settings.home),
+        "DVC_SITE_CACHE_DIR": str(settings.home / "dvc"),
+        "PYTHONUNBUFFERED": "1",
+    }

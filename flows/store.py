@@ -1,0 +1,167 @@
+"""What DVC knows about a workspace: its lock file, its cache and its run cache, as a plan asks for them."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data.params import UserError
+from flows import graph
+from flows.graph import Stage
+from flows.plan import Recorded
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+    from dvc_data.hashfile.tree import Tree
+
+
+class Store:
+    """One DVC workspace, opened for reading; the `World` of `flows.plan`."""
+
+    def __init__(self, root: Path) -> None:
+        from dvc.exceptions import DvcException
+        from dvc.repo import Repo
+
+        try:
+            self.repo: Repo = Repo(str(root))
+        except DvcException as error:
+            raise UserError(f"DVC cannot open {root}: {error}") from None
+        self.root = root
+
+    def close(self) -> None:
+        self.repo.close()
+
+    @cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """The graph, in topological order."""
+        return graph.read(self.repo)
+
+    @cached_property
+    def _dvc_stages(self) -> dict[str, Any]:
+        return {stage.name: stage for stage in self.repo.index.stages if getattr(stage, "name", None)}
+
+    @cached_property
+    def _lock(self) -> Mapping[str, Any]:
+        from dvc.utils.serialize import load_yaml
+
+        path = self.root / "dvc.lock"
+        return (load_yaml(str(path)) or {}).get("stages", {}) if path.exists() else {}
+
+    def recorded(self, stage: Stage) -> Recorded | None:
+        """The stage's entry of dvc.lock."""
+        entry = self._lock.get(stage.name)
+        return None if entry is None else _recorded(entry)
+
+    def params(self, stage: Stage) -> Mapping[str, Any]:
+        """The stage's parameters as they are in params.yaml now; a missing one is left out."""
+        from dvc.dependency import ParamsDependency
+
+        found: dict[str, Any] = {}
+        for dep in self._dvc_stages[stage.name].deps:
+            if isinstance(dep, ParamsDependency):
+                found |= dep.read_params()
+        return found
+
+    def content(self, stage: Stage, dep: str, produced: Mapping[str, str]) -> str | None:
+        """Hash of a dep as the stage would read it: from the outs before it, else from the workspace."""
+        if dep in produced:
+            return produced[dep]
+        above = next((out for out in produced if dep.startswith(f"{out}/")), None)
+        if above is not None:
+            return self._member(produced[above], dep.removeprefix(f"{above}/"))
+        below = {out.removeprefix(f"{dep}/"): oid for out, oid in produced.items() if out.startswith(f"{dep}/")}
+        if below:
+            return self._joined(below)
+        item = self._deps(stage).get(dep)
+        if item is None or not item.exists:
+            return None
+        return item.get_hash().value
+
+    def stored(self, outs: Mapping[str, str]) -> bool:
+        """Whether the cache holds all these outputs, with every file of a folder."""
+        return all(self._holds(oid) for oid in outs.values())
+
+    def remembered(self, stage: Stage, deps: Mapping[str, str | None]) -> Recorded | None:
+        """An earlier execution with the present command, params and these deps, if its outputs are stored."""
+        from dvc.dependency import ParamsDependency
+        from dvc_data.hashfile.hash_info import HashInfo
+
+        if not stage.deps or not stage.outs or None in deps.values():
+            return None
+        found = self._dvc_stages[stage.name]
+        items = self._deps(stage)
+        for path, oid in deps.items():
+            items[path].hash_info = HashInfo("md5", oid)
+        for dep in found.deps:
+            if isinstance(dep, ParamsDependency):
+                dep.save()
+        entry = self.repo.stage_cache._load(found)  # DVC has no public way to ask without restoring
+        if not entry:
+            return None
+        earlier = _recorded(entry)
+        return earlier if self.stored(earlier.outs) else None
+
+    def checkout(self) -> None:
+        """Put every output that dvc.lock records and the cache holds into the workspace."""
+        from dvc.exceptions import DvcException
+
+        try:
+            self.repo.checkout(force=True, allow_missing=True)
+        except DvcException as error:
+            raise UserError(f"DVC could not put the recorded outputs into {self.root}: {error}") from None
+
+    def _deps(self, stage: Stage) -> dict[str, Any]:
+        from dvc.dependency import ParamsDependency
+
+        items = [dep for dep in self._dvc_stages[stage.name].deps if not isinstance(dep, ParamsDependency)]
+        return dict(zip(stage.deps, items, strict=True))
+
+    def _holds(self, oid: str) -> bool:
+        cache = self.repo.cache.local
+        if not cache.exists(oid):
+            return False
+        if not oid.endswith(".dir"):
+            return True
+        return all(cache.exists(info.value) for _, (_, info) in self._tree(oid).iteritems() if info)
+
+    def _tree(self, oid: str) -> "Tree":
+        from dvc_data.hashfile.hash_info import HashInfo
+        from dvc_data.hashfile.tree import Tree
+
+        return Tree.load(self.repo.cache.local, HashInfo("md5", oid))
+
+    def _member(self, oid: str, inside: str) -> str | None:
+        """Hash of a file or folder inside an output folder."""
+        if not self.repo.cache.local.exists(oid):
+            return None
+        found = self._tree(oid).get_obj(self.repo.cache.local, tuple(inside.split("/")))
+        return found.hash_info.value if found and found.hash_info else None
+
+    def _joined(self, outs: Mapping[str, str]) -> str | None:
+        """Hash of the folder that holds exactly these outputs."""
+        from dvc_data.hashfile.hash_info import HashInfo
+        from dvc_data.hashfile.tree import Tree
+
+        whole = Tree()
+        for path, oid in outs.items():
+            key = tuple(path.split("/"))
+            if not oid.endswith(".dir"):
+                whole.add(key, None, HashInfo("md5", oid))
+            elif self.repo.cache.local.exists(oid):
+                for inner, (meta, info) in self._tree(oid).iteritems():
+                    whole.add((*key, *inner), meta, info)
+            else:
+                return None
+        whole.digest()
+        return whole.hash_info.value if whole.hash_info else None
+
+
+def _recorded(entry: Mapping[str, Any]) -> Recorded:
+    cmd = entry["cmd"]
+    params = {key: value for values in entry.get("params", {}).values() for key, value in values.items()}
+    return Recorded(
+        cmd=cmd if isinstance(cmd, str) else "\n".join(cmd),
+        deps={item["path"]: item.get("md5") for item in entry.get("deps", [])},
+        params=params,
+        outs={item["path"]: item["md5"] for item in entry.get("outs", [])},
+    )

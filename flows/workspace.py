@@ -1,0 +1,140 @@
+"""A git worktree for each run, so that a run never touches the user's checkout and two runs never meet.
+
+    with workspace.opened(settings, commit, run_id) as root:
+        ...
+
+The worktree has DVC's cache and run cache in common with the main checkout. A lock on `worktrees/<id>.pid` is held
+as long as the run lives; the operating system drops it when the process dies, however it dies, and the next run
+then removes what was left behind.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from data.params import UserError
+from flows import repository
+from flows.settings import Settings
+
+
+@contextmanager
+def opened(settings: Settings, commit: str, identifier: str) -> Iterator[Path]:
+    """A new worktree at `commit`, removed at the end."""
+    folder = settings.worktrees / identifier
+    with _exclusive(settings):
+        _remove_dead(settings)
+        mark = _claim(folder)
+        repository.git(settings.root, "worktree", "add", "--quiet", "--detach", str(folder), commit)
+    try:
+        _share_cache(settings.root, folder)
+        yield folder
+    finally:
+        with _exclusive(settings):
+            _remove(settings.root, folder)
+        mark.close()
+
+
+def start_from(settings: Settings, folder: Path, run_tag: str | None) -> None:
+    """Put the dvc.lock of the newest run into the worktree: what it records need not run again.
+
+    Without a run, HEAD's own dvc.lock stays. If the recorded results belong to other code, data or parameters,
+    the plan says so stage by stage.
+    """
+    text = repository.file_at(settings.root, run_tag, "dvc.lock") if run_tag else None
+    if text is not None:
+        (folder / "dvc.lock").write_text(text)
+
+
+def order_lock(folder: Path, stages: Sequence[str]) -> None:
+    """Write dvc.lock with exactly `stages` and in their order.
+
+    Stages that ran at once append to the file in the order in which they ended, and a lock taken from another
+    commit may name stages that are gone; two runs of one commit shall give the same bytes.
+    """
+    from dvc.utils.serialize import dump_yaml, load_yaml
+
+    path = folder / "dvc.lock"
+    lock = load_yaml(str(path))
+    lock["stages"] = {name: lock["stages"][name] for name in stages if name in lock["stages"]}
+    dump_yaml(str(path), lock)
+
+
+@contextmanager
+def _exclusive(settings: Settings) -> Iterator[None]:
+    """Only one process at a time makes and removes worktrees."""
+    try:
+        settings.worktrees.mkdir(parents=True, exist_ok=True)
+        lock = (settings.worktrees / ".lock").open("w")
+    except OSError as error:
+        raise UserError(
+            f"cannot write in {settings.worktrees} ({error.strerror}); free space or permissions, or name another "
+            "folder with REMINT_HOME"
+        ) from None
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _claim(folder: Path) -> IO[str]:
+    """The open and locked pid file that says: a living run works in `folder`."""
+    mark = folder.with_suffix(".pid").open("x")
+    fcntl.flock(mark, fcntl.LOCK_EX)
+    mark.write(f"{os.getpid()}\n")
+    mark.flush()
+    return mark
+
+
+def _remove_dead(settings: Settings) -> None:
+    for path in settings.worktrees.glob("*.pid"):
+        with path.open() as mark:
+            try:
+                fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue  # its run lives
+            folder = path.with_suffix("")
+            _end_processes_in(folder)
+            _remove(settings.root, folder)
+
+
+def _remove(root: Path, folder: Path) -> None:
+    repository.git(root, "worktree", "remove", "--force", str(folder), check=False)
+    shutil.rmtree(folder, ignore_errors=True)
+    repository.git(root, "worktree", "prune", check=False)
+    shutil.rmtree(index_folder(folder), ignore_errors=True)
+    folder.with_suffix(".pid").unlink(missing_ok=True)
+
+
+def index_folder(folder: Path) -> Path:
+    """Where DVC keeps its file hashes for a worktree; it goes with the worktree."""
+    return folder.with_suffix(".dvc")
+
+
+def _end_processes_in(folder: Path) -> None:
+    """Kill what a dead run left working in its worktree: a killed flow cannot stop its stages itself."""
+    for link in Path("/proc").glob("[0-9]*/cwd"):
+        with contextlib.suppress(OSError):
+            if link.readlink().is_relative_to(folder):
+                os.kill(int(link.parent.name), signal.SIGKILL)
+
+
+def _share_cache(root: Path, folder: Path) -> None:
+    """Point the worktree's DVC at the cache of the main checkout, with the user's own remotes and credentials.
+
+    Outputs are linked from the cache where the file system can, so that a worktree costs no space.
+    """
+    from dvc.repo import Repo
+
+    main = root / ".dvc" / "config.local"
+    if main.exists():
+        shutil.copyfile(main, folder / ".dvc" / "config.local")
+    with Repo(str(root)) as repo:
+        cache = repo.cache.local_cache_dir
+    with Repo(str(folder)) as repo, repo.config.edit("local") as config:
+        config["cache"] = {**config.get("cache", {}), "dir": cache, "type": "reflink,hardlink,copy"}
+        config["core"] = {**config.get("core", {}), "analytics": False, "check_update": False}
