@@ -40,6 +40,7 @@ class Batches:
             raise ValueError("no samples to train on")
         self.n, self.batch, self.steps, self.seed, self.make = n, batch, steps, seed, make
         self.start = 0
+        self.orders: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
         return self.steps
@@ -52,8 +53,12 @@ class Batches:
         """int64 (batch,): a batch may span two epochs, each sample comes once an epoch."""
         wanted = range(step * self.batch, (step + 1) * self.batch)
         epochs = {k // self.n for k in wanted}
-        order = {e: np.random.default_rng([self.seed, e]).permutation(self.n) for e in epochs}
+        order = {e: self.orders[e] if e in self.orders else self._permutation(e) for e in epochs}
+        self.orders = order  # the next step most likely wants the same epoch
         return torch.tensor([int(order[k // self.n][k % self.n]) for k in wanted])
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng([self.seed, epoch]).permutation(self.n)
 
 
 class Task(LightningModule):

@@ -1,6 +1,7 @@
 """dvc.yaml against the code: a stage depends on every module it imports, and on the environment."""
 
 import ast
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,9 @@ def stages():
             values = stage["foreach"][item] if isinstance(stage.get("foreach"), dict) else item
             if isinstance(values, dict):
                 for key, value in values.items():
-                    filled = filled.replace("${item." + key + "}", str(value))
+                    for place, part in enumerate(value if isinstance(value, list) else [value]):
+                        index = f"[{place}]" if isinstance(value, list) else ""
+                        filled = filled.replace("${item." + key + index + "}", part)
             filled = filled.replace("${item}", str(item)).replace("${key}", str(item))
             yield f"{name}@{item}" if item else name, yaml.safe_load(filled)
 
@@ -35,7 +38,8 @@ def imported(module: str) -> set[str]:
             continue
         seen.add(file)
         package = name.rpartition(".")[0]
-        queue.append(package) if package else None
+        if package:
+            queue.append(package)
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Import):
                 queue += [a.name for a in node.names if a.name.split(".")[0] in ("data", "models")]
@@ -67,9 +71,10 @@ def test_a_stage_depends_on_its_environment_and_says_what_it_needs(name, stage):
 
 @pytest.mark.parametrize(("name", "stage"), stages(), ids=lambda v: v if isinstance(v, str) else "")
 def test_every_path_in_a_command_is_declared(name, stage):
-    declared = [next(iter(o)) if isinstance(o, dict) else o for kind in ("outs", "metrics", "plots") for o in stage.get(kind, [])]
+    outputs = [o for kind in ("outs", "metrics", "plots") for o in stage.get(kind, [])]
+    declared = [next(iter(o)) if isinstance(o, dict) else o for o in outputs]
     words = stage["cmd"].split()
-    for option, path in zip(words, words[1:], strict=False):
+    for option, path in pairwise(words):
         if not path.startswith("artifacts"):
             continue
         known = declared if option == "--out" else stage["deps"]
