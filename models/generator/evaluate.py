@@ -1,7 +1,7 @@
 """Evaluate a generator: draw pictures of every class and hold them against real ones.
 
-    python -m models.generator.evaluate --model artifacts/generator/maskgit --tokenizer artifacts/tokenizer \\
-        --scenes artifacts/scenes --out artifacts/evaluate/maskgit
+    python -m models.generator.evaluate --model artifacts/generator/maskgit/model \\
+        --tokenizer artifacts/tokenizer/model --scenes artifacts/scenes --out artifacts/evaluate/maskgit
 
 Writes metrics.json, per_sample.parquet and figures/ (a grid of samples by class; samples beside the training pictures
 nearest to them, which would show copies). About 20 s on one core.
@@ -23,20 +23,21 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from data import params
+from data import entry, params
 from data.samples import Samples
 from models import figures, stage
 from models.generator import load, probe
 from models.images import to_array, to_tensor, unit
 from models.metrics.fwd import fwd
 from models.metrics.precision_recall import precision_recall
+from models.tokenizer.tokenizer import load as load_tokenizer
 
 SHOWN = 8  # samples per class in the grid
 
 
 @dataclass(frozen=True)
 class Params:
-    """Section `evaluate.generator`; the probe's batch and steps say how long the classifier of real pictures learns."""
+    """Section `evaluate.maskgit` (or another kind's)."""
 
     seed: int
     threads: int
@@ -71,14 +72,12 @@ class Seen:
 
 def main() -> None:
     args = stage.arguments(__doc__, "model", "tokenizer", "scenes")
-    p = params.load(Params, "evaluate.generator")
     inputs = {"model": args.model, "tokenizer": args.tokenizer, "scenes": args.scenes}
-    generator = load.load(args.model / "model")
-    load.check_tokenizer(generator, args.tokenizer / "model")
+    generator = load.load(args.model)
+    load.check_tokenizer(generator, args.tokenizer)
+    p = params.load(Params, f"evaluate.{generator.kind}")
     with stage.open(f"evaluate@{generator.kind}", inputs, args.out, p) as run:
-        from models.tokenizer.load import load as load_tokenizer
-
-        tokenizer = load_tokenizer(args.tokenizer / "model")
+        tokenizer = load_tokenizer(args.tokenizer)
         train_samples = Samples(args.scenes, "train")
         train, held_out = Pictures.of(train_samples), Pictures.of(Samples(args.scenes, "val"))
         labels = torch.arange(len(generator.classes)).repeat_interleave(p.samples_per_class)
@@ -89,7 +88,7 @@ def main() -> None:
         classifier = probe.train(
             train.images, train.labels, len(generator.classes), p.probe_steps, p.probe_batch, p.seed
         )
-        decoded = to_tensor(tokenizer.decode(tokenizer.encode(held_out.images)))
+        decoded = to_tensor(load.reconstruct(tokenizer, held_out.images))
         seen = Seen(*probe.look(classifier, generated.images))
         metrics = dict(compare(generated, train, held_out, decoded, classifier, seen, generator.classes, p.seed))
         run.save_metrics(metrics)
@@ -188,4 +187,4 @@ def copies(generated: Pictures, nearest: Tensor, distance: Tensor, classes: tupl
 
 
 if __name__ == "__main__":
-    main()
+    entry.run(main)

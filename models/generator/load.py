@@ -15,15 +15,17 @@ from torch import Tensor, nn
 from data.params import UserError, near
 from models.generator.maskgit import MaskGit
 from models.generator.sampler import Sampling, sample
+from models.images import to_array, unit
 
 NETS: dict[str, type[nn.Module]] = {"maskgit": MaskGit}
 BATCH = 128  # pictures drawn at once; part of what a seed means
 
 
-class Decoder(Protocol):
-    """What a generator needs of a tokenizer: tokens int64 (B, K) -> pictures uint8 (B, H, W, 3)."""
+class Tokenizer(Protocol):
+    """What is needed of a tokenizer: pictures (B, 3, H, W) in [0, 1] <-> tokens int64 (B, K)."""
 
-    def decode(self, tokens: Tensor) -> np.ndarray: ...
+    def encode(self, images: Tensor) -> Tensor: ...
+    def decode(self, tokens: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -50,22 +52,28 @@ def build(kind: str, arguments: dict[str, Any]) -> Any:
 
 
 def load(folder: Path) -> Generator:
-    """Read `model.safetensors` and `config.json` of a generator; UserError when they are missing."""
+    """The generator of `folder`/model (or of `folder` itself); UserError where there is none."""
     from safetensors.torch import load_file
 
+    place = model_folder(folder)
     for name in ("config.json", "model.safetensors"):
-        if not (folder / name).exists():
-            raise UserError(f"{folder / name} does not exist; run the stage that trains the generator first")
-    stored = json.loads((folder / "config.json").read_text())
+        if not (place / name).exists():
+            raise UserError(f"{place / name} does not exist; run the stage that trains it first (dvc repro generator)")
+    stored = json.loads((place / "config.json").read_text())
     net = build(stored["kind"], stored["net"])
-    net.load_state_dict(load_file(folder / "model.safetensors"))
+    net.load_state_dict(load_file(place / "model.safetensors"))
     sampling = Sampling(**stored["sampler"])
     return Generator(net.eval(), stored["kind"], sampling, tuple(stored["classes"]), stored["tokenizer"])
 
 
+def model_folder(folder: Path) -> Path:
+    """`folder`/model where a stage's output folder was given, else the folder itself."""
+    return folder / "model" if (folder / "model").is_dir() else folder
+
+
 def weights_digest(folder: Path) -> str:
-    """SHA-256 of a model folder's weights, by which a generator knows its tokenizer."""
-    weights = folder / "model.safetensors"
+    """SHA-256 of a model's weights, by which a generator knows its tokenizer."""
+    weights = model_folder(folder) / "model.safetensors"
     if not weights.exists():
         raise UserError(f"{weights} does not exist; run the stage that trains the tokenizer first")
     return hashlib.sha256(weights.read_bytes()).hexdigest()
@@ -97,8 +105,13 @@ def draw_tokens(generator: Generator, labels: Tensor, seed: int, how: Sampling |
 
 
 def generate(
-    generator: Generator, tokenizer: Decoder, labels: Tensor, seed: int, how: Sampling | None = None
+    generator: Generator, tokenizer: Tokenizer, labels: Tensor, seed: int, how: Sampling | None = None
 ) -> np.ndarray:
     """Pictures uint8 (N, H, W, 3) of the classes `labels` (N,); `how` replaces the sampler's defaults."""
     tokens = draw_tokens(generator, labels, seed, how)
-    return np.concatenate([tokenizer.decode(part) for part in tokens.split(BATCH)])
+    return to_array(torch.cat([tokenizer.decode(part) for part in tokens.split(BATCH)]))
+
+
+def reconstruct(tokenizer: Tokenizer, images: Tensor) -> np.ndarray:
+    """Pictures uint8 (N, 3, H, W) through the tokenizer and back, as uint8 (N, H, W, 3)."""
+    return to_array(torch.cat([tokenizer.decode(tokenizer.encode(unit(part))) for part in images.split(BATCH)]))

@@ -1,9 +1,9 @@
 """Train a generator on the tokens of a frozen tokenizer.
 
-    python -m models.generator.train --tokens artifacts/tokens --tokenizer artifacts/tokenizer \\
+    python -m models.generator.train --tokens artifacts/tokens --tokenizer artifacts/tokenizer/model \\
         --kind maskgit --out artifacts/generator/maskgit
 
-Writes model/, metrics.json and curves.csv; the pictures are the evaluation's. About two minutes on one core.
+Writes model/, metrics.json, curves.csv and figures/ (first samples of each class). About two minutes on one core.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data import params
+from data import entry, params
 from data.params import UserError, near
-from models import stage
+from models import figures, stage
 from models.generator import losses
-from models.generator.load import NETS, build, config, weights_digest
+from models.generator.load import NETS, build, config, generate, load, weights_digest
 from models.generator.sampler import Sampling
 from models.optim import muon_adamw
+from models.tokenizer.tokenizer import load as load_tokenizer
 from models.training import Batch, Batches, Fit, Task, fit
 
 
@@ -74,14 +75,17 @@ def main() -> None:
     p = params.load(Params, f"generator.{args.kind}")
     inputs = {"tokens": args.tokens, "tokenizer": args.tokenizer}
     with stage.open(f"generator@{args.kind}", inputs, args.out, p) as run:
-        tokens, codebook = read_tokens(args.tokens), read_codebook(args.tokenizer)
+        tokens, tokenizer = read_tokens(args.tokens), load_tokenizer(args.tokenizer)
         size = {"codes": tokens.codes, "classes": len(tokens.classes), "length": tokens.train.shape[1]}
         shape = {**size, **vars(p.net)}
-        net, rows = learn(args.kind, shape, p, tokens, codebook, run)
-        digest = weights_digest(args.tokenizer / "model")
-        run.save_model(net.state_dict(), config(args.kind, shape, p.sampler, tokens.classes, digest))
+        net, rows = learn(args.kind, shape, p, tokens, tokenizer.titok.quantizer.codebook, run)
+        stored = config(args.kind, shape, p.sampler, tokens.classes, weights_digest(args.tokenizer))
+        generator = load(run.save_model(net.state_dict(), stored))
         run.save_curves(rows)
         run.save_metrics({k: rows[-1][k] for k in ("val_loss", "val_nll", "val_accuracy")})
+        labels = torch.arange(len(tokens.classes)).repeat_interleave(8)
+        images = generate(generator, tokenizer, labels, p.seed)
+        figures.tile(images, columns=8, scale=2, row_labels=tokens.classes).save(run.figure("samples.png"))
 
 
 def learn(
@@ -144,13 +148,6 @@ def read_tokens(folder: Path) -> Tokens:
     )
 
 
-def read_codebook(folder: Path) -> Tensor:
-    """The tokenizer's code vectors, float32 (codes, d)."""
-    from models.tokenizer.load import load
-
-    return load(folder / "model").codebook
-
-
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("tokens", "tokenizer", "out"):
@@ -163,4 +160,4 @@ def arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    entry.run(main)
