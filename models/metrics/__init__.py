@@ -29,6 +29,7 @@ _ALL = (
     Metric("codebook_perplexity", "higher", "codes", "effective number of codes in use"),
     Metric("proxy_psnr", "higher", "dB", "PSNR of the proxy VQGAN with all its 2-D codes: the ceiling of the warm-up"),
     Metric("proxy_cut_psnr", "higher", "dB", "PSNR of the proxy when cut to as many codes as the tokenizer has"),
+    Metric("patch_grid", "lower", "", "squared steps of the error across the proxy's grid over those between; 1 = no grid"),
     # generator
     Metric("gfwd", "lower", "", "Frechet wavelet distance of generated to held-out images"),
     Metric("real_fwd", "lower", "", "the same distance between training and held-out images: the floor of gfwd"),

@@ -1,0 +1,121 @@
+"""Train the proxy VQGAN on the scenes' pictures: its codes are what the tokenizer's warm-up learns to predict.
+
+    python -m models.proxy.train --scenes artifacts/scenes --out artifacts/proxy
+
+Writes model/, metrics.json, curves.csv and figures/. On one core about 95 s for some 22 dB on held-out scenes, with
+nearly all codes in use.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from data import entry, params
+from data.samples import Samples
+from models import figures, stage
+from models.images import flip, to_array, to_tensor, unit
+from models.metrics import codebook, image
+from models.optim import adamw
+from models.proxy.vqgan import VQGAN
+from models.training import Batch, Batches, Fit, Task, fit
+
+
+@dataclass(frozen=True)
+class Params:
+    """Section `proxy`. Widths finest first; `bypass` is the share of steps before quantisation sets in."""
+
+    seed: int
+    threads: int
+    channels: tuple[int, ...]
+    blocks: int
+    stem: int
+    codes: int
+    code_dim: int
+    steps: int
+    batch: int
+    lr: float
+    warmup: int
+    ema: float
+    clip: float
+    bypass: float
+    l1: float
+    commitment: float
+    precision: str
+
+
+def main() -> None:
+    args = stage.arguments(__doc__, "scenes")
+    p = params.load(Params, "proxy")
+    with stage.open("proxy", {"scenes": args.scenes}, args.out, p) as run:
+        train = to_tensor(Samples(args.scenes, "train").images())
+        held_out = to_tensor(Samples(args.scenes, "val").images())
+        config = network(p)
+        net, rows = learn(p, config, train, held_out, run)
+        run.save_model(net.state_dict(), config)
+        run.save_curves(rows)
+        restored, codes = reconstruct(net, held_out)
+        run.save_metrics(
+            {
+                "psnr": float(image.psnr(restored, unit(held_out)).mean()),
+                "patch_grid": image.patch_grid(restored, unit(held_out), net.downscale),
+                **dict(codebook.usage(codes.numpy(), p.codes)),
+            }
+        )
+        pairs = torch.stack([unit(held_out[:24]), restored[:24]], 1).flatten(0, 1)
+        figures.tile(to_array(pairs), columns=8, scale=3).save(run.figure("reconstructions.png"))
+
+
+def network(p: Params) -> dict:
+    """The arguments of `VQGAN`, as config.json keeps them."""
+    return {
+        "channels": list(p.channels),
+        "blocks": p.blocks,
+        "stem": p.stem,
+        "codes": p.codes,
+        "code_dim": p.code_dim,
+    }
+
+
+def learn(p: Params, config: dict, train: Tensor, held_out: Tensor, run: stage.Run) -> tuple[VQGAN, list[dict]]:
+    """Train on uint8 images (N, 3, H, W); returns the averaged network and the curves."""
+    torch.manual_seed(p.seed)
+    net = VQGAN(**config)
+    start = round(p.bypass * p.steps)  # the first step that quantises
+
+    def make(indices: Tensor, random: torch.Generator) -> Batch:
+        return {"images": flip(unit(train[indices]), torch.rand(len(indices), generator=random) < 0.5)}
+
+    def step(net: VQGAN, batch: Batch, progress: float) -> dict[str, Tensor]:
+        quantise = round(progress * p.steps) >= start
+        if net.training and round(progress * p.steps) == start:
+            begin_quantising(net, unit(train[:512]))
+        restored, commitment = net(batch["images"], quantise)
+        error = restored.float() - batch["images"]
+        mse = error.square().mean()
+        loss = mse + p.l1 * error.abs().mean() + p.commitment * commitment
+        return {"loss": loss, "mse": mse, "commitment": commitment}
+
+    task = Task(net, adamw(net, p.lr), step, p.clip)
+    plan = Fit(steps=p.steps, warmup=p.warmup, ema=p.ema, precision=p.precision)
+    batches = Batches(len(train), p.batch, p.steps, p.seed, make)
+    validation = [{"images": unit(part)} for part in held_out.split(64)]
+    return net, fit(task, batches, plan, run, validation)
+
+
+@torch.no_grad()
+def begin_quantising(net: VQGAN, images: Tensor) -> None:
+    """Start the codebook from what the encoder has learned without it: k-means on its vectors."""
+    net.quantizer.start(torch.cat([net.encoder(part) for part in images.split(64)]))
+
+
+@torch.no_grad()
+def reconstruct(net: VQGAN, images: Tensor, batch: int = 64) -> tuple[Tensor, Tensor]:
+    """uint8 (N, 3, H, W) -> reconstructions (N, 3, H, W) in [0, 1] and codes (N, h, w), in fp32."""
+    net.eval()
+    codes = torch.cat([net.encode(unit(part)) for part in images.split(batch)])
+    return torch.cat([net.decode(part) for part in codes.split(batch)]), codes
+
+
+if __name__ == "__main__":
+    entry.run(main)

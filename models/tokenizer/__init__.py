@@ -1,0 +1,1 @@
+"""TiTok: an image as a short row of discrete tokens, and back (Yu et al. 2024)."""

@@ -1,0 +1,166 @@
+"""Fine-tune TiTok's decoder to pixels (stage 2): encoder and tokens stay, both decoders learn.
+
+    python -m models.tokenizer.fine_tune --scenes artifacts/scenes --proxy artifacts/proxy \
+        --warmup artifacts/tokenizer-warmup --out artifacts/tokenizer
+
+Writes model/ (all that encoding and decoding need), metrics.json, curves.csv and figures/. On one core about 60 s.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.optim import AdamW
+
+from data import entry, params
+from data.samples import Samples
+from models import figures, stage
+from models.images import flip, to_array, to_tensor, unit
+from models.metrics import codebook, image
+from models.optim import adamw
+from models.proxy.load import load as load_proxy
+from models.proxy.vqgan import VQGAN
+from models.tokenizer.discriminator import Discriminator
+from models.tokenizer.encode import encode
+from models.tokenizer.losses import feature_distance, hinge_critic, lecam
+from models.tokenizer.tokenizer import Tokenizer
+from models.tokenizer.warm_up import load as load_warm_up
+from models.training import Batch, Batches, Fit, Task, fit
+
+BATCH = 64  # pictures at once where nothing is learned
+
+
+@dataclass(frozen=True)
+class Params:
+    """Section `tokenizer`. The loss is mse + l1 * |error| + perceptual * features + adversarial * critic.
+
+    `critic_start` is the share of steps before the discriminator joins; its weight then grows over a tenth of them.
+    """
+
+    seed: int
+    threads: int
+    steps: int
+    batch: int
+    lr: float
+    warmup: int
+    ema: float
+    clip: float
+    l1: float
+    perceptual: float
+    adversarial: float
+    lecam: float
+    critic_start: float
+    critic_lr: float
+    critic_width: int
+    critic_stages: int
+    precision: str
+
+
+def main() -> None:
+    args = stage.arguments(__doc__, "scenes", "proxy", "warmup")
+    p = params.load(Params, "tokenizer")
+    inputs = {"scenes": args.scenes, "proxy": args.proxy, "warmup": args.warmup}
+    with stage.open("tokenizer", inputs, args.out, p) as run:
+        proxy = load_proxy(args.proxy)
+        net, config = assemble(proxy, *load_warm_up(args.warmup))
+        train = to_tensor(Samples(args.scenes, "train").images())
+        held_out = to_tensor(Samples(args.scenes, "val").images())
+        rows = learn(p, net, proxy, train, held_out, run)
+        run.save_model(net.state_dict(), config)
+        run.save_curves(rows)
+        net.eval()
+        tokens = encode(net, held_out, BATCH)
+        restored = torch.cat([net.decode(part) for part in tokens.split(BATCH)])
+        run.save_metrics(
+            {
+                "psnr": float(image.psnr(restored, unit(held_out)).mean()),
+                "patch_grid": image.patch_grid(restored, unit(held_out), proxy.downscale),
+                **dict(codebook.usage(tokens.numpy(), net.codes)),
+            }
+        )
+        pairs = torch.stack([unit(held_out[:24]), restored[:24]], 1).flatten(0, 1)
+        figures.tile(to_array(pairs), columns=8, scale=3).save(run.figure("reconstructions.png"))
+
+
+def assemble(proxy: VQGAN, titok: dict[str, Tensor], titok_config: dict) -> tuple[Tokenizer, dict]:
+    """The warmed-up TiTok and the proxy's decoder as one tokenizer, its encoder and quantizer frozen."""
+    config = {"titok": titok_config, "pixels": proxy.decoder.config}
+    net = Tokenizer(**config)
+    net.titok.load_state_dict(titok)
+    net.pixels.load_state_dict(proxy.decoder.state_dict())
+    net.codebook.copy_(proxy.quantizer.codebook)
+    net.titok.encoder.requires_grad_(False)
+    return net, config
+
+
+class FineTuning(Task):
+    """The decoder against its critic: two losses, two optimisers, one set of fakes."""
+
+    def __init__(self, p: Params, net: Tokenizer, proxy: VQGAN) -> None:
+        super().__init__(net, [], self.losses, p.clip)
+        self.p = p
+        self.critic = Discriminator(width=p.critic_width, stages=p.critic_stages)
+        self._optimisers = [*adamw(net, p.lr), AdamW(self.critic.parameters(), p.critic_lr, (0.9, 0.999))]
+        self.mean_real: Tensor
+        self.mean_fake: Tensor
+        self.eye = [proxy.encoder]  # in a list: a frozen measure, not a part of what is trained and saved
+        self.register_buffer("mean_real", torch.zeros(()))
+        self.register_buffer("mean_fake", torch.zeros(()))
+
+    def losses(self, net: Tokenizer, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """What the decoder minimises, without the critic."""
+        return self.compare(net(batch["tokens"]), batch["images"])
+
+    def compare(self, fakes: Tensor, images: Tensor) -> dict[str, Tensor]:
+        error = fakes - images
+        mse, l1 = error.square().mean(), error.abs().mean()
+        with torch.no_grad():
+            truth = self.eye[0].features(images)
+        perceptual = feature_distance(self.eye[0].features(fakes), truth)
+        return {"loss": mse + self.p.l1 * l1 + self.p.perceptual * perceptual, "mse": mse, "perceptual": perceptual}
+
+    def training_step(self, batch: Batch, index: int) -> dict[str, Tensor]:
+        decoder, critic = self.optimizers()  # type: ignore[misc]
+        fakes, images = self.net(batch["tokens"]), batch["images"]
+        losses = self.compare(fakes, images)
+        weight = self.p.adversarial * min(1.0, max(0.0, (self.progress - self.p.critic_start) / 0.1))
+        if weight:
+            self.critic.requires_grad_(False)
+            losses["adversarial"] = -self.critic(fakes).float().mean()
+            losses["loss"] = losses["loss"] + weight * losses["adversarial"]
+            self.critic.requires_grad_(True)
+        self.manual_backward(losses["loss"])
+        self.update(self.net, decoder)
+        if self.progress >= self.p.critic_start:
+            losses["critic"] = self.judge(images, fakes.detach())
+            self.manual_backward(losses["critic"])
+            self.update(self.critic, critic)
+        return {k: v.detach() for k, v in losses.items()}
+
+    def judge(self, real: Tensor, fake: Tensor) -> Tensor:
+        """What the critic minimises; moves the running means of its scores."""
+        real, fake = self.critic(torch.cat([real, fake])).float().chunk(2)
+        loss = hinge_critic(real, fake) + self.p.lecam * lecam(real, fake, self.mean_real, self.mean_fake)
+        self.mean_real.lerp_(real.detach().mean(), 0.1)
+        self.mean_fake.lerp_(fake.detach().mean(), 0.1)
+        return loss
+
+
+def learn(p: Params, net: Tokenizer, proxy: VQGAN, train: Tensor, held_out: Tensor, run: stage.Run) -> list[dict]:
+    """Train `net`'s decoders on uint8 images (N, 3, H, W), leaving the averaged weights in it; returns the curves."""
+    torch.manual_seed(p.seed)
+    tokens = torch.stack([encode(net, train, BATCH), encode(net, train.flip(-1), BATCH)])  # (2, N, K)
+    validation = [{"images": unit(part), "tokens": encode(net, part, BATCH)} for part in held_out.split(BATCH)]
+    net.train()
+
+    def make(indices: Tensor, random: torch.Generator) -> Batch:
+        mirrored = torch.rand(len(indices), generator=random) < 0.5
+        return {"images": flip(unit(train[indices]), mirrored), "tokens": tokens[mirrored.long(), indices]}
+
+    plan = Fit(steps=p.steps, warmup=p.warmup, ema=p.ema, precision=p.precision)
+    batches = Batches(len(train), p.batch, p.steps, p.seed, make)
+    return fit(FineTuning(p, net, proxy), batches, plan, run, validation)
+
+
+if __name__ == "__main__":
+    entry.run(main)

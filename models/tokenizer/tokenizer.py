@@ -1,0 +1,61 @@
+"""The finished tokenizer: TiTok and the proxy's decoder in one module that needs nothing else."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from data.params import UserError
+from models.proxy.vqgan import Decoder
+from models.tokenizer.losses import soft_codes
+from models.tokenizer.titok import TiTok
+
+
+class Tokenizer(nn.Module):
+    """Images (B, 3, H, W) in [0, 1] <-> tokens (B, K): `encode` and `decode`.
+
+    titok: keyword arguments of `TiTok`; pixels: those of the proxy's `Decoder`. Pixels come from the expected proxy
+    code at each place, not from the likeliest, so that training can reach the transformer behind it.
+    """
+
+    codebook: Tensor
+
+    def __init__(self, *, titok: dict[str, Any], pixels: dict[str, Any]) -> None:
+        super().__init__()
+        self.grid: int = titok["proxy_grid"]
+        self.codes: int = titok["codes"]
+        self.titok = TiTok(**titok)
+        self.pixels = Decoder(**pixels)
+        self.register_buffer("codebook", torch.zeros(titok["proxy_codes"], pixels["code_dim"]))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, K) -> images (B, 3, H, W), unclamped and differentiable."""
+        vectors = soft_codes(self.titok.logits(tokens), self.codebook)  # (B, h * w, code_dim)
+        return self.pixels(vectors.unflatten(1, (self.grid, self.grid))).float()
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [0, 1] -> tokens (B, K), int64."""
+        return self.titok.encode(images)
+
+    @torch.no_grad()
+    def decode(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, K) -> images (B, 3, H, W) in [0, 1]."""
+        return self(tokens).clamp(0, 1)
+
+
+def load(folder: Path) -> Tokenizer:
+    """The trained tokenizer of `folder`/model (or of `folder` itself), in evaluation mode.
+
+    Raises UserError where there is none.
+    """
+    folder = Path(folder)
+    place = folder / "model" if (folder / "model").is_dir() else folder
+    if not (place / "config.json").exists():
+        raise UserError(f"{place}/config.json does not exist; run the stage that trains it first (dvc repro tokenizer)")
+    net = Tokenizer(**json.loads((place / "config.json").read_text()))
+    net.load_state_dict(load_file(place / "model.safetensors"))
+    return net.eval().requires_grad_(False)
