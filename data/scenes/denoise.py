@@ -18,7 +18,7 @@ def denoise(render: Render, strength: float = 1.0) -> np.ndarray:
     """Filtered radiance, (H, W, 3); where there is no albedo (glass, mirrors, sky) only like pixels are averaged."""
     plain = render.albedo.max(axis=-1, keepdims=True) > 1e-3
     base = np.where(plain, np.maximum(render.albedo, 0.02), 1.0)
-    light = render.radiance / base
+    light = _despeckled(render.radiance) / base
     tone = np.log1p(light)  # compresses fireflies, which would outweigh their neighbours
     guides = np.concatenate(
         [
@@ -32,7 +32,26 @@ def denoise(render: Render, strength: float = 1.0) -> np.ndarray:
     for step in STEPS:
         tone = _pass(tone, guides, plain[..., 0], step, sigma)
         sigma *= 0.6
-    return np.expm1(tone) * base
+    return _pixel_filter(np.expm1(tone) * base)
+
+
+def _despeckled(radiance: np.ndarray) -> np.ndarray:
+    """No pixel brighter than the second brightest of its eight neighbours: lone fireflies go, lines stay."""
+    height, width = radiance.shape[:2]
+    padded = np.pad(radiance, ((1, 1), (1, 1), (0, 0)), mode="edge")
+    around = [padded[i : i + height, j : j + width] for i in range(3) for j in range(3) if (i, j) != (1, 1)]
+    second = np.partition(np.stack(around), -2, axis=0)[-2]
+    return np.minimum(radiance, second)
+
+
+def _pixel_filter(radiance: np.ndarray) -> np.ndarray:
+    """The usual Gaussian pixel filter (deviation half a pixel); after denoising, for it would correlate the noise."""
+    side = np.exp(-2.0) / (1 + 2 * np.exp(-2.0))
+    for axis in (0, 1):
+        padded = np.pad(radiance, [(1, 1) if a == axis else (0, 0) for a in range(3)], mode="edge")
+        before, after = np.split(padded, [2], axis)[1], np.split(padded, [-2], axis)[0]
+        radiance = (1 - 2 * side) * radiance + side * (before + after)
+    return radiance
 
 
 def _pass(tone: np.ndarray, guides: np.ndarray, plain: np.ndarray, step: int, sigma: float) -> np.ndarray:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 Array = np.ndarray
+Point = Sequence[float] | Array  # (3,), in profiles (2,)
+Points = Sequence[Point] | Array  # a row of points
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def joined(meshes: Sequence[Mesh]) -> Mesh:
     )
 
 
-def polygon(corners: Sequence[Sequence[float]]) -> Mesh:
+def polygon(corners: Points) -> Mesh:
     """A flat convex polygon, its corners counter-clockwise seen from the front."""
     points = np.asarray(corners, dtype=np.float64)
     normal = _unit(np.cross(points[1] - points[0], points[2] - points[0])[None])[0]
@@ -61,7 +63,7 @@ def polygon(corners: Sequence[Sequence[float]]) -> Mesh:
 def box(width: float, depth: float, height: float) -> Mesh:
     """A box standing on z = 0, centred in x and y."""
     x, y, z = width / 2, depth / 2, height
-    sides = [
+    sides: list[Points] = [
         [(-x, -y, 0), (-x, y, 0), (x, y, 0), (x, -y, 0)],
         [(-x, -y, z), (x, -y, z), (x, y, z), (-x, y, z)],
         [(-x, -y, 0), (x, -y, 0), (x, -y, z), (-x, -y, z)],
@@ -86,7 +88,7 @@ def wedge(width: float, depth: float, height: float) -> Mesh:
     )
 
 
-def lathe(profile: Sequence[Sequence[float]], segments: int = 24, crease: float = 50.0) -> Mesh:
+def lathe(profile: Points, segments: int = 24, crease: float = 50.0) -> Mesh:
     """A solid of revolution about z from (radius, height) points, outside on the right when walking along them.
 
     Corners of the profile sharper than `crease` degrees stay sharp.
@@ -99,7 +101,9 @@ def lathe(profile: Sequence[Sequence[float]], segments: int = 24, crease: float 
     ]
     angles = np.linspace(0, 2 * np.pi, segments + 1)
     ring = np.stack([np.cos(angles), np.sin(angles)], axis=1)  # (S+1, 2)
-    vertices, normals, faces = [], [], []
+    vertices: list[Array] = []
+    normals: list[Array] = []
+    faces: list[Array] = []
     for k, normal in enumerate(across):
         low = _unit((normal + across[k - 1])[None])[0] if smooth[k] else normal
         high = _unit((normal + across[k + 1])[None])[0] if smooth[k + 1] else normal
@@ -135,12 +139,12 @@ def cone(radius: float, height: float, segments: int = 14) -> Mesh:
     return lathe([(0, 0), (radius, 0), (0, height)], segments)
 
 
-def rod(start: Sequence[float], end: Sequence[float], radius: float, segments: int = 8) -> Mesh:
+def rod(start: Point, end: Point, radius: float, segments: int = 8) -> Mesh:
     """A straight open tube between two points."""
-    return tube([start, end], radius, segments)
+    return tube(np.array([start, end]), radius, segments)
 
 
-def tube(points: Sequence[Sequence[float]], radius: float, segments: int = 8, closed: bool = False) -> Mesh:
+def tube(points: Points, radius: float, segments: int = 8, closed: bool = False) -> Mesh:
     """An open tube of constant radius along a polyline."""
     path = np.asarray(points, dtype=np.float64)
     ahead = np.roll(path, -1, axis=0) - path

@@ -159,13 +159,13 @@ def _shapes(mi, scene: Scene) -> dict:
 def _bsdf(material: str) -> dict:
     colour = {"type": "mesh_attribute", "name": "vertex_color"}
     if material == "gloss":
-        return {"type": "twosided", "inner": {"type": "plastic", "diffuse_reflectance": colour, "nonlinear": True}}
+        return {"type": "principled", "base_color": colour, "roughness": 0.2, "specular": 0.6}
     if material == "metal":
-        return {"type": "twosided", "inner": {"type": "roughconductor", "alpha": 0.18, "specular_reflectance": colour}}
+        return {"type": "principled", "base_color": colour, "roughness": 0.35, "metallic": 1.0}
     if material == "mirror":
-        return {"type": "twosided", "inner": {"type": "conductor", "specular_reflectance": colour}}
+        return {"type": "twosided", "nested": {"type": "conductor", "specular_reflectance": colour}}
     if material == "glass":
         return {"type": "dielectric", "int_ior": 1.45, "specular_transmittance": colour}
     if material.startswith("lamp"):
         return {"type": "diffuse", "reflectance": 0.0}
-    return {"type": "twosided", "inner": {"type": "diffuse", "reflectance": colour}}
+    return {"type": "twosided", "nested": {"type": "diffuse", "reflectance": colour}}

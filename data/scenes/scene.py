@@ -9,7 +9,7 @@ import numpy as np
 from data.scenes.camera import Camera
 from data.scenes.meshes import Mesh
 
-# matte: Lambertian. gloss: clear coat over colour. metal: brushed. mirror: perfect. glass: refracting, tinted. lamp: emits.
+# matte: Lambertian; gloss: a clear coat over colour; metal: brushed; glass: refracting, tinted; lamp: emits
 MATERIALS = ("matte", "gloss", "metal", "mirror", "glass", "lamp")
 
 

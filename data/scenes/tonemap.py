@@ -6,13 +6,15 @@ import numpy as np
 
 
 def tonemap(radiance: np.ndarray) -> np.ndarray:
-    """An sRGB picture (H, W, 3) uint8 of linear radiance; the middle and the bright end always land in the same range."""
+    """An sRGB picture (H, W, 3) uint8 of linear radiance, whatever the strength of the light."""
     luminance = radiance @ np.array([0.2126, 0.7152, 0.0722])
     middle = np.exp(np.log(luminance + 1e-3).mean())
     bright = np.percentile(luminance, 98)
-    exposure = np.sqrt((0.22 / middle) * (0.95 / max(bright, 1e-6)))
+    exposure = (0.24 / middle) ** 0.45 * (1.15 / max(bright, 1e-6)) ** 0.55
     exposed = radiance * exposure
     shoulder = exposed * (1 + exposed / 4.0) / (1 + exposed * 0.55)  # Reinhard's curve with a soft white
     shoulder = np.clip(shoulder * 1.12, 0, 1)
+    grey = (shoulder @ np.array([0.2126, 0.7152, 0.0722]))[..., None]
+    shoulder = np.clip(grey + 1.05 * (shoulder - grey), 0, 1)  # the shoulder pales colours: give that back
     encoded = np.where(shoulder <= 0.0031308, 12.92 * shoulder, 1.055 * shoulder ** (1 / 2.4) - 0.055)
-    return np.round(encoded * 255).astype(np.uint8)
+    return np.round((0.03 + 0.94 * encoded) * 255).astype(np.uint8)
