@@ -20,7 +20,6 @@ class Meta:
     """What only an orchestrator needs, from a stage's `meta:` block."""
 
     pool: str = "cpu"  # which kind of machine
-    cores: int = 1  # how many cores the stage keeps busy
     retries: int = 0  # how often a failed stage is tried again
     timeout: float | None = None  # seconds
     model: str | None = None  # the registered model this stage trains

@@ -66,7 +66,9 @@ def find(start: Path) -> Checkout:
 
 def newest_run(root: Path) -> str | None:
     """The tag of the run that was finished last, if there was one."""
-    return git(root, "for-each-ref", "--sort=-refname", "--count=1", "--format=%(refname:short)", "refs/tags/run/") or None
+    return (
+        git(root, "for-each-ref", "--sort=-refname", "--count=1", "--format=%(refname:short)", "refs/tags/run/") or None
+    )
 
 
 def file_at(root: Path, commit: str, path: str) -> str | None:

@@ -1,10 +1,10 @@
 """Where a run keeps things and how much of the machine it may use: `REMINT_*` variables, with embedded defaults.
 
-    REMINT_HOME        databases, worktrees, logs (default: .remint in the main checkout)
-    REMINT_MLFLOW_URI  tracking and registry (default: SQLite in REMINT_HOME)
-    REMINT_PREFECT_API address of a Prefect server (default: one is started for the run)
-    REMINT_PHOTOS      a folder of one's own photographs, used instead of photos.source of params.yaml
-    REMINT_CORES       how many stages may run at once (default: the number of cores)
+REMINT_HOME        databases, worktrees, logs (default: .remint in the main checkout)
+REMINT_MLFLOW_URI  tracking and registry (default: SQLite in REMINT_HOME)
+REMINT_PREFECT_API address of a Prefect server (default: one is started for the run)
+REMINT_PHOTOS      a folder of one's own photographs, used instead of photos.source of params.yaml
+REMINT_CORES       how many stages may run at once (default: the number of cores)
 """
 
 import os
@@ -81,8 +81,8 @@ def child_environment(settings: Settings) -> dict[str, str]:
         "PREFECT_API_DATABASE_CONNECTION_URL": os.environ.get(
             "PREFECT_API_DATABASE_CONNECTION_URL", f"sqlite+aiosqlite:///{prefect_home / 'prefect.db'}"
         ),
-        # Task logs go to the server; the console shows the flow's own lines and, from Prefect, only warnings.
-        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": os.environ.get("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "WARNING"),
+        # Task logs go to the server; the console shows the flow's own lines, which also name every failure.
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": os.environ.get("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL"),
         "MLFLOW_TRACKING_URI": settings.mlflow_uri,
         "REMINT_HOME": str(settings.home),
         "DVC_SITE_CACHE_DIR": str(settings.home / "dvc"),

@@ -1,5 +1,6 @@
 """What DVC knows about a workspace: its lock file, its cache and its run cache, as a plan asks for them."""
 
+import logging
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,7 @@ class Store:
         from dvc.exceptions import DvcException
         from dvc.repo import Repo
 
+        logging.getLogger("dvc").setLevel(logging.ERROR)  # a plan asks about outputs that are not there yet
         try:
             self.repo: Repo = Repo(str(root))
         except DvcException as error:

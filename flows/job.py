@@ -1,0 +1,109 @@
+"""A run before it starts: its worktree at the commit, its parameters, its plan.
+
+    with job.prepared(start, recipe=..., assignments=...) as ready:
+        ready.plan ...
+
+Nothing here starts a server or runs a stage; what is planned to run is run by `flows.retrain`.
+"""
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from data.params import UserError
+from flows import parameters, plan, repository, settings, workspace
+from flows.graph import Stage
+from flows.plan import Plan
+from flows.repository import Checkout
+from flows.run import RunInfo, run_id, run_tag
+from flows.settings import Settings
+from flows.store import Store
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that is ready to start, or to be shown only."""
+
+    settings: Settings
+    checkout: Checkout
+    run: RunInfo
+    stages: tuple[Stage, ...]
+    plan: Plan
+    changes: Mapping[str, Any]  # parameters that recipe and --set changed
+    environment: Mapping[str, str]  # for every process of the run
+    store: Store
+
+    @property
+    def folder(self) -> Path:
+        """What stays of the run on this machine: its record, logs and report."""
+        return self.settings.runs / self.run.id
+
+
+@contextmanager
+def prepared(
+    start: Path, recipe: str | None = None, assignments: Sequence[str] = (), trigger: str = "retrain"
+) -> Iterator[Job]:
+    """A job for the commit that is checked out around `start`; its worktree goes when the context ends."""
+    checkout = repository.find(start)
+    chosen = settings.load(checkout.main)
+    started, identifier = _identity(chosen, checkout.head)
+    environment = settings.child_environment(chosen) | {
+        "REMINT_RUN": identifier,
+        "DVC_SITE_CACHE_DIR": str(workspace.index_folder(chosen.worktrees / identifier)),
+    }
+    os.environ.update(environment)  # DVC, MLflow and Prefect take their settings from this process's environment
+    with workspace.opened(chosen, checkout.head, identifier) as root:
+        changes = _changes(root, chosen, recipe, assignments)
+        commit = _commit_parameters(root, identifier, changes) if changes else checkout.head
+        workspace.start_from(chosen, root, repository.newest_run(root))
+        run = RunInfo(
+            id=identifier,
+            tag=run_tag(identifier),
+            commit=commit,
+            base_commit=checkout.head,
+            workspace=root,
+            dirty=bool(checkout.uncommitted),
+            parameters=parameters.digest(root),
+            started=started,
+            trigger=trigger,
+        )
+        store = Store(root)
+        try:
+            made = plan.make(store.stages, store)
+            yield Job(chosen, checkout, run, store.stages, made, changes, environment, store)
+        finally:
+            store.close()
+
+
+def _identity(chosen: Settings, commit: str) -> tuple[datetime, str]:
+    """Start time and id of a run; runs that start within one second wait for the next."""
+    while True:
+        started = datetime.now(UTC).replace(microsecond=0)
+        identifier = run_id(started, commit)
+        if not (chosen.worktrees / identifier).exists() and not (chosen.runs / identifier).exists():
+            return started, identifier
+        time.sleep(0.2)
+
+
+def _changes(root: Path, chosen: Settings, recipe: str | None, assignments: Sequence[str]) -> dict[str, Any]:
+    """The parameters this run changes. A folder named with REMINT_PHOTOS is one of them: so the run's commit says it."""
+    every = list(assignments)
+    if chosen.photos is not None:
+        folder = chosen.photos.expanduser().absolute()
+        if not folder.is_dir():
+            raise UserError(f"REMINT_PHOTOS={chosen.photos}: there is no such folder")
+        every.insert(0, f"photos.source={folder}")
+    if recipe is None and not every:
+        return {}
+    return parameters.changes(root, recipe, every)
+
+
+def _commit_parameters(root: Path, identifier: str, changes: Mapping[str, Any]) -> str:
+    parameters.apply(root, changes)
+    said = "\n".join(f"{key} = {value}" for key, value in changes.items())
+    return repository.commit(root, f"Set the parameters of run {identifier}\n\n{said}", [parameters.FILE.as_posix()])

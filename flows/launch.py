@@ -1,0 +1,105 @@
+"""Start a job on this machine: check what it needs, bring up the servers it talks to, run its flow.
+
+Everything that could stop a run after twelve minutes and can be known before is checked here.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data.params import UserError
+from flows import families, finish, promotion, repository, server
+from flows.job import Job
+from flows.progress import Progress
+from flows.run import RunInfo, StageResult, read_metrics
+from flows.settings import Settings
+from models import tracking
+
+if TYPE_CHECKING:
+    from flows.retrain import Outcome
+
+LEAST_SPACE = 1 << 30  # bytes: outputs, logs and databases of the default run take about 300 MB
+
+
+def check(job: Job) -> None:
+    """UserError if the machine, a named server or the promotion policy cannot take a run."""
+    settings = job.settings
+    if not tracking.answers(settings.mlflow_uri):
+        raise UserError(
+            f"REMINT_MLFLOW_URI={tracking.shown(settings.mlflow_uri)}: no MLflow server answers there; "
+            f"start it, or unset the variable to use the database in {settings.home}"
+        )
+    cache = settings.root / ".dvc" / "cache"
+    for folder in (settings.home, cache if cache.exists() else settings.root):
+        free = shutil.disk_usage(folder).free
+        if free < LEAST_SPACE:
+            raise UserError(f"{folder} has {free >> 20} MB left; a run needs {LEAST_SPACE >> 20} MB: free some space")
+        if not os.access(folder, os.W_OK):
+            raise UserError(f"{folder} cannot be written to; correct its permissions")
+    root = job.run.workspace
+    promotion.read_policy(root / promotion.POLICY, [model.name for model in families.models_of(root)])
+
+
+def same_work(job: Job, left: RunInfo) -> bool:
+    """Whether an interrupted run was of this very commit with these parameters, so that it can be completed as it is."""
+    return left.base_commit == job.run.base_commit and left.parameters == job.run.parameters
+
+
+def run(job: Job, progress: Progress) -> "Outcome":
+    """Run a job to its end in this process, with a Prefect server and a tracking database that are ready for it."""
+    opening = _open_tracking(job.settings, job.environment)
+    try:
+        progress.note(f"run {job.run.id}: bringing up its records")
+        job.store.checkout()
+        with server.borrowed(job.settings, job.environment) as api:
+            os.environ["PREFECT_API_URL"] = api
+            from flows import retrain  # not before: Prefect reads the environment when it is imported
+
+            return retrain.retrain(job, progress, lambda: _tracking_is_open(opening, job.settings))
+    finally:
+        if opening.poll() is None:
+            opening.kill()
+            opening.wait()
+
+
+def complete(job: Job, left: RunInfo, progress: Progress) -> tuple[dict[str, StageResult], finish.Release, Path | None]:
+    """Register, release and report a run that was recorded and then interrupted; its stages need not run again."""
+    root = job.run.workspace
+    repository.git(root, "checkout", "--quiet", "--force", "--detach", left.commit)
+    job.store.checkout()
+    ran = replace(left, workspace=root)
+    results = {}
+    for stage in job.stages:
+        metrics = {key: value for path in stage.metrics for key, value in read_metrics(root / path).items()}
+        results[stage.name] = StageResult(stage.name, "current", 0.0, metrics)
+    progress.note(f"run {left.id} was interrupted before its models were released: completing it")
+    release = finish.release(job.settings, ran, finish.register(job.settings, ran))
+    page = finish.report(job.settings, ran, tuple(results.values()), release)
+    finish.journal(job.settings, left, finished=True)
+    return results, release, page
+
+
+def _open_tracking(settings: Settings, environment: Mapping[str, str]) -> subprocess.Popen:
+    """Make the tracking database before stages use it at once: its migrations take seconds and may not race."""
+    code = "import sys, mlflow; mlflow.MlflowClient(sys.argv[1]).search_experiments(max_results=1)"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, settings.mlflow_uri],
+        env=dict(environment),
+        cwd=settings.home,  # not the repository: its folder mlflow/ has no Python
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _tracking_is_open(opening: subprocess.Popen, settings: Settings) -> None:
+    _, words = opening.communicate()
+    if opening.returncode != 0:
+        last = (words.strip() or f"exit code {opening.returncode}").splitlines()[-1]
+        raise UserError(f"MLflow cannot open {tracking.shown(settings.mlflow_uri)}: {last}")

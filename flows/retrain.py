@@ -1,0 +1,206 @@
+"""The Prefect flow of a run: one task per stage of the graph, then record, register, release, report.
+
+This module orders, retries and shows; what a stage does is in `dvc.yaml`, how it is started in `flows.process`.
+Import it only when something is to run: Prefect takes more than a second to load, and reads its settings from
+the environment at that moment.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.events.worker import EventsWorker
+from prefect.futures import PrefectFuture
+from prefect.logging import get_run_logger
+from prefect.logging.handlers import APILogWorker
+from prefect.states import Completed
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows import exhibits, finish, graph, process
+from flows.finish import Release
+from flows.graph import Stage
+from flows.job import Job
+from flows.process import StageFailed, Stopped
+from flows.progress import Progress
+from flows.run import RunInfo, StageResult, read_metrics
+
+RETRY_SECONDS = 2
+
+
+@dataclass
+class Outcome:
+    """What came of a run; filled in while it goes, so that a run that is broken off still has its part."""
+
+    run: RunInfo
+    results: dict[str, StageResult] = field(default_factory=dict)  # by stage, in the order of their ends
+    failures: dict[str, StageFailed] = field(default_factory=dict)
+    release: Release = field(default_factory=Release)
+    report: Path | None = None
+
+
+class RunFailed(Exception):
+    """Some stage of the run failed; the outcome says which."""
+
+
+def retrain(job: Job, progress: Progress, before_stages: Callable[[], None]) -> Outcome:
+    """Run a job as a Prefect flow. `before_stages` is called when the flow has started and must return for it to go on.
+
+    A failed stage ends in the outcome, not in an exception; KeyboardInterrupt passes through after every process of
+    the run has been ended.
+    """
+    outcome = Outcome(job.run)
+
+    @flow(
+        name="retrain",
+        flow_run_name=job.run.id,
+        task_runner=ThreadPoolTaskRunner(max_workers=len(job.stages) + 1),  # `_Conductor` counts the cores
+        persist_result=False,
+        validate_parameters=False,
+    )
+    def body(commit: str, parameters: dict[str, Any]) -> State:
+        before_stages()
+        _Conductor(job, progress, outcome).conduct()
+        if outcome.failures:
+            raise RunFailed(f"failed: {', '.join(outcome.failures)}")
+        _finish(job, progress, outcome)
+        return Completed(message=f"{job.run.tag}")
+
+    try:
+        body(commit=job.run.base_commit, parameters=dict(job.changes))
+    except RunFailed:
+        pass
+    finally:
+        _send_rest()
+    return outcome
+
+
+def _send_rest() -> None:
+    """Send Prefect's last logs and events now: at the process's exit its server would be gone already."""
+    APILogWorker.drain_all(timeout=5)
+    EventsWorker.drain_all(timeout=5)
+
+
+class _Conductor:
+    """Starts each stage as soon as its inputs are there and a core is free, the one that holds up most first."""
+
+    def __init__(self, job: Job, progress: Progress, outcome: Outcome) -> None:
+        self.job, self.progress, self.outcome = job, progress, outcome
+        self.stop = threading.Event()
+        self.ended: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.futures: dict[str, PrefectFuture] = {}
+        lengths = graph.chain_lengths(job.stages)
+        self.waiting = sorted(job.stages, key=lambda stage: -lengths[stage.name])
+        self.working: set[str] = set()
+
+    def conduct(self) -> None:
+        try:
+            self._start()
+            while self.working:
+                self._close(self.ended.get())
+                self._start()
+        except BaseException:
+            self.stop.set()  # each task ends its stage's processes; leaving the flow waits for the tasks
+            raise
+
+    def _start(self) -> None:
+        done = self.outcome.results
+        for stage in list(self.waiting):
+            if all(name in done for name in stage.upstream) and len(self.working) < self.job.settings.cores:
+                self.waiting.remove(stage)
+                self.working.add(stage.name)
+                future = self._task(stage).submit(stage.name, wait_for=[self.futures[name] for name in stage.upstream])
+                self.futures[stage.name] = future
+                future.add_done_callback(lambda _, name=stage.name: self.ended.put(name))
+
+    def _task(self, stage: Stage) -> Any:
+        return task(
+            self._work,
+            name=stage.name,
+            task_run_name=stage.name,
+            tags=[stage.meta.pool],
+            retries=stage.meta.retries,
+            retry_delay_seconds=RETRY_SECONDS,
+            retry_condition_fn=_worth_retrying,
+            cache_policy=NO_CACHE,
+            persist_result=False,
+            # no timeout_seconds: Prefect cannot interrupt a thread that waits for a process; flows.process does it
+        )
+
+    def _work(self, name: str) -> State:
+        """The body of every stage's task."""
+        stage = next(stage for stage in self.job.stages if stage.name == name)
+        began = time.monotonic()
+        action: process.Action = "current"
+        log = self.job.folder / "logs" / f"{name}.log"
+        if self.job.plan.action(name) != "current":
+            self.progress.started(name)
+            try:
+                action = self._run(stage, log)
+            except StageFailed as error:
+                self.outcome.failures[name] = error
+                raise
+            self.outcome.failures.pop(name, None)
+        seconds = time.monotonic() - began if action != "current" else 0.0
+        metrics: dict[str, float] = {}
+        for path in stage.metrics:
+            metrics |= read_metrics(self.job.run.workspace / path)
+        result = StageResult(name, action, seconds, metrics, log=log if log.exists() else None)
+        exhibits.show(stage, result, self.job.run.workspace)
+        self.outcome.results[name] = result
+        return Completed(name={"ran": "Completed", "restored": "Restored", "current": "Unchanged"}[action])
+
+    def _run(self, stage: Stage, log: Path) -> process.Action:
+        logger = get_run_logger()
+
+        def say(text: str, whole: bool) -> None:
+            self.progress.says(stage.name, text)
+            if whole:
+                logger.info("%s", text)
+
+        return process.run(
+            stage.name, self.job.run.workspace, self.job.environment, log, say, self.stop, stage.meta.timeout
+        )
+
+    def _close(self, name: str) -> None:
+        """Note the end of a stage; behind a failed one nothing is started, beside it everything goes on."""
+        self.working.discard(name)
+        if name in self.outcome.results:
+            self.progress.ended(self.outcome.results[name])
+            return
+        if name not in self.outcome.failures:  # not the stage's fault: Prefect itself could not do it
+            error = self.futures[name].result(raise_on_failure=False)
+            log = self.job.folder / "logs" / f"{name}.log"
+            self.outcome.failures[name] = StageFailed(name, f"Prefect could not run its task ({error})", log)
+        behind = graph.downstream(self.job.stages, [name])
+        self.waiting = [stage for stage in self.waiting if stage.name not in behind]
+        self.progress.ended(StageResult(name, "failed", log=self.outcome.failures[name].log))
+
+
+def _worth_retrying(_: Any, __: TaskRun, state: State) -> bool:
+    """A crash may be bad luck; a mistake in the input or a stopped run is not."""
+    error = state.result(raise_on_failure=False)
+    return not isinstance(error, Stopped) and getattr(error, "retry", True)
+
+
+def _finish(job: Job, progress: Progress, outcome: Outcome) -> None:
+    """The last steps, each a task of its own so that Prefect shows how long it took and what went wrong."""
+
+    def step(name: str, function: Callable, *arguments: Any) -> Any:
+        progress.note(f"{name} ...")
+        return task(function, name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False)(*arguments)
+
+    outcome.run = step("record", finish.record, job.settings, job.run, job.stages)
+    results = tuple(outcome.results[stage.name] for stage in job.stages)
+    results = step("find tracking runs", finish.with_tracking, job.settings, outcome.run, results)
+    outcome.results = {result.name: result for result in results}
+    outcome.release = step("register", finish.register, job.settings, outcome.run)
+    outcome.release = step("release", finish.release, job.settings, outcome.run, outcome.release)
+    outcome.report = step("report", finish.report, job.settings, outcome.run, results, outcome.release)
+    finish.journal(job.settings, outcome.run, finished=True)

@@ -1,0 +1,122 @@
+"""The table that ends a run: for each stage what happened, how long it took, its headline metric, and production's.
+
+Everything here makes values and text from values; nothing reads a file or a server.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from flows.progress import WORDS
+from flows.run import StageResult
+from models.metrics import metric
+
+if TYPE_CHECKING:
+    from flows.finish import Release
+    from flows.plan import Plan
+
+# The first of these that a stage reports is the one shown; the others are in MLflow and in the report.
+HEADLINES = ("psnr", "class_agreement", "gfwd", "delta1", "abs_rel", "motorcycle_delta1")
+
+
+@dataclass(frozen=True)
+class Row:
+    stage: str
+    action: str
+    seconds: float
+    metric: str = ""
+    value: float | None = None
+    production: float | None = None
+    production_version: int | None = None
+
+
+def headline(metrics: Mapping[str, float]) -> str | None:
+    """The metric that says most about a stage; of a student and its teacher the student's."""
+    order = [key for name in HEADLINES for key in metrics if key.split(".")[-1] == name]
+    students = [key for key in order if not key.startswith("teacher.")]
+    losses = [key for key in metrics if key == "val_loss"]
+    return next(iter([*students, *order, *losses]), None)
+
+
+def rows(results: Iterable[StageResult], release: "Release") -> list[Row]:
+    """One row per stage. `release.before` has what was in production when the run was judged."""
+    made = []
+    for result in results:
+        key = headline(result.metrics)
+        version, production = _production(result.name, key, release) if key else (None, None)
+        value = result.metrics[key] if key else None
+        made.append(Row(result.name, result.action, result.seconds, key or "", value, production, version))
+    return made
+
+
+def text(rows: Sequence[Row]) -> str:
+    """The rows as aligned columns."""
+    cells = [
+        (row.stage, WORDS[row.action].split(" from ")[0], _seconds(row.seconds), _value(row), _against(row))
+        for row in rows
+    ]
+    return columns([("stage", "", "seconds", "metric", "against production"), *cells], right=(2,))
+
+
+def plan_text(plan: "Plan") -> str:
+    """A plan as aligned columns: stage, action, reasons."""
+    return columns([("stage", "action", "why"), *((s.stage, s.action, s.why()) for s in plan.steps)])
+
+
+def columns(lines: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
+    """Text in aligned columns; `right` names those that align to the right."""
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(
+            c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def to_json(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    return [
+        {
+            "stage": row.stage,
+            "action": row.action,
+            "seconds": round(row.seconds, 2),
+            "metric": row.metric or None,
+            "value": row.value,
+            "production": row.production,
+        }
+        for row in rows
+    ]
+
+
+def _production(stage: str, key: str, release: "Release") -> tuple[int | None, float | None]:
+    """The same number of the version that was in production, for a stage that evaluates a model."""
+    for one in release.registered:
+        model = one.model
+        name = key.removeprefix(f"{model.section}.") if model.section else key
+        if stage == f"evaluate@{model.evaluation}" and (not model.section or key != name):
+            now = release.before.get(model.name)
+            return (now.version, now.metrics.get(name)) if now else (None, None)
+    return None, None
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f}" if seconds else "-"
+
+
+def _value(row: Row) -> str:
+    return "" if row.value is None else f"{row.metric} {row.value:.4g}"
+
+
+def _against(row: Row) -> str:
+    if row.value is None or row.production is None:
+        return ""
+    try:
+        declared = metric(row.metric.split(".")[-1])
+        better = (
+            "same"
+            if row.value == row.production
+            else ("better" if declared.improves(row.value, row.production) else "worse")
+        )
+    except KeyError:
+        better = ""
+    return f"v{row.production_version} {row.production:.4g} {better}".rstrip()
