@@ -1,7 +1,9 @@
 """The probe: a small classifier of real pictures, trained inside the evaluation to see what generated ones show.
 
-It learns from the real training pictures alone. Half of them are blurred first: what comes out of a tokenizer is never
-quite sharp, and a probe that reads classes from single pixels would judge the decoder instead of the picture.
+It learns from the real training pictures alone. It sees no colour and no absolute brightness: many a class is given
+away by its backdrop's colour, and the question is whether its things can be recognised. Half of the pictures are
+blurred first: what comes out of a tokenizer is never quite sharp, and a probe that reads classes from single pixels
+would judge the decoder instead of the picture.
 """
 
 from __future__ import annotations
@@ -20,17 +22,24 @@ class Probe(nn.Module):
     def __init__(self, classes: int, widths: tuple[int, ...] = (32, 64, 96, 128)) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for before, width in zip((3, *widths[:-1]), widths, strict=True):
+        for before, width in zip((1, *widths[:-1]), widths, strict=True):
             layers += [nn.Conv2d(before, width, 3, stride=2, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
         self.convolutions = nn.Sequential(*layers)
         self.head = nn.Linear(4 * widths[-1], classes)
 
     def features(self, images: Tensor) -> Tensor:
         """(B, 4 * widths[-1]): the last maps averaged over each quarter: scenes differ by where things are."""
-        return F.adaptive_avg_pool2d(self.convolutions(images * 2 - 1), 2).flatten(1)
+        return F.adaptive_avg_pool2d(self.convolutions(grey(images)), 2).flatten(1)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.features(images))
+
+
+def grey(images: Tensor) -> Tensor:
+    """(B, 3, H, W) -> luma (B, 1, H, W) of mean 0 and standard deviation 1 in each picture."""
+    luma = (images * images.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1, keepdim=True)
+    centred = luma - luma.mean((2, 3), keepdim=True)
+    return centred / (centred.square().mean((2, 3), keepdim=True) + 1e-4).sqrt()
 
 
 def train(images: Tensor, labels: Tensor, classes: int, steps: int, batch: int, seed: int, lr: float = 3e-3) -> Probe:
