@@ -1,0 +1,103 @@
+"""The report of one run: the page of `models.report` with the run's stages, verdicts and versions added."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from data.params import UserError
+from flows.promotion import Decision, InProduction
+from flows.registry import Registered
+from flows.run import RunInfo, StageResult
+from flows.settings import Settings
+from models.metrics import METRICS
+from models.report import collect, page
+from models.report.charts import number
+from models.report.facts import Compared, Rule, RunFacts, StageRow, Verdict, Version
+
+HEADLINES = 2  # metrics in a stage's row; the page shows all of them below
+
+
+def write(
+    run: RunInfo,
+    results: Sequence[StageResult],
+    decisions: Sequence[Decision],
+    registered: Sequence[Registered],
+    settings: Settings,
+    before: Mapping[str, InProduction] | None = None,
+) -> Path:
+    """Write the run's report.html into its folder and return the path; `before` is what production held till now.
+
+    Raises UserError when the run's workspace holds no artifacts or the page cannot be written.
+    """
+    facts = facts_of(run, results, decisions, registered, before or {}, datetime.now(UTC))
+    material = collect.collect(run.workspace / "artifacts", run.workspace)
+    return page.write(page.render(material, facts), settings.runs / run.id)
+
+
+def facts_of(
+    run: RunInfo,
+    results: Sequence[StageResult],
+    decisions: Sequence[Decision],
+    registered: Sequence[Registered],
+    before: Mapping[str, InProduction],
+    ended: datetime,
+) -> RunFacts:
+    """What the page says about a run, from values alone but for the digest of the workspace's dvc.lock."""
+    candidates = {one.model.name: one for one in registered}
+    return RunFacts(
+        run_id=run.id,
+        commit=run.commit,
+        tag=run.tag,
+        lock_digest=_digest(run.workspace / "dvc.lock"),
+        seconds=(ended - run.started).total_seconds(),
+        stages=tuple(StageRow(r.name, r.action, r.seconds, _headline(r.metrics)) for r in results),
+        verdicts=tuple(
+            _verdict(decision, candidates[decision.model], before.get(decision.model)) for decision in decisions
+        ),
+        versions=tuple(_version(one) for one in registered),
+    )
+
+
+def _verdict(decision: Decision, candidate: Registered, met: InProduction | None) -> Verdict:
+    """A decision with every metric of the candidate that stands for all classes, against production's."""
+    known = met.metrics if met else {}
+    shown = [(name, value) for name, value in candidate.metrics.items() if name in METRICS]
+    return Verdict(
+        model=decision.model,
+        version=decision.version,
+        promoted=decision.promoted,
+        reason=decision.reason,
+        replaces=met.version if met else None,
+        compared=tuple(Compared(name, value, known.get(name)) for name, value in shown),
+        rules=tuple(Rule(rule.name, rule.passed, rule.candidate, rule.limit) for rule in decision.rules),
+    )
+
+
+def _version(one: Registered) -> Version:
+    data = {name.removeprefix("data."): digest for name, digest in one.tags.items() if name.startswith("data.")}
+    return Version(
+        model=one.model.name,
+        version=one.version,
+        weights=one.weights,
+        parents=tuple(one.parents.items()),
+        data=tuple(data.items()),
+        new=one.new,
+    )
+
+
+def _headline(metrics: Mapping[str, float]) -> str:
+    """The first declared metrics of a stage in a few words: "psnr 20.94, ssim 0.612"."""
+    found = [(name, value) for name, value in metrics.items() if name.rpartition(".")[2] in METRICS]
+    order = list(METRICS)
+    found.sort(key=lambda pair: order.index(pair[0].rpartition(".")[2]))
+    return ", ".join(f"{name.replace('.', ' ')} {number(value)}" for name, value in found[:HEADLINES])
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; the run has recorded nothing yet") from None

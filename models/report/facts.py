@@ -1,0 +1,73 @@
+"""What only a run of the flow knows, as plain values: the page shows it when it is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """One stage of the run: `action` is "ran", "restored", "current", "failed" or "skipped"."""
+
+    name: str
+    action: str
+    seconds: float
+    headline: str = ""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One metric of a new model and of the one it met in production (None where there was none)."""
+
+    metric: str
+    candidate: float
+    production: float | None = None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One promotion rule in words ("psnr >= production - 0.2"), what the candidate showed, and the limit."""
+
+    name: str
+    passed: bool
+    candidate: float | str | None
+    limit: float | str | None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one registered version; `replaces` is the version it met in production."""
+
+    model: str
+    version: int
+    promoted: bool
+    reason: str
+    replaces: int | None = None
+    compared: tuple[Compared, ...] = ()
+    rules: tuple[Rule, ...] = ()
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered version and what it was made from: {parent or data: digest}."""
+
+    model: str
+    version: int
+    weights: str
+    parents: tuple[tuple[str, str], ...] = ()
+    data: tuple[tuple[str, str], ...] = ()
+    new: bool = True
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """A run of the flow: its commit (with tag and digest of dvc.lock), stages, verdicts and versions."""
+
+    run_id: str
+    commit: str
+    tag: str
+    lock_digest: str
+    seconds: float
+    stages: tuple[StageRow, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+    versions: tuple[Version, ...] = ()

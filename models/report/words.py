@@ -1,0 +1,95 @@
+"""The words of the page: its model families in order, and what stages, figures and metrics are called."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SYMBOLS = {  # how the field writes what metrics.json can only spell
+    "psnr": "PSNR", "ssim": "SSIM", "rfwd": "rFWD", "gfwd": "gFWD", "fwd": "FWD", "rmse": "RMSE", "nll": "NLL",
+    "abs rel": "AbsRel", "delta1": "δ₁",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Family:
+    """A section of the page: the stages whose results it shows, and its headline metric."""
+
+    id: str
+    title: str
+    lead: str
+    training: tuple[str, ...]  # stage names before the "@", in the order they run
+    evaluation: tuple[str, ...]  # names under evaluate/; a generator's are its kinds
+    headline: str
+    says: str
+    shows: str  # the figure of which the page's head shows a detail
+
+
+FAMILIES = (
+    Family(
+        "tokenizer",
+        "Tokenizer",
+        "An image becomes a short row of discrete tokens and comes back. Everything the generator can draw has to "
+        "fit through here.",
+        ("proxy", "tokenizer-warmup", "tokenizer"),
+        ("tokenizer",),
+        "psnr",
+        "PSNR of held-out images after a trip through their tokens.",
+        "reconstructions",
+    ),
+    Family(
+        "generator",
+        "Generator",
+        "Asked for a class, it draws a row of tokens in a few parallel steps; the tokenizer turns them into a picture.",
+        ("generator",),
+        ("maskgit", "samba"),
+        "class_agreement",
+        "Samples in which a classifier trained on real images sees the class asked for.",
+        "samples",
+    ),
+    Family(
+        "depth",
+        "Depth",
+        "A teacher learns exact depth from rendered scenes and labels photographs; a smaller student learns from "
+        "those labels alone.",
+        ("depth-teacher", "pseudo-labels", "depth-student"),
+        ("depth",),
+        "delta1",
+        "Pixels of held-out scenes whose depth is within a quarter of the truth.",
+        "panels",
+    ),
+)
+
+TRAINING = {  # how a stage is called on the page, by its name before the "@"
+    "proxy": "Proxy: a VQGAN whose grid of codes the tokenizer first learns to predict",
+    "tokenizer-warmup": "Warm-up: predicting the proxy's codes from a row of tokens",
+    "tokenizer": "Fine-tuning: from tokens to pixels",
+    "generator": "Training",
+    "depth-teacher": "Teacher: exact depth of rendered scenes",
+    "pseudo-labels": "The teacher's labels on photographs",
+    "depth-student": "Student: the teacher's labels only",
+}
+
+# What a figure shows, in one line; the key is the figure's name, whatever stage it is from.
+CAPTIONS = {
+    "reconstructions": "Held-out images, each with what comes back from its codes on its right.",
+    "samples": "Generated images, one class per row, with the share in which the classifier sees that class.",
+    "nearest": "The samples closest to any training image, each beside that image: copies would show here.",
+    "statistics": "The data in four pictures: brightness, contrast and valid depth of every sample; scenes per class.",
+    "panels": "Image, predicted depth, true depth.",
+    "motorcycle": "A real photograph (Middlebury 2014): image, predicted depth, measured depth.",
+}
+
+
+def label(name: str) -> str:
+    """A metric's or figure's name as words: "motorcycle_abs_rel" is "Motorcycle AbsRel"."""
+    words = f" {name} ".replace("_", " ")
+    for plain, written in SYMBOLS.items():
+        words = words.replace(f" {plain} ", f" {written} ")
+    words = words.strip()
+    return words if words.startswith(tuple(SYMBOLS.values())) else words[:1].upper() + words[1:]
+
+
+def stage_title(stage: str) -> str:
+    """A training stage's heading: "depth-student@small" is "Student: the teacher's labels only (small)"."""
+    base, _, kind = stage.partition("@")
+    return TRAINING[base] + (f" ({kind})" if kind else "")
