@@ -1,0 +1,86 @@
+"""Load a trained model by its name in the registry or from a folder: `models.load("tokenizer@production")`."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from data.params import UserError, near
+from models import tracking
+
+# A model folder says what it is by a key of its config.json; each family's module has `load(folder)`.
+LOADERS = {
+    "titok": "models.tokenizer.tokenizer",
+    "sampler": "models.generator.load",
+    "backbone_config": "models.depth.net",  # transformers' Depth Anything
+}
+REFERENCE = re.compile(r"(?P<name>[a-z0-9][a-z0-9-]*)@(?P<which>[A-Za-z][A-Za-z0-9_-]*)")
+
+
+def load(reference: str | Path) -> Any:
+    """Return the model that "NAME@ALIAS", "NAME@vN" or a model folder stands for, ready to use.
+
+    A tokenizer has `.encode` and `.decode`; for a generator see `models.generator.load.generate`, for depth
+    `models.depth.net.predict`. UserError when there is no such model, alias, version or folder.
+    """
+    folder = Path(reference)
+    if not folder.is_dir():
+        folder = fetch(str(reference))
+    return importlib.import_module(loader_of(folder)).load(folder)
+
+
+def loader_of(folder: Path) -> str:
+    """Tell from config.json which module loads a model folder."""
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist, so {folder} is not a model folder") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON: {error}") from None
+    for key, module in LOADERS.items():
+        if key in config:
+            return module
+    raise UserError(f"{path} is of no model that can be loaded: it has none of the keys {', '.join(LOADERS)}")
+
+
+def fetch(reference: str) -> Path:
+    """Bring a registered version to this machine and return the model folder in it."""
+    name, _, which = reference.partition("@")
+    if not REFERENCE.fullmatch(reference):
+        raise UserError(f"'{reference}' is neither a folder nor NAME@ALIAS or NAME@vN, such as tokenizer@production")
+    client, reason = tracking.connect()
+    if client is None:
+        raise UserError(f"cannot look up {reference}: {reason}")
+    version = find(client, name, which)
+    import mlflow
+
+    location = logged_model(client, version).artifact_location
+    packed = Path(mlflow.artifacts.download_artifacts(artifact_uri=location, tracking_uri=client.tracking_uri))
+    about = yaml.safe_load((packed / "MLmodel").read_text())
+    return packed / about["flavors"]["python_function"]["artifacts"]["model"]["path"]
+
+
+def find(client: Any, name: str, which: str) -> Any:
+    """Return MLflow's version of a model for an alias ("production") or a number ("v3")."""
+    known = {model.name: model for model in client.search_registered_models(max_results=1000)}
+    if name not in known:
+        raise UserError(f"no model '{name}' in the registry{near(name, known)}")
+    aliases = dict(known[name].aliases)
+    number = which[1:] if re.fullmatch(r"v\d+", which) else aliases.get(which)
+    versions = {str(v.version): v for v in client.search_model_versions(f"name='{name}'")}
+    if number is None or str(number) not in versions:
+        choices = [*aliases, *(f"v{v}" for v in sorted(versions, key=int))]
+        raise UserError(f"{name} has no version or alias '{which}'{near(which, choices)}")
+    return versions[str(number)]
+
+
+def logged_model(client: Any, version: Any) -> Any:
+    """MLflow's record of the model behind a registered version: its metrics and where its files lie."""
+    # The version's own `model_id` is lost in SQL registries (MLflow 3.17); its source is "models:/<model id>".
+    return client.get_logged_model(version.source.rpartition("/")[2])

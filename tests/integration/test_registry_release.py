@@ -1,0 +1,320 @@
+"""A run's models in the registry: registered, judged, promoted, tagged, and loaded again by other programs."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+
+import models
+from data import manifest, samples, shards
+from data.params import UserError
+from flows import promotion, registry, versions
+from flows.run import RunInfo
+from flows.settings import Settings
+from models import tracking
+from models.depth import net as depth
+from models.generator.load import build, config
+from models.generator.sampler import Sampling
+from models.registry import logged_model
+from models.tokenizer.tokenizer import Tokenizer
+
+pytestmark = pytest.mark.integration
+ROOT = Path(__file__).parents[2]
+SIZE, TOKENS, CODES = 16, 4, 8
+POLICY = {
+    "tokenizer": {"required": ["psnr"], "thresholds": {"psnr": 16}, "margins": {"psnr": 0.1}},
+    "maskgit": {"thresholds": {"class_agreement": 30}},
+    "depth-small": {"thresholds": {"delta1": 0.5}},
+}
+METRICS: dict[str, Any] = {
+    "tokenizer": {"psnr": 21.0, "ssim": 0.7},
+    "maskgit": {"gfwd": 12.0, "class_agreement": 80.0},
+    "depth": {"teacher": {"delta1": 0.9, "delta1_glass": 0.6}, "small": {"delta1": 0.4}},
+}
+
+
+def git(root: Path, *words: str) -> str:
+    return subprocess.run(["git", "-C", root, *words], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def save(folder: Path, net: torch.nn.Module, about: dict) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.contiguous().clone() for k, v in net.state_dict().items()}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(about))
+
+
+def make_models(artifacts: Path, seed: int) -> None:
+    """All four models, tiny and untrained, saved as their stages save them, and their evaluations."""
+    torch.manual_seed(seed)
+    titok = {"image_size": SIZE, "patch": 8, "width": 8, "encoder_layers": 1, "decoder_layers": 1, "heads": 1}
+    titok |= {"latents": TOKENS, "token_dim": 4, "codes": CODES, "proxy_grid": 4, "proxy_codes": 8}
+    parts: dict[str, Any] = {"titok": titok, "pixels": {"channels": [8, 8], "blocks": 1, "stem": 2, "code_dim": 4}}
+    save(artifacts / "tokenizer/model", Tokenizer(**parts), parts)
+    shape = {"codes": CODES, "classes": 3, "length": TOKENS, "dim": 8, "depth": 1, "heads": 1}
+    sampling = Sampling(steps=2, guidance=1.0, decay="linear", temperature=1.0)
+    parent = registry.sha256(artifacts / "tokenizer/model/model.safetensors")
+    about = config("maskgit", shape, sampling, ["room", "glass", "wires"], parent)
+    save(artifacts / "generator/maskgit/model", build("maskgit", shape), about)
+    for folder in ("depth-teacher", "depth-student/small"):
+        net = depth.build(
+            image_size=SIZE, patch_size=8, dim=8, layers=4, heads=1, taps=(1, 2, 3, 4), factors=(4, 2, 1, 0.5),
+            neck=(4, 4, 4, 4), fusion=4, head=4,
+        )  # fmt: skip
+        save(artifacts / folder / "model", net, depth.config_of(net))
+    for name, values in METRICS.items():
+        (artifacts / "evaluate" / name).mkdir(parents=True, exist_ok=True)
+        (artifacts / "evaluate" / name / "metrics.json").write_text(json.dumps(values))
+
+
+def make_scenes(folder: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+    entries = shards.write(folder, "scenes", [("a", {"rgb.png": samples.encode_png(image)})], per_shard=1)
+    about = {"source": "test", "licence": "CC0-1.0", "label": 0, "class_name": "room", "split": "val"}
+    manifest.write([manifest.row(entries[0], image, **about)], folder)
+
+
+def graph() -> dict:
+    """The real graph's `artifacts:`, and stages of the same outs that do nothing."""
+    artifacts = yaml.safe_load((ROOT / "dvc.yaml").read_text())["artifacts"]
+    scenes = "artifacts/scenes"
+    trained = {name: {"cmd": "true", "deps": [scenes], "outs": [entry["path"]]} for name, entry in artifacts.items()}
+    return {"stages": {"scenes": {"cmd": "true", "outs": [scenes]}, **trained}, "artifacts": artifacts}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    """A repository whose graph has run: outputs in DVC's cache, dvc.yaml and dvc.lock committed."""
+    root = tmp_path_factory.mktemp("project")
+    git(root, "init", "-q")
+    dvc(root, "init", "-q")
+    (root / "dvc.yaml").write_text(yaml.safe_dump(graph()))
+    for package in ("data", "models"):
+        (root / package).symlink_to(ROOT / package)
+    (root / "mlflow").mkdir()
+    (root / "mlflow/promotion.yaml").write_text(yaml.safe_dump(POLICY))
+    (root / ".gitignore").write_text("/.remint\n/data\n/models\n")
+    make_scenes(root / "artifacts/scenes")
+    return root
+
+
+def dvc(root: Path, *words: str) -> str:
+    done = subprocess.run([sys.executable, "-m", "dvc", *words], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def finished_run(root: Path, seed: int) -> RunInfo:
+    """What the flow hands over when a run is done."""
+    make_models(root / "artifacts", seed)
+    dvc(root, "commit", "-q", "--force")
+    git(root, "add", "-A")
+    git(root, "commit", "-q", "-m", f"run {seed}")
+    commit = git(root, "rev-parse", "HEAD")
+    return RunInfo(f"r{seed}", f"run/r{seed}", commit, commit, root, False, "p", datetime.now(UTC), "test")
+
+
+@pytest.fixture(scope="module")
+def settings(project) -> Settings:
+    return Settings(root=project)
+
+
+@pytest.fixture(scope="module")
+def first(project, settings):
+    """The first run, all the way: a tracked training run, registration, decision, aliases, tags."""
+    run = finished_run(project, 1)
+    weights = registry.sha256(project / "artifacts/tokenizer/model/model.safetensors")
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    os.environ["MLFLOW_TRACKING_URI"] = settings.mlflow_uri
+    with tracking.open_run("tokenizer", {"lr": 1}, {}) as trained:
+        trained.tags({tracking.WEIGHTS: weights})
+    registered = registry.register_models(run, settings)
+    decisions = promotion.decide(registered, run, settings)
+    promotion.apply(decisions, run, settings)
+    tags = versions.tag_versions(registered, decisions, run, settings)
+    yield run, trained, registered, decisions, tags
+    os.environ.pop("MLFLOW_TRACKING_URI")
+    if before is not None:
+        os.environ["MLFLOW_TRACKING_URI"] = before
+
+
+def client(settings):
+    return tracking.connect(settings.mlflow_uri)[0]
+
+
+def test_a_version_carries_digests_commit_data_and_parents(first, settings, project):
+    run, _, registered, *_ = first
+    tokenizer = client(settings).get_model_version("tokenizer", "1")
+    maskgit = client(settings).get_model_version("maskgit", "1")
+    student = client(settings).get_model_version("depth-small", "1")
+    digests = {one.model.name: one.weights for one in registered}
+    assert tokenizer.tags["weights"] == digests["tokenizer"]
+    assert tokenizer.tags["git_commit"] == run.commit
+    assert tokenizer.tags["git_tag"] == run.tag
+    assert tokenizer.tags["dvc_lock"] == registry.sha256(project / "dvc.lock")
+    lock = yaml.safe_load((project / "dvc.lock").read_text())
+    assert tokenizer.tags["data.scenes"] == lock["stages"]["scenes"]["outs"][0]["md5"]
+    assert maskgit.tags["parent.tokenizer"] == digests["tokenizer"]
+    assert student.tags["parent.depth-teacher"] == digests["depth-teacher"]
+
+
+def test_a_version_belongs_to_the_run_that_trained_it_and_shows_its_evaluation(first, settings):
+    _, trained, *_ = first
+    version = client(settings).get_model_version("tokenizer", "1")
+    assert version.run_id == trained.run_id
+    assert client(settings).get_run(trained.run_id).data.metrics == METRICS["tokenizer"]
+    teacher = client(settings).get_model_version("depth-teacher", "1")
+    metrics = {m.key: m.value for m in logged_model(client(settings), teacher).metrics}
+    assert metrics == METRICS["depth"]["teacher"]
+
+
+def test_the_first_models_that_pass_are_in_production_and_the_other_says_why(first, settings):
+    *_, decisions, _ = first
+    assert {d.model: d.promoted for d in decisions} == {
+        "tokenizer": True,
+        "maskgit": True,
+        "depth-teacher": True,
+        "depth-small": False,
+    }
+    aliases = {m.name: dict(m.aliases) for m in client(settings).search_registered_models()}
+    assert int(aliases["tokenizer"]["production"]) == 1
+    assert aliases["depth-small"] == {}
+    note = client(settings).get_model_version("depth-small", "1").tags["decision"]
+    assert note == "delta1 >= 0.5 failed: 0.4"
+
+
+def test_gto_shows_the_versions_and_their_stage(first, project):
+    *_, tags = first
+    assert set(tags) >= {"tokenizer@v1.0.0", "maskgit@v1.0.0", "depth-small@v1.0.0", "tokenizer#production#1"}
+    assert git(project, "cat-file", "-t", "tokenizer@v1.0.0") == "tag"  # annotated
+    shown = subprocess.run(
+        [Path(sys.executable).with_name("gto"), "show", "--json"],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    state = json.loads(shown.stdout)
+    assert state["tokenizer"]["version"] == "v1.0.0"
+    assert state["tokenizer"]["stage"] == {"production": "v1.0.0"}
+    assert state["depth-small"]["stage"] == {"production": None}
+
+
+def test_dvc_brings_a_model_by_its_stage(first, project, tmp_path):
+    dvc(project, "artifacts", "get", ".", "tokenizer", "--stage", "production", "-o", str(tmp_path / "got"))
+    weights = client(Settings(root=project)).get_model_version("tokenizer", "1").tags["weights"]
+    assert registry.sha256(tmp_path / "got/model.safetensors") == weights
+
+
+def test_models_load_by_alias_version_and_folder(first, project):
+    tokenizer = models.load("tokenizer@production")
+    assert tokenizer.encode(torch.zeros(2, 3, SIZE, SIZE)).shape == (2, TOKENS)
+    assert models.load("maskgit@v1").classes == ("room", "glass", "wires")
+    net = models.load(project / "artifacts/depth-student/small/model")
+    assert depth.predict(net, np.zeros((1, SIZE, SIZE, 3), np.uint8)).shape == (1, SIZE, SIZE)
+
+
+@pytest.mark.parametrize(
+    ("reference", "says"),
+    [
+        ("tokeniser@production", "no model 'tokeniser' in the registry; did you mean 'tokenizer'?"),
+        ("tokenizer@prodution", "no version or alias 'prodution'; did you mean 'production'?"),
+        ("tokenizer@v7", "no version or alias 'v7'"),
+        ("no/such/folder", "neither a folder nor NAME@ALIAS"),
+    ],
+)
+def test_a_wrong_reference_names_the_near_one(first, reference, says):
+    with pytest.raises(UserError, match=says.replace("?", r"\?")):
+        models.load(reference)
+
+
+OUTSIDE = """
+import json, sys
+import numpy as np
+import mlflow
+out = {}
+image = np.zeros((2, 16, 16, 3), np.uint8)
+found = mlflow.pyfunc.load_model("models:/tokenizer@production").predict(image)
+out["tokenizer"] = {name: [list(value.shape), str(value.dtype)] for name, value in found.items()}
+maskgit = mlflow.pyfunc.load_model("models:/maskgit@production")
+drawn = [maskgit.predict(np.array([0, 2]), params={"seed": seed}) for seed in (1, 1, 2)]
+out["maskgit"] = [list(drawn[0].shape), str(drawn[0].dtype), bool((drawn[0] == drawn[1]).all())]
+disparity = mlflow.pyfunc.load_model("models:/depth-teacher/1").predict(image)
+out["depth"] = [list(disparity.shape), str(disparity.dtype)]
+import models
+out["code"] = models.__file__
+print(json.dumps(out))
+"""
+
+
+@pytest.mark.slow
+def test_another_program_loads_every_family_outside_the_repository(first, settings, tmp_path):
+    """Without this repository on its path, only with the libraries."""
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": settings.mlflow_uri, "PYTHONSAFEPATH": "1"}
+    environment.pop("PYTHONPATH", None)
+    done = subprocess.run(
+        [sys.executable, "-c", OUTSIDE], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["tokenizer"] == {"tokens": [[2, TOKENS], "int64"], "reconstructions": [[2, SIZE, SIZE, 3], "uint8"]}
+    assert found["maskgit"] == [[2, SIZE, SIZE, 3], "uint8", True]
+    assert found["depth"] == [[2, SIZE, SIZE], "float32"]
+    assert "/code/models/" in found["code"]
+
+
+def test_no_registered_file_is_a_pickle(first, settings):
+    version = client(settings).get_model_version("maskgit", "1")
+    folder = Path(logged_model(client(settings), version).artifact_location.removeprefix("file://"))
+    names = [p.name for p in folder.rglob("*") if p.is_file()]
+    assert names.count("model.safetensors") == 2  # its own and its tokenizer's
+    assert not [name for name in names if name.endswith((".pkl", ".pickle", ".pt", ".bin", ".ckpt", ".pyc"))]
+    about = yaml.safe_load((folder / "MLmodel").read_text())
+    assert about["signature"]["inputs"]
+    assert about["saved_input_example_info"]
+    assert "torch==" in (folder / "requirements.txt").read_text()
+
+
+def test_the_same_weights_are_not_registered_or_tagged_twice(first, settings):
+    run, *_ = first
+    again = registry.register_models(replace(run, id="again", tag="run/again"), settings)
+    assert [(one.version, one.new) for one in again] == [(1, False)] * 4
+    decisions = promotion.decide(again, run, settings)
+    reasons = {d.model: d.reason for d in decisions}
+    assert reasons["tokenizer"] == reasons["maskgit"] == "v1 is in production already"
+    assert versions.tag_versions(again, decisions, run, settings) == []
+
+
+def test_a_promotion_tag_that_was_not_made_is_made_up_for(first, settings, project):
+    """As after a stop between moving the alias and tagging."""
+    run, *_ = first
+    git(project, "tag", "-d", "maskgit#production#1")
+    again = registry.register_models(run, settings)
+    decisions = promotion.decide(again, run, settings)
+    assert versions.tag_versions(again, decisions, run, settings) == ["maskgit#production#1"]
+
+
+def test_a_second_run_must_beat_production_and_then_replaces_the_pair(first, settings, project, monkeypatch):
+    run = finished_run(project, 2)
+    registered = registry.register_models(run, settings)
+    decisions = {d.model: d for d in promotion.decide(registered, run, settings)}
+    assert decisions["tokenizer"].reason == "psnr >= production + 0.1 failed: 21 against 21 in production"
+    assert not decisions["maskgit"].promoted
+    better = {"psnr": 21.5, "ssim": 0.7}
+    (project / "artifacts/evaluate/tokenizer/metrics.json").write_text(json.dumps(better))
+    registered = registry.register_models(run, settings)
+    decided = promotion.decide(registered, run, settings)
+    promotion.apply(decided, run, settings)
+    tags = versions.tag_versions(registered, decided, run, settings)
+    assert {"tokenizer@v2.0.0", "maskgit@v2.0.0", "tokenizer#production#2", "maskgit#production#2"} <= set(tags)
+    aliases = {m.name: {k: int(v) for k, v in m.aliases.items()} for m in client(settings).search_registered_models()}
+    assert aliases["tokenizer"] == aliases["maskgit"] == {"production": 2, "previous": 1}
