@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from data import entry, manifest, params, samples, shards
@@ -113,7 +114,7 @@ class Cutter:
 
     def _tiles(self, candidate: Candidate, wanted: int) -> Iterator[tuple[str, dict[str, bytes]]]:
         photo = decode.load(candidate.photo.path, self.params.max_pixels)
-        if _is_one_of(np.asarray(photo), self.held_out):
+        if _is_one_of(photo, self.held_out):
             self.aside.append(SetAside(candidate.photo.name, "is the depth benchmark, which is held out", bad=False))
             return
         seed = self.params.seed + int(candidate.id, 16)
@@ -163,13 +164,13 @@ def write_json(path: Path, value: Any) -> None:
 
 def collect(source: str, out: Path, p: Photos) -> None:
     """Read the source, write pool and benchmark to `out`. The manifest comes last: with it, the folder is whole."""
+    photos = sources.find(source)
     out.mkdir(parents=True, exist_ok=True)
     for stale in [out / "manifest.parquet", *out.glob("photos-*.tar")]:
         stale.unlink(missing_ok=True)
     benchmark.write_motorcycle(out / "benchmark")
-    photos = sources.find(source)
     candidates, aside = survey(photos, p)
-    cutter = Cutter(candidates, p, [manifest.statistics(view)["dhash"] for view in benchmark.views()])
+    cutter = Cutter(candidates, p, [fingerprint(Image.fromarray(view)) for view in benchmark.views()])
     entries = shards.write(out, "photos", cutter, PER_SHARD)
     aside = sorted(aside + cutter.aside, key=lambda a: a.name)
     write_json(out / "quarantine.json", [{"name": a.name, "reason": a.reason} for a in aside])
@@ -216,9 +217,14 @@ def _photo_of(key: str) -> str:
     return key.split("-", 1)[0]
 
 
-def _is_one_of(photo: np.ndarray, hashes: list[str]) -> bool:
-    own = int(manifest.statistics(photo)["dhash"], 16)
+def _is_one_of(photo: Image.Image, hashes: list[str]) -> bool:
+    own = int(fingerprint(photo), 16)
     return any((own ^ int(other, 16)).bit_count() <= SAME_PICTURE for other in hashes)
+
+
+def fingerprint(photo: Image.Image) -> str:
+    """Difference hash of a whole photograph, taken on a thumbnail: floats of a large one would fill the memory."""
+    return str(manifest.statistics(np.asarray(photo.resize((72, 64), Image.Resampling.BOX)))["dhash"])
 
 
 def main() -> None:

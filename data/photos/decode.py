@@ -16,6 +16,7 @@ from PIL import Image, ImageChops
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF")  # JPEG includes MPO, what phones call two JPEGs in one file
 NEUTRAL = 128  # transparent pixels show middle grey: neither white nor black edges where there were none
+EIGHT_BITS = np.round(np.arange(65536) / 257).astype(np.uint8)  # of a 16-bit value
 TURNS = {  # EXIF orientation to what makes the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -39,7 +40,8 @@ def size_of(path: Path, max_pixels: int) -> tuple[int, int]:
 
 def load(path: Path, max_pixels: int) -> Image.Image:
     """The photograph upright as 8-bit RGB. Raises Unusable with the reason."""
-    with _open(path, max_pixels) as picture:
+    with _open(path, max_pixels) as picture, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd metadata; pixels that cannot be had raise
         try:
             picture.load()
             upright = TURNS.get(_orientation(picture))
@@ -65,11 +67,12 @@ def to_rgb(picture: Image.Image) -> Image.Image:
 
 def _from_deep_grey(picture: Image.Image) -> Image.Image:
     values = np.asarray(picture)
-    scale = 65535.0  # "I" is 32 bits wide in Pillow but comes from 16-bit files
     if picture.mode == "F":  # float TIFFs hold 0..1, or 0..255
-        scale = 1.0 if np.nanmax(values, initial=0) <= 1 else 255.0
-    grey = np.nan_to_num(values.astype(np.float32) / scale, nan=0.0, posinf=1.0, neginf=0.0)
-    return Image.fromarray(np.round(np.clip(grey, 0, 1) * 255).astype(np.uint8)).convert("RGB")
+        scale = 255 if np.nanmax(values, initial=0) <= 1 else 1
+        grey = np.round(np.clip(np.nan_to_num(values * scale, nan=0.0), 0, 255)).astype(np.uint8)
+    else:  # a table, as arithmetic on a large photograph would take gigabytes
+        grey = EIGHT_BITS[np.clip(values, 0, 65535)]  # "I" is 32 bits wide in Pillow but comes from 16-bit files
+    return Image.fromarray(grey).convert("RGB")
 
 
 def _open(path: Path, max_pixels: int) -> Image.Image:

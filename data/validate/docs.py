@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 
 
 def write(folder: Path, done: list[tuple[Any, list[Outcome]]], facts: list[tuple[str, str]]) -> None:
-    """Write `index.html` (all expectations, failed ones first) and one page per suite, SUITE.html."""
+    """Write `index.html` (failed expectations first, then those with a description) and SUITE.html for each suite."""
     from great_expectations.render.renderer.page_renderer import ValidationResultsPageRenderer
     from great_expectations.render.view import DefaultJinjaPageView
 
@@ -25,13 +25,17 @@ def write(folder: Path, done: list[tuple[Any, list[Outcome]]], facts: list[tuple
     view.env.filters["generate_html_element_uuid"] = lambda prefix="": prefix  # ids are unique without
     suites = [outcomes[0].suite for _, outcomes in done]
     for result, outcomes in done:
-        result.meta = {"great_expectations_version": result.meta["great_expectations_version"]}  # drops the load time
+        suite = outcomes[0].suite
+        result.meta = {"batch_spec": {"data_asset_name": suite}}  # what is left out here is the time of loading
         document = ValidationResultsPageRenderer().render(result)
-        page = view.render(document, template="page.html", suite=outcomes[0].suite, suites=suites)
-        (folder / f"{outcomes[0].suite}.html").write_text(_tidy(page), encoding="utf-8")
+        page = view.render(document, template="page.html", suite=suite, suites=suites)
+        page = page.replace("../../../../expectations/", "")  # the pages of a suite and of its result are one here
+        (folder / f"{suite}.html").write_text(_tidy(page), encoding="utf-8")
     everything = [one for _, outcomes in done for one in outcomes]
-    everything.sort(key=lambda one: (one.success, one.severity != "critical"))
-    index = view.env.get_template("index.html").render(outcomes=everything, suites=suites, facts=facts)
+    shown = [one for one in everything if one.description or not one.success]
+    shown.sort(key=lambda one: (one.success, one.severity != "critical"))
+    rest = len(everything) - len(shown)
+    index = view.env.get_template("index.html").render(outcomes=shown, rest=rest, suites=suites, facts=facts)
     (folder / "index.html").write_text(_tidy(index), encoding="utf-8")
 
 

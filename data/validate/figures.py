@@ -59,9 +59,10 @@ def _bars(title: str, counts: pd.Series) -> Image.Image:
             [round(left + i * step) + 2, top, round(left + (i + 1) * step) - 2, floor], fill=COLOURS["scenes"]
         )
         draw.text((left + (i + 0.5) * step, top - 2), str(count), fill=INK, font=_font(11), anchor="mb")
-        label = Image.new("RGB", (70, 16), PAPER)
-        ImageDraw.Draw(label).text((68, 2), str(name), fill=INK, font=_font(11), anchor="ra")
-        panel.paste(label.rotate(60, expand=True, fillcolor=PAPER), (round(left + (i + 0.5) * step) - 44, floor + 3))
+        label = Image.new("L", (70, 16))
+        ImageDraw.Draw(label).text((68, 2), str(name), fill=255, font=_font(11), anchor="ra")
+        turned = label.rotate(60, expand=True)
+        panel.paste(INK, (round(left + (i + 0.5) * step) - turned.width + 12, floor + 3), mask=turned)
     return panel
 
 

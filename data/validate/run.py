@@ -96,7 +96,7 @@ def outcome(suite: str, result: Mapping[str, Any]) -> Outcome:
 
 
 def _observed(found: Mapping[str, Any]) -> Any:
-    if "observed_value" in found:
+    if found.get("observed_value") is not None:
         return found["observed_value"]
     if "unexpected_percent" in found:
         return f"{found['unexpected_percent'] or 0:.2f} % unexpected"
@@ -104,5 +104,12 @@ def _observed(found: Mapping[str, Any]) -> Any:
 
 
 def _value(row: Mapping[str, Any]) -> Any:
-    values = [value for name, value in row.items() if name != "key"]
-    return values[0] if len(values) == 1 else values or row.get("key")
+    """The failing value, short enough for a line; two values of a pair as a list."""
+    values = [_short(value) for name, value in row.items() if name != "key"] or [row.get("key")]
+    return values[0] if len(values) == 1 else values
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.4g}")
+    return f"{value[:12]}..." if isinstance(value, str) and len(value) > 32 else value

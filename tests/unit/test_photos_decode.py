@@ -1,0 +1,166 @@
+"""Decoding: whatever people keep in photo folders becomes upright RGB, or a reason why not."""
+
+import os
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data.photos import decode
+from data.photos.decode import Unusable
+
+MANY = 10_000_000
+
+
+def corner_colours(picture):
+    """A picture whose quarters are red, green / blue, white."""
+    pixels = np.zeros((20, 30, 3), np.uint8)
+    pixels[:10, :15], pixels[:10, 15:], pixels[10:, :15], pixels[10:, 15:] = (255, 0, 0), (0, 255, 0), (0, 0, 255), 255
+    return pixels
+
+
+def saved(tmp_path, picture, name, **options):
+    path = tmp_path / name
+    picture.save(path, **options)
+    return path
+
+
+def pixels_of(path):
+    picture = decode.load(path, MANY)
+    assert picture.mode == "RGB"
+    return np.asarray(picture).astype(int)
+
+
+QUARTERS = Image.fromarray(corner_colours(None))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.tiff"])
+def test_the_four_formats_give_the_same_picture(tmp_path, name):
+    found = pixels_of(saved(tmp_path, QUARTERS, name))
+    assert found.shape == (20, 30, 3)
+    for row, column in ((4, 7), (4, 22), (14, 7), (14, 22)):  # middles of the quarters; JPEG and WebP are lossy
+        assert np.abs(found[row, column] - corner_colours(None)[row, column]).max() < 40
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_undone(tmp_path, orientation):
+    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # what turns an upright picture into the stored one
+    stored = QUARTERS.transpose(Image.Transpose(undo[orientation])) if orientation > 1 else QUARTERS
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    found = pixels_of(saved(tmp_path, stored, "a.png", exif=exif))
+    assert np.array_equal(found, corner_colours(None))
+
+
+@pytest.mark.parametrize(
+    ("picture", "expected"),
+    [
+        (Image.new("L", (20, 20), 100), (100, 100, 100)),
+        (Image.new("1", (20, 20), 1), (255, 255, 255)),
+        (Image.fromarray(np.full((20, 20), 257 * 100, np.uint16)), (100, 100, 100)),
+        (Image.new("RGB", (20, 20), (10, 20, 30)).quantize(), (10, 20, 30)),
+        (Image.new("RGBA", (20, 20), (255, 0, 0, 0)), (128, 128, 128)),
+        (Image.new("RGBA", (20, 20), (255, 0, 0, 255)), (255, 0, 0)),
+        (Image.new("LA", (20, 20), (200, 0)), (128, 128, 128)),
+    ],
+    ids=["grey", "bilevel", "16-bit grey", "palette", "transparent", "opaque", "transparent grey"],
+)
+def test_pixel_kinds_of_png_become_rgb(tmp_path, picture, expected):
+    found = pixels_of(saved(tmp_path, picture, "a.png"))
+    assert np.abs(found - expected).max() <= 3
+
+
+def test_a_transparent_palette_colour_lies_on_middle_grey(tmp_path):
+    picture = Image.new("P", (20, 20), 0)
+    picture.putpalette([255, 0, 0, 0, 255, 0])
+    found = pixels_of(saved(tmp_path, picture, "a.png", transparency=0))
+    assert (found == decode.NEUTRAL).all()
+
+
+@pytest.mark.parametrize(("value", "expected"), [(0.5, 128), (128.0, 128), (np.nan, 0)])
+def test_float_tiffs_hold_shares_or_bytes(tmp_path, value, expected):
+    found = pixels_of(saved(tmp_path, Image.fromarray(np.full((20, 20), value, np.float32)), "a.tiff"))
+    assert np.abs(found - expected).max() <= 1
+
+
+def test_cmyk_is_read_with_and_without_adobes_inversion(tmp_path):
+    cyan = Image.new("CMYK", (32, 32), (255, 0, 0, 0))
+    path = saved(tmp_path, cyan, "a.jpg", quality=95)
+    adobe = path.read_bytes()
+    start = adobe.index(b"\xff\xee")
+    assert adobe[start + 4 : start + 9] == b"Adobe"
+    plain = tmp_path / "plain.jpg"  # without the marker the same bytes mean the opposite inks
+    plain.write_bytes(adobe[:start] + adobe[start + 2 + struct.unpack(">H", adobe[start + 2 : start + 4])[0] :])
+    assert np.abs(pixels_of(path) - (0, 255, 255)).max() < 12
+    assert np.abs(pixels_of(plain) - pixels_of(saved(tmp_path, cyan, "a.tiff"))).max() > 100
+
+
+def test_only_the_first_frame_of_several_is_taken(tmp_path):
+    frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue")]
+    found = pixels_of(saved(tmp_path, frames[0], "a.webp", save_all=True, append_images=frames[1:], lossless=True))
+    assert np.abs(found - (255, 0, 0)).max() < 3
+
+
+def huge_png(side):
+    """A PNG of a few bytes whose header promises side x side pixels."""
+
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "is empty"),
+        (b"just some words", "is not a JPEG, PNG, WebP or TIFF"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "is not a JPEG, PNG, WebP or TIFF"),
+        (b"\x89PNG\r\n\x1a\n", "is not a JPEG|broken header|cannot be"),
+        (huge_png(5_000), "has 5000 x 5000 pixels, more than 10000000"),
+        (huge_png(200_000), "more than 10000000"),
+    ],
+    ids=["empty", "text", "postscript", "bare signature", "large", "bomb"],
+)
+def test_what_cannot_be_used_says_why(tmp_path, content, reason):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(content)
+    with pytest.raises(Unusable, match=reason):
+        decode.load(path, MANY)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.tiff"])
+def test_truncated_files_are_found_out(tmp_path, name):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
+    path = saved(tmp_path, noise, name)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(Unusable):
+        decode.load(path, MANY)
+
+
+def test_pipes_folders_and_dangling_links_do_not_hang(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "link.jpg").symlink_to(tmp_path / "nowhere")
+    for name, reason in (("pipe.jpg", "not a regular file"), ("link.jpg", "cannot be opened"), (".", "not a regular")):
+        with pytest.raises(Unusable, match=reason):
+            decode.load(tmp_path / name, MANY)
+
+
+def test_random_bytes_behind_a_valid_start_never_raise_anything_else(tmp_path):
+    rng = np.random.default_rng(1)
+    for name in ("a.png", "a.jpg", "a.webp", "a.tiff"):
+        good = saved(tmp_path, QUARTERS, name).read_bytes()
+        for _ in range(40):
+            broken = bytearray(good)
+            for place in rng.integers(4, len(good), 6):
+                broken[place] = rng.integers(256)
+            path = tmp_path / "broken"
+            path.write_bytes(bytes(broken))
+            try:
+                decode.size_of(path, MANY)
+                decode.load(path, MANY)
+            except Unusable:
+                pass
