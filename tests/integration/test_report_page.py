@@ -15,11 +15,13 @@ from PIL import Image
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-PROBE = """<script>addEventListener("load", () => { document.title = "PROBE" + JSON.stringify({
+PROBE = """<script>addEventListener("load", () => parent.postMessage(JSON.stringify({
   widths: [...document.images].map(image => image.complete ? image.naturalWidth : 0),
   requests: performance.getEntriesByType("resource").map(entry => entry.name),
   overflow: document.documentElement.scrollWidth - document.documentElement.clientWidth,
-}) })</script>"""
+}), "*"))</script>"""
+FRAME = """<script>addEventListener("message", event => document.title = "PROBE" + event.data)</script>
+<iframe src="page.html" width="{width}" height="900"></iframe>"""  # a window has a least width, a frame has none
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +47,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("width", [1280, 400])
 def test_a_browser_shows_all_pictures_without_any_request(report: Path, tmp_path: Path, width: int) -> None:
     text = report.read_text().replace("default-src 'none';", "default-src 'none'; script-src 'unsafe-inline';")
-    probed = tmp_path / "probed.html"
-    probed.write_text(text.replace("</head>", f"{PROBE}</head>"))
-    seen = probe(probed, width, tmp_path / "profile")
+    (tmp_path / "page.html").write_text(text.replace("</head>", f"{PROBE}</head>"))
+    (tmp_path / "frame.html").write_text(FRAME.format(width=width))
+    seen = probe(tmp_path / "frame.html", tmp_path / "profile")
     assert seen["widths"]
     assert all(seen["widths"])
     assert [name for name in seen["requests"] if not name.startswith("data:")] == []
@@ -70,11 +72,11 @@ def test_the_stage_names_a_missing_folder_in_one_line(tmp_path: Path) -> None:
     assert done.stderr == "error: nowhere does not exist; run the graph first (dvc repro)\n"
 
 
-def probe(page: Path, width: int, profile: Path) -> dict:
+def probe(page: Path, profile: Path) -> dict:
     """What the page's own script found out once it was loaded."""
     flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
     quiet = "--disable-component-update --disable-sync --virtual-time-budget=3000"
-    where = [f"--user-data-dir={profile}", f"--window-size={width},900", "--dump-dom", page.as_uri()]
+    where = [f"--user-data-dir={profile}", "--window-size=1400,900", "--dump-dom", page.as_uri()]
     command = [str(CHROMIUM), *flags.split(), *quiet.split(), *where]
     dom = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     found = re.search(r"<title>PROBE(.*?)</title>", dom)
