@@ -1,0 +1,96 @@
+"""Learning depth from pictures and disparities: what teacher and students share."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from torch import Generator, Tensor, nn
+
+from models import stage
+from models.depth import losses, net
+from models.depth.augment import augment
+from models.metrics import depth as metrics
+from models.optim import muon_adamw
+from models.training import Batch, Batches, Fit, Task, fit
+
+
+@dataclass(frozen=True)
+class LearnParams:
+    """How to train. `absolute` is the first weight of the absolute error, which fades out over `absolute_share` of
+    the steps; `ignored` the share of largest errors left out; `zoom` and `jitter` as in `augment`."""
+
+    steps: int
+    batch: int
+    warmup: int
+    lr: float
+    muon_lr: float
+    weight_decay: float
+    clip: float
+    ema: float
+    gradient: float
+    absolute: float
+    absolute_share: float
+    ignored: float
+    zoom: float
+    jitter: float
+    precision: str
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pictures uint8 (N, H, W, 3) with disparities float32 (N, H, W), in [0, 1]."""
+
+    images: np.ndarray
+    disparities: np.ndarray
+
+
+def learn(
+    sizes: net.NetParams, p: LearnParams, seed: int, train: Pairs, held_out: Pairs, run: stage.Run
+) -> tuple[nn.Module, list[dict]]:
+    """Train a net of the given sizes on `train`; returns it with averaged weights, and the curves."""
+    torch.manual_seed(seed)
+    made = net.build(**asdict(sizes))
+    images, disparities = torch.from_numpy(train.images), torch.from_numpy(train.disparities)
+
+    def make(indices: Tensor, random: Generator) -> Batch:
+        pixels, truth = augment(images[indices], disparities[indices], random, p.zoom, p.jitter)
+        return {"pixels": pixels, "disparity": truth}
+
+    def step(model: nn.Module, batch: Batch, progress: float) -> dict[str, Tensor]:
+        predicted = net.disparity(model, batch["pixels"])
+        found = losses.affine_invariant(predicted, batch["disparity"], gradient_weight=p.gradient, ignored=p.ignored)
+        fading = p.absolute * max(0.0, 1 - progress / p.absolute_share) if model.training else 0.0
+        if fading > 0:
+            found["loss"] = found["loss"] + fading * losses.absolute(predicted, batch["disparity"])
+        return found
+
+    optimisers = muon_adamw(made, p.muon_lr, p.lr, p.weight_decay, blocks=net.BLOCKS)
+    batches = Batches(len(images), p.batch, p.steps, seed, make)
+    plan = Fit(p.steps, p.warmup, ema=p.ema, precision=p.precision, log_every=max(1, min(50, p.steps // 4)))
+    rows = fit(Task(made, optimisers, step, clip=p.clip), batches, plan, run, validation=whole(held_out, p.batch))
+    return made, rows
+
+
+def whole(pairs: Pairs, batch: int) -> list[Batch]:
+    """All pairs as they are, in batches."""
+    return [
+        {
+            "pixels": net.normalise(torch.from_numpy(pairs.images[i : i + batch])),
+            "disparity": torch.from_numpy(pairs.disparities[i : i + batch]),
+        }
+        for i in range(0, len(pairs.images), batch)
+    ]
+
+
+def save(model: nn.Module, sizes: net.NetParams, run: stage.Run) -> None:
+    """Write model/ so that `from_pretrained` and the `depth-estimation` pipeline load it."""
+    folder = run.save_model(model.state_dict(), net.config_of(model))
+    net.save_processor(folder, sizes.image_size, sizes.patch_size)
+
+
+def mean_scores(predicted: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """Every measure, as the mean over pictures (N, H, W)."""
+    rows = [dict(metrics.scores(p, t, seed)) for seed, (p, t) in enumerate(zip(predicted, truth, strict=True))]
+    return {name: float(np.nanmean([row[name] for row in rows])) for name in rows[0]}
