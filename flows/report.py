@@ -8,16 +8,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from data.params import UserError
+from flows.graph import Stage
 from flows.promotion import Decision, InProduction
 from flows.registry import Registered
 from flows.run import RunInfo, StageResult
 from flows.settings import Settings
+from flows.store import Store
+from flows.table import headline
 from models.metrics import METRICS
 from models.report import collect, page
 from models.report.charts import number
 from models.report.facts import Compared, Rule, RunFacts, StageRow, Verdict, Version
-
-HEADLINES = 2  # metrics in a stage's row; the page shows all of them below
+from models.report.graph import Graph
 
 
 def write(
@@ -32,13 +34,19 @@ def write(
 
     Raises UserError when the run's workspace holds no artifacts or the page cannot be written.
     """
-    facts = facts_of(run, results, decisions, registered, before or {}, datetime.now(UTC))
+    store = Store(run.workspace)
+    try:
+        stages = store.stages
+    finally:
+        store.close()
+    facts = facts_of(run, stages, results, decisions, registered, before or {}, datetime.now(UTC))
     material = collect.collect(run.workspace / "artifacts", run.workspace)
     return page.write(page.render(material, facts), settings.runs / run.id)
 
 
 def facts_of(
     run: RunInfo,
+    stages: Sequence[Stage],
     results: Sequence[StageResult],
     decisions: Sequence[Decision],
     registered: Sequence[Registered],
@@ -53,6 +61,7 @@ def facts_of(
         tag=run.tag,
         lock_digest=_digest(run.workspace / "dvc.lock"),
         seconds=(ended - run.started).total_seconds(),
+        graph=Graph(tuple(s.name for s in stages), tuple((up, s.name) for s in stages for up in s.upstream)),
         stages=tuple(StageRow(r.name, r.action, r.seconds, _headline(r.metrics)) for r in results),
         verdicts=tuple(
             _verdict(decision, candidates[decision.model], before.get(decision.model)) for decision in decisions
@@ -89,11 +98,9 @@ def _version(one: Registered) -> Version:
 
 
 def _headline(metrics: Mapping[str, float]) -> str:
-    """The first declared metrics of a stage in a few words: "psnr 20.94, ssim 0.612"."""
-    found = [(name, value) for name, value in metrics.items() if name.rpartition(".")[2] in METRICS]
-    order = list(METRICS)
-    found.sort(key=lambda pair: order.index(pair[0].rpartition(".")[2]))
-    return ", ".join(f"{name.replace('.', ' ')} {number(value)}" for name, value in found[:HEADLINES])
+    """A stage's most telling metric in words: "teacher delta1 0.841"."""
+    key = headline(metrics)
+    return f"{key.replace('.', ' ')} {number(metrics[key])}" if key else ""
 
 
 def _digest(path: Path) -> str:

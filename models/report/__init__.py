@@ -7,5 +7,5 @@ tables     metrics with their direction and meaning, by class, against productio
 words      what families, stages, figures and metrics are called
 page       all of it -> HTML, through page.html.jinja and style.css
 charts     training curves as SVG
-graph      dvc.yaml as a drawn graph
+graph      the stages as a drawn graph
 """

@@ -19,7 +19,7 @@ import yaml
 from PIL import Image
 
 from data.params import UserError
-from models.report import charts, graph
+from models.report import charts
 
 TRACKED = ("model/model.safetensors", "tokens.safetensors", "manifest.parquet")  # what a digest stands for
 PAPER, HALF = 250, 0.5  # a row or column of a grid is a picture's when half of it is darker than paper
@@ -72,7 +72,6 @@ class Material:
     """Everything the page shows about a chain of stages, without times, hosts or paths of this machine."""
 
     stages: Mapping[str, Stage]
-    graph: graph.Graph | None
     params: Mapping[str, Any]
     scenes: tuple[Scene, ...]
     validation: Mapping[str, Any]
@@ -82,7 +81,7 @@ class Material:
 
 
 def collect(artifacts: Path, root: Path = Path()) -> Material:
-    """Read an artifacts folder, and `dvc.yaml` and `params.yaml` of the repository at `root`.
+    """Read an artifacts folder, and the params.yaml of the repository at `root`.
 
     Raises UserError when there is no such folder or a file in it is broken; a missing file is no error.
     """
@@ -90,11 +89,9 @@ def collect(artifacts: Path, root: Path = Path()) -> Material:
         raise UserError(f"{artifacts} does not exist; run the graph first (dvc repro)")
     folders = sorted({path.parent for path in artifacts.glob("**/*") if _marks_a_stage(path)})
     stages = [_stage("@".join(f.relative_to(artifacts).parts), f, artifacts) for f in folders]
-    definition, params = _yaml(root / "dvc.yaml"), _yaml(root / "params.yaml")
     return Material(
         stages={stage.name: stage for stage in stages},
-        graph=graph.read(definition, params) if definition else None,
-        params=params,
+        params=_yaml(root / "params.yaml"),
         scenes=_scenes(artifacts / "scenes"),
         validation=_json(artifacts / "validate" / "report.json"),
         photos=_json(artifacts / "photos" / "info.json"),

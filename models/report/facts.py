@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from models.report.graph import Graph
+
 
 @dataclass(frozen=True)
 class StageRow:
@@ -61,13 +63,17 @@ class Version:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """A run of the flow: its commit (with tag and digest of dvc.lock), stages, verdicts and versions."""
+    """A run of the flow: its commit (with tag and digest of dvc.lock), graph, stages, verdicts and versions.
+
+    The graph is here because dvc.yaml cannot be an input of one of its own stages.
+    """
 
     run_id: str
     commit: str
     tag: str
     lock_digest: str
     seconds: float
+    graph: Graph
     stages: tuple[StageRow, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
     versions: tuple[Version, ...] = ()

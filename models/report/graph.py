@@ -1,12 +1,11 @@
-"""The stages of dvc.yaml as a layered drawing: data at one end, this page at the other."""
+"""The stage graph as a layered drawing: data at one end, this page at the other."""
 
 from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from markupsafe import Markup
 
@@ -18,32 +17,10 @@ SWEEPS = 12  # passes of the ordering inside the layers; it stands still after a
 
 @dataclass(frozen=True)
 class Graph:
-    """Stage names in the order of dvc.yaml, and edges (from, to)."""
+    """Stage names, those that come first to be drawn first, and edges (from, to)."""
 
     stages: tuple[str, ...]
     edges: tuple[tuple[str, str], ...]
-
-
-def read(definition: Mapping[str, Any], params: Mapping[str, Any]) -> Graph:
-    """Take stages and edges from the content of a dvc.yaml: an edge is an output that another stage names.
-
-    Understands `foreach` and `matrix` and templates with `${item}`, `${key}`, `${item.x[0]}` or a name in
-    `params` (the content of params.yaml); any other template stays as it is and gives no edge.
-    """
-    inputs, outputs = {}, {}
-    for name, block in (definition.get("stages") or {}).items():
-        for full_name, own, body in _expand(name, block):
-            values = {**params, **own}
-            inputs[full_name] = [_fill(path, values) for path in _paths(body.get("deps"))]
-            outputs[full_name] = [
-                _fill(path, values) for kind in ("outs", "metrics", "plots") for path in _paths(body.get(kind))
-            ]
-    edges = [
-        (source, target)
-        for target, source in itertools.product(inputs, outputs)
-        if source != target and any(_overlap(o, i) for o in outputs[source] for i in inputs[target])
-    ]
-    return Graph(tuple(inputs), tuple(edges))
 
 
 def draw(graph: Graph, across: bool = True, status: Mapping[str, str] | None = None) -> Markup:
@@ -187,44 +164,3 @@ def _lines(stage: str) -> list[str]:
         return [base, f"@{kind}"]
     head, dash, tail = stage.rpartition("-")
     return [head + dash, tail] if dash and len(stage) > ONE_LINE else [stage]
-
-
-def _paths(entries: Iterable[Any] | None) -> list[str]:
-    """Paths of a dvc.yaml list whose entries are strings or {path: settings}."""
-    return [path for entry in entries or [] for path in ([entry] if isinstance(entry, str) else entry)]
-
-
-def _expand(name: str, block: Mapping[str, Any]) -> list[tuple[str, dict[str, Any], Mapping[str, Any]]]:
-    """Give (stage name, template values, body) for a plain, a foreach or a matrix stage."""
-    if "foreach" in block:
-        items = block["foreach"]
-        pairs = items.items() if isinstance(items, Mapping) else ((item, item) for item in items)
-        return [(f"{name}@{key}", {"key": key, "item": item}, block["do"]) for key, item in pairs]
-    if "matrix" in block:
-        names, lists = zip(*block["matrix"].items(), strict=True)
-        choices = [dict(zip(names, values, strict=True)) for values in itertools.product(*lists)]
-        return [(f"{name}@{'-'.join(map(str, c.values()))}", {"item": c, "key": c}, block) for c in choices]
-    return [(name, {}, block)]
-
-
-def _fill(path: str, values: Mapping[str, Any]) -> str:
-    """Put values into the `${...}` of a path."""
-
-    def value(match: re.Match) -> str:
-        found: Any = values
-        for part in re.findall(r"[\w-]+", match[1]):
-            if isinstance(found, Mapping) and part in found:
-                found = found[part]
-            elif isinstance(found, list) and part.isdigit() and int(part) < len(found):
-                found = found[int(part)]
-            else:
-                return match[0]
-        return str(found)
-
-    return re.sub(r"\$\{([^}]+)\}", value, path)
-
-
-def _overlap(output: str, needed: str) -> bool:
-    """Whether a dependency is an output, lies inside one, or holds one."""
-    a, b = output.rstrip("/") + "/", needed.rstrip("/") + "/"
-    return a.startswith(b) or b.startswith(a)

@@ -36,7 +36,7 @@ def render(material: Material, run: RunFacts | None = None) -> str:
         attributions=attributions(material.attribution),
         data_pictures=sections.pictures_of(material.stages.get("validate")),
         sections=[section for _, section in shown],
-        graphs=_graphs(material.graph, run),
+        graphs=_graphs(run) if run else None,
         files=[file for stage in material.stages.values() for file in stage.files],
         params=yaml.safe_dump(dict(material.params), sort_keys=False, allow_unicode=True) if material.params else "",
     )  # fmt: skip
@@ -87,12 +87,10 @@ def _facts(material: Material) -> list[dict[str, Any]]:
     return facts
 
 
-def _graphs(drawn: graph.Graph | None, run: RunFacts | None) -> dict[str, Markup] | None:
+def _graphs(run: RunFacts) -> dict[str, Markup]:
     """The graph from left to right for a wide screen and from top to bottom for a narrow one."""
-    if not drawn or not drawn.stages:
-        return None
-    status = {row.name: row.action for row in run.stages} if run else {}
-    return {"across": graph.draw(drawn, True, status), "down": graph.draw(drawn, False, status)}
+    actions = {row.name: row.action for row in run.stages}
+    return {"across": graph.draw(run.graph, True, actions), "down": graph.draw(run.graph, False, actions)}
 
 
 def _size(count: int) -> str:

@@ -37,7 +37,6 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (proxy / "model").mkdir(parents=True)
     (proxy / "model" / "model.safetensors").write_bytes(b"weights")
     (proxy / "curves.csv").write_text("step,train_loss\n" + "".join(f"{i},{9 / i}\n" for i in range(1, 60)))
-    (root / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
     command = [sys.executable, "-m", "models.report", "--artifacts", "artifacts", "--out", "artifacts/report"]
     subprocess.run(command, cwd=root, env={"PYTHONPATH": str(ROOT), "PATH": ""}, check=True, capture_output=True)
     return root / "artifacts" / "report" / "report.html"

@@ -12,6 +12,7 @@ from data import manifest, samples, shards
 from data.params import UserError
 from models.report import collect, page
 from models.report.facts import Compared, Rule, RunFacts, StageRow, Verdict, Version
+from models.report.graph import Graph
 
 EVIL = "<script>alert('x')</script>&\""
 
@@ -75,6 +76,7 @@ def some_run(tag: str = "run/1") -> RunFacts:
         tag=tag,
         lock_digest="10cd" * 16,
         seconds=61.0,
+        graph=Graph(("scenes", "proxy"), (("scenes", "proxy"),)),
         stages=(StageRow("proxy", "ran", 12.34, "psnr 22"), StageRow("scenes", "current", 0.0)),
         verdicts=(
             Verdict("tokenizer", 3, False, "psnr >= 21 failed", 2, (Compared("psnr", 20.94, 21.5),),
@@ -150,7 +152,7 @@ def test_an_empty_folder_gives_a_page_that_says_what_is_missing(tmp_path: Path) 
     text = render(tmp_path)
     assert "the stage <code>scenes</code> has not run" in text
     assert "Not evaluated yet" in text
-    assert "There is no dvc.yaml here to draw" in text
+    assert "<code>dvc dag</code>" in text
 
 
 def test_a_missing_folder_is_a_mistake_with_a_next_step(tmp_path: Path) -> None:
@@ -171,6 +173,7 @@ def test_a_run_adds_its_verdicts_stages_and_lineage(artifacts: Path) -> None:
     assert "−0.560" in text
     assert "12.3" in text
     assert "10cd" * 16 in text
+    assert 'class="stage data current"' in text
     assert "77aa77aa77aa" in text
 
 
