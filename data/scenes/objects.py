@@ -13,10 +13,10 @@ from data.scenes.studio import WHITE, Random, backdrop, between, daylight, piece
 def spheres(random: Random, palette: Palette) -> Scene:
     """Big balls on bright sand or paper, some with a broad band."""
     count = int(random.integers(3, 6))
-    radii = np.sort(random.uniform(0.5, 1.2, count))[::-1]
+    radii = [between(random, 0.9, 1.2), *np.sort(random.uniform(0.5, 0.95, count - 1))[::-1]]  # one of them is big
     colours = shuffled(random, palette.accents)
     made = backdrop(palette.floor, palette.wall, back=4.5)
-    for i, ((x, y), radius) in enumerate(zip(spread(random, radii, 2.1, -1.2, 2.4), radii, strict=True)):
+    for i, ((x, y), radius) in enumerate(zip(spread(random, radii, 1.75, -1.0, 2.2), radii, strict=True)):
         if np.isfinite(x):
             mesh = ball(radius)
             colour = np.broadcast_to(colours[i % len(colours)], mesh.vertices.shape)
@@ -91,7 +91,7 @@ def mirrors(random: Random, palette: Palette) -> Scene:
     colours = shuffled(random, colours)
     made = backdrop(palette.floor, palette.wall, back=2.6, bend=0.2)
     # what the mirror sees behind the viewer: a wall of another colour
-    made.append(pieces(polygon([(14, -9, 0), (-14, -9, 0), (-14, -9, 6.0), (14, -9, 6.0)]), behind))
+    made.append(pieces(polygon([(14, -9, 0), (-14, -9, 0), (-14, -9, 6), (14, -9, 6)]), 0.7 * behind, "lamp"))
     frame, pane = _framed_mirror(random)
     made += [pieces(frame, gold, "metal"), pieces(pane, np.full(3, 0.95), "mirror")]
     side = -1 if random.random() < 0.5 else 1

@@ -12,7 +12,7 @@ from data.scenes.studio import Random, between, daylight, pieces, shuffled, view
 
 def columns(random: Random, palette: Palette) -> Scene:
     """A temple: an avenue of columns under beams, or a row of them across the picture."""
-    stone, trim = palette.wall, palette.accents[0]
+    stone, (trim, hedge) = palette.wall, palette.accents
     ground = polygon([(-40, -10, 0), (40, -10, 0), (40, 45, 0), (-40, 45, 0)])
     made = [pieces(ground, palette.floor)]
     radius, tall = between(random, 0.3, 0.4), between(random, 2.9, 3.5)
@@ -25,6 +25,9 @@ def columns(random: Random, palette: Palette) -> Scene:
     made.append(pieces([*beams, box(2 * half + 0.85, 0.85, 0.55).moved(0, ends[-1], tall)], stone))
     path = polygon([(-0.9, -10, 0.01), (0.9, -10, 0.01), (0.9, 45, 0.01), (-0.9, 45, 0.01)])
     made.append(pieces(path, trim))
+    made.append(
+        pieces(box(90, 1.5, between(random, 1.9, 2.6)).moved(0, 19), hedge)
+    )  # closes the view before the horizon
     camera = view(random, (0, -4.6, 1.6), (0, 3.0, 1.75), 52, sway=(1.6, 0.3, 0.3))
     return Scene(tuple(made), camera, daylight(random, palette, sun=2.3), palette.name)
 
@@ -39,7 +42,7 @@ def _column(radius: float, tall: float) -> Mesh:
 def terrain(random: Random, palette: Palette) -> Scene:
     """Hills to a mountain on the skyline, a lake, and a few trees close by."""
     water, leaf, _ = palette.accents
-    x, y = np.meshgrid(np.linspace(-22, 22, 44), np.linspace(-6, 34, 44))
+    x, y = np.meshgrid(np.linspace(-20, 20, 44), np.linspace(-6, 26, 40))
     height = _hills(random, x, y)
     points = np.stack([x, y, height], axis=-1)
     land = surface(points)
@@ -75,8 +78,8 @@ def _hills(random: Random, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         wave = (x * np.cos(turn) + y * np.sin(turn)) * 2 * np.pi / size + between(random, 0, 2 * np.pi)
         height += between(random, 0.12, 0.3) * np.sin(wave)
     for _ in range(3):  # mountains
-        a, b, wide = between(random, -14, 14), between(random, 18, 28), between(random, 4.5, 8)
-        height += between(random, 4, 8) * np.exp(-(((x - a) / wide) ** 2 + ((y - b) / 4.5) ** 2))
+        a, b, wide = between(random, -11, 11), between(random, 14, 20), between(random, 3.5, 6.5)
+        height += between(random, 3.2, 6.2) * np.exp(-(((x - a) / wide) ** 2 + ((y - b) / 3.8) ** 2))
     a, b = between(random, -3, 3), between(random, 2, 6)
     height -= 1.6 * np.exp(-(((x - a) / 3.5) ** 2 + ((y - b) / 3.0) ** 2))  # the lake's hollow
     return height
@@ -91,8 +94,8 @@ def _hills_at(points: np.ndarray, x: float, y: float) -> float:
 def _ground_colour(land: Mesh, palette: Palette) -> np.ndarray:
     """Meadow below, rock on steep or high ground, snow (or pale rock) on the tops; a shore near the water."""
     high, steep = land.vertices[:, 2:3], land.normals[:, 2:3]
-    rock = np.clip((high - 1.8) / 1.5 + np.clip((0.75 - steep) * 3, 0, 1), 0, 1)
-    top = np.clip((high - 3.8) / 0.8, 0, 1)
+    rock = np.clip((high - 1.5) / 1.2 + np.clip((0.75 - steep) * 3, 0, 1), 0, 1)
+    top = np.clip((high - 3.0) / 0.8, 0, 1)
     colour = palette.floor + (palette.wall - palette.floor) * rock
     return colour + (palette.accents[2] - colour) * top
 
@@ -113,7 +116,7 @@ def city(random: Random, palette: Palette) -> Scene:
                 made += _tower(side * (half + 2.0), y + depth / 2, 4.0, depth - 0.4, height, colour, pane)
                 y += depth
         made += _tower(
-            between(random, -1.5, 1.5), 31, between(random, 4, 7), 4, between(random, 8, 14), facades[1], pane
+            between(random, -1.5, 1.5), 24, between(random, 4, 6), 4, between(random, 7, 12), facades[1], pane
         )
         made += _car(random, (half - 1.5) * 0.8)
     else:
@@ -121,7 +124,7 @@ def city(random: Random, palette: Palette) -> Scene:
             y, height = between(random, 4.0, 11.0), between(random, 5.0, 10.5)
             made += _tower(x, y, between(random, 2.6, 3.4), 3.0, height, facades[i % len(facades)], pane)
         made += [
-            piece for x in (-8, -2.5, 3, 8.5) for piece in _tower(x, 22, 5, 3, between(random, 6, 13), facades[0], pane)
+            piece for x in (-8, -2.5, 3, 8.5) for piece in _tower(x, 20, 5, 3, between(random, 6, 12), facades[0], pane)
         ]
         made += _car(random, between(random, 0.3, 1.2))
     camera = view(random, (0, -5.5, 2.2), (0, 8, 3.3), 56, sway=(0.8, 0.3, 0.4))

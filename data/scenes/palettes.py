@@ -36,9 +36,9 @@ def _palette(name: str, sky: str, floor: str, wall: str, accents: str) -> Palett
 
 PALETTES: dict[str, tuple[Palette, ...]] = {
     "spheres": (
-        _palette("beach", "cfe6ff f4f8ff", "f0dfb8", "5fb4e6", "e8382c f7b512 1f5fbf 18a58c"),
-        _palette("candy", "e6e2ff fff6f0", "f6e2c8", "f4787c", "d81e5b f6a01a 4b2fa8 12a3b8"),
-        _palette("citrus", "e0f2ff fffbe8", "f4ecd2", "f6c945", "e2531b 2f9e44 c2185b 1976d2"),
+        _palette("beach", "cfe6ff f4f8ff", "f8e8c4", "58b0e8", "e8382c f7b512 1f5fbf 18a58c"),
+        _palette("candy", "e6e2ff fff6f0", "fae8d4", "f4787c", "d81e5b f6a01a 4b2fa8 12a3b8"),
+        _palette("citrus", "e0f2ff fffbe8", "faf2dc", "f8cc3c", "e2531b 2f9e44 c2185b 1976d2"),
     ),
     "blocks": (
         _palette("nursery", "dfe8ff ffffff", "2c8c90", "2a7888", "e8432e f6b81c f4e4b8 f08c28"),
@@ -61,9 +61,9 @@ PALETTES: dict[str, tuple[Palette, ...]] = {
         _palette("nordic", "f0f6ff ffffff", "a87848", "6f98b0", "e0b070 d8682e f0e8d8 3c6080"),
     ),
     "columns": (
-        _palette("marble", "1f66c8 a8d4f4", "cfc4ac", "f4efe2", "c8b48c"),
-        _palette("sandstone", "3a86d8 bcdcf0", "c89a5c", "e8c084", "b4783c"),
-        _palette("dusk", "4a3a8c f4a06a", "7c6478", "f0cdb4", "a4647c"),
+        _palette("marble", "1f66c8 a8d4f4", "cfc4ac", "f4efe2", "c8b48c 3c7a3c"),
+        _palette("sandstone", "3a86d8 bcdcf0", "c89a5c", "e8c084", "b4783c 4c7c34"),
+        _palette("dusk", "4a3a8c f4a06a", "7c6478", "f0cdb4", "a4647c 6c4c7c"),
     ),
     "terrain": (
         _palette("alpine", "2f7fd8 c4e4f8", "3f8f34", "8c8478", "1f6fb0 1c5a2c f8fafc"),

@@ -12,7 +12,10 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
@@ -23,6 +26,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from data import entry, manifest, params, samples, shards
+from data.params import UserError
 from data.scenes import renderer
 from data.scenes.grammar import NAMES
 from data.scenes.sample import make
@@ -67,13 +71,17 @@ def sample(p: Parameters, index: int) -> tuple[str, dict[str, bytes]]:
 
 
 def stream(p: Parameters, workers: int) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """All samples in the order of their indices, made by worker processes."""
-    work = partial(sample, p)
-    if workers == 1:
-        yield from map(work, range(p.count))
-        return
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        yield from pool.imap(work, range(p.count), chunksize=4)
+    """All samples in the order of their indices, made by worker processes of one thread each."""
+    os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")  # what the workers inherit
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    try:
+        yield from pool.map(partial(sample, p), range(p.count), chunksize=4)
+    except BrokenProcessPool:
+        raise UserError(
+            "a rendering process was killed (out of memory?); run again, or with REMINT_WORKERS=1"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def rows(folder: Path, entries: list[shards.Entry], p: Parameters) -> list[dict]:

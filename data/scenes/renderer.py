@@ -7,7 +7,6 @@ millisecond per plugin and more per triangle.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,14 +33,11 @@ class Render:
 
 def load_mitsuba():
     """The Mitsuba module, one thread, variant set; a UserError that names the extra when it is not installed."""
-    os.environ.setdefault("DRJIT_LIBLLVM_PATH", "")
     try:
         import drjit
         import mitsuba
     except ImportError as error:
-        raise UserError(
-            f"Mitsuba cannot be imported ({error}); rendering needs it: pip install 'remint[render]'"
-        ) from error
+        raise UserError(f"Mitsuba cannot be imported ({error}); rendering needs it: pip install mitsuba") from error
     mitsuba.set_variant(VARIANT)
     mitsuba.set_log_level(mitsuba.LogLevel.Error)
     drjit.set_thread_count(1)

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,10 @@ import pytest
 
 from data import manifest
 from data.samples import Samples
-from data.scenes import renderer
+from data.scenes import renderer, sample
 from data.scenes.camera import Camera
 from data.scenes.grammar import NAMES
 from data.scenes.meshes import ball, polygon
-from data.scenes.sample import make
 from data.scenes.scene import Piece, Scene, Sky
 
 pytestmark = pytest.mark.integration
@@ -74,9 +74,16 @@ def test_samples_read_back_with_near_plane_at_one_and_sky_at_zero(rendered):
 
 
 def test_a_sample_depends_on_nothing_but_its_seed_and_index():
-    first, _, again = make(5, 2, 16, 1), make(5, 9, 16, 1), make(5, 2, 16, 1)
+    first, _, again = (sample.make(5, index, 16, 1) for index in (2, 9, 2))
     assert np.array_equal(first.picture, again.picture)
     assert np.array_equal(first.depth, again.depth)
+
+
+def test_a_degenerate_scene_is_drawn_again(monkeypatch):
+    good = sample.compose(5, 0)
+    inside = replace(good, camera=Camera((0.0, 4.3, 1.0), (0.0, 9.0, 1.0), 40.0))  # its nose on the wall
+    monkeypatch.setattr(sample, "compose", lambda seed, index, attempt: good if attempt else inside)
+    assert sample.make(5, 0, 16, 1).record["attempt"] == 1
 
 
 def test_depth_is_camera_z_of_a_slanted_plane_and_of_glass_before_it():
