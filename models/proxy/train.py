@@ -7,6 +7,7 @@ nearly all codes in use.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -86,7 +87,7 @@ def learn(p: Params, config: dict, train: Tensor, held_out: Tensor, run: stage.R
     def make(indices: Tensor, random: torch.Generator) -> Batch:
         return {"images": flip(unit(train[indices]), torch.rand(len(indices), generator=random) < 0.5)}
 
-    def step(net: VQGAN, batch: Batch, progress: float) -> dict[str, Tensor]:
+    def step(net: Any, batch: Batch, progress: float) -> dict[str, Tensor]:
         quantise = round(progress * p.steps) >= start
         if net.training and round(progress * p.steps) == start:
             begin_quantising(net, unit(train[:512]))

@@ -105,7 +105,7 @@ def histogram(counts: np.ndarray, height: int = 240, bar: int = 1) -> Image.Imag
     ordered = np.sort(counts)[::-1]
     tall = np.ceil(ordered / max(1, ordered[0]) * (height - 1)).astype(np.int64)
     filled = np.arange(height)[::-1, None] < tall[None]  # (height, codes)
-    colours = np.where(filled[..., None], np.uint8([48, 110, 190]), np.uint8([255, 255, 255])).repeat(bar, axis=1)
+    colours = np.where(filled[..., None], (48, 110, 190), (255, 255, 255)).astype(np.uint8).repeat(bar, axis=1)
     return Image.fromarray(colours)
 
 

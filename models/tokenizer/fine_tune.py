@@ -7,6 +7,7 @@ Writes model/ (all that encoding and decoding need), metrics.json, curves.csv an
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -107,7 +108,7 @@ class FineTuning(Task):
         self.register_buffer("mean_real", torch.zeros(()))
         self.register_buffer("mean_fake", torch.zeros(()))
 
-    def losses(self, net: Tokenizer, batch: Batch, progress: float) -> dict[str, Tensor]:
+    def losses(self, net: Any, batch: Batch, progress: float) -> dict[str, Tensor]:
         """What the decoder minimises, without the critic."""
         return self.compare(net(batch["tokens"]), batch["images"])
 
@@ -120,7 +121,7 @@ class FineTuning(Task):
         return {"loss": mse + self.p.l1 * l1 + self.p.perceptual * perceptual, "mse": mse, "perceptual": perceptual}
 
     def training_step(self, batch: Batch, index: int) -> dict[str, Tensor]:
-        decoder, critic = self.optimizers()  # type: ignore[misc]
+        decoder, critic = self.optimizers()  # type: ignore[misc, attr-defined]
         fakes, images = self.net(batch["tokens"]), batch["images"]
         losses = self.compare(fakes, images)
         weight = self.p.adversarial * min(1.0, max(0.0, (self.progress - self.p.critic_start) / 0.1))

@@ -10,6 +10,7 @@ falls from 6.2 to about 3.
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -124,7 +125,7 @@ def learn(
         mirrored = torch.rand(len(indices), generator=random) < 0.5
         return {"images": flip(unit(train[indices]), mirrored), "codes": codes[mirrored.long(), indices]}
 
-    def step(net: WarmUp, batch: Batch, progress: float) -> dict[str, Tensor]:
+    def step(net: Any, batch: Batch, progress: float) -> dict[str, Tensor]:
         now = round(progress * p.steps)
         if net.training and now == start:
             begin_quantising(net.titok, unit(train[:512]))
