@@ -214,4 +214,5 @@ def attributions(markdown: str) -> list[str]:
     """The entries of an ATTRIBUTION.md as plain sentences: headings and Markdown signs are dropped."""
     lines = [line.strip() for line in markdown.splitlines()]
     entries = [re.sub(r"^[-*]\s+", "", line) for line in lines if line and not line.startswith(("#", "|--", "---"))]
-    return [re.sub(r"\[([^\]]+)\]\(([^)]+)\)", r"\1 (\2)", re.sub(r"[*_`]{1,2}", "", entry)) for entry in entries]
+    plain = [re.sub(r"\*\*|`|<(?=http)|(?<=\S)>", "", entry) for entry in entries]
+    return [re.sub(r"\[([^\]]+)\]\(([^)]+)\)", r"\1 (\2)", entry) for entry in plain]

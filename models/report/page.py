@@ -34,7 +34,7 @@ def render(material: Material, run: RunFacts | None = None) -> str:
         photos=material.photos,
         quarantine=material.quarantine,
         attributions=attributions(material.attribution),
-        data_pictures=sections.pictures_of(material.stages.get("validate")),
+        data_pictures=sections.pictures_of(material.stages["validate"]) if "validate" in material.stages else [],
         sections=[section for _, section in shown],
         graphs=_graphs(run) if run else None,
         files=[file for stage in material.stages.values() for file in stage.files],
@@ -47,7 +47,7 @@ def write(page: str, folder: Path) -> Path:
     path = folder / "report.html"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, encoding="utf-8")
+        path.write_text(page, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}") from None
     return path
@@ -74,7 +74,7 @@ def _facts(material: Material) -> list[dict[str, Any]]:
     wanted = (
         ("scenes.count", "rendered scenes"),
         ("scenes.size", "pixels a side"),
-        ("tokenizer.tokens", "tokens an image"),
+        ("warmup.latents", "tokens an image"),
         ("seed", "is the seed"),
     )
     facts = []

@@ -9,8 +9,8 @@ from typing import Any
 from models import metrics
 from models.report import charts
 from models.report.collect import Material, Picture, Stage, crop
-from models.report.tables import ClassTable, Table, class_table, table
-from models.report.words import CAPTIONS, Family, label, stage_title
+from models.report.tables import ClassTable, Table, class_table, columns, table
+from models.report.words import Family, caption, stage_title
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ def section_of(family: Family, material: Material) -> Section:
     evaluations = [stages[f"evaluate@{name}"] for name in family.evaluation if f"evaluate@{name}" in stages]
     trained = [stage for base in family.training for name, stage in stages.items() if name.split("@")[0] == base]
     several = len(evaluations) > 1
+    pictures = [shown for stage in evaluations for shown in pictures_of(stage)]
     classes = tuple(scene.class_name for scene in material.scenes)
     titled = [(stage.name.split("@")[-1] if several else "", stage.metrics) for stage in evaluations if stage.metrics]
     return Section(
@@ -70,7 +71,7 @@ def section_of(family: Family, material: Material) -> Section:
         title=family.title,
         lead=family.lead,
         missing="the stage " + " or ".join(f"evaluate@{name}" for name in family.evaluation) + " has left none",
-        pictures=tuple(shown for stage in evaluations for shown in pictures_of(stage)),
+        pictures=tuple(sorted(pictures, key=lambda shown: shown.picture.name != family.shows)),
         tables=tuple(table(title, values, classes) for title, values in titled),
         class_tables=tuple(t for title, values in titled if (t := class_table(title, values, classes))),
         training=tuple(
@@ -81,21 +82,21 @@ def section_of(family: Family, material: Material) -> Section:
     )
 
 
-def pictures_of(stage: Stage | None) -> list[Shown]:
+def pictures_of(stage: Stage) -> list[Shown]:
     """A stage's pictures with caption and alternative text."""
     shown = []
-    for picture in stage.pictures if stage else ():
-        caption = CAPTIONS.get(picture.name, f"{label(picture.name)}.")
-        shown.append(Shown(picture, caption, f"{caption} From the stage {stage.name if stage else ''}."))
+    for picture in stage.pictures:
+        line = caption(stage.name, picture.name)
+        shown.append(Shown(picture, line, f"{line} From the stage {stage.name}."))
     return shown
 
 
 def card_of(family: Family, section: Section, stages: Mapping[str, Stage]) -> Card:
+    """The family's card at the head of the page; the last model that an evaluation compares is the one that ships."""
     found = None
     for name in family.evaluation:
-        values = stages[f"evaluate@{name}"].metrics if f"evaluate@{name}" in stages else {}
-        nested = [part for part in values.values() if isinstance(part, Mapping)]
-        found = next((part[family.headline] for part in [values, *reversed(nested)] if family.headline in part), found)
+        for part in columns(stages[f"evaluate@{name}"].metrics)[1] if f"evaluate@{name}" in stages else []:
+            found = part.get(family.headline, found)
     picture = next((p for p in section.pictures if p.picture.name == family.shows), None)
     return Card(
         section=family.id,

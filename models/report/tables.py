@@ -44,22 +44,24 @@ class ClassTable:
 
 
 def table(title: str, values: Mapping[str, Any], classes: Sequence[str]) -> Table:
-    """The metrics of one evaluation over all classes, a column per model."""
-    columns, parts = _columns(values)
-    names = dict.fromkeys(name for part in parts for name in part if not _of_class(name, classes))
-    return Table(title, columns, tuple(_row(name, parts) for name in names))
+    """The metrics of one evaluation over all classes, a column per model; in the order of their declarations."""
+    kinds, parts = columns(values)
+    names = {name for part in parts for name in part if not _of_class(name, classes)}
+    order = {name: place for place, name in enumerate(metrics.METRICS)}
+    ordered = sorted(names, key=lambda name: (order.get(name, len(order)), name))
+    return Table(title, kinds, tuple(_row(name, parts) for name in ordered))
 
 
 def class_table(title: str, values: Mapping[str, Any], classes: Sequence[str]) -> ClassTable | None:
     """The metrics of single classes ("delta1_glass"), if there are any."""
-    columns, parts = _columns(values)
+    kinds, parts = columns(values)
     found = {split for part in parts for name in part if (split := _of_class(name, classes))}
     stems = sorted({stem for stem, _ in found})
     if not stems:
         return None
     return ClassTable(
         title=f"{title}, by class" if title else "By class",
-        columns=tuple(label(stem) + (f", {column}" if len(parts) > 1 else "") for stem in stems for column in columns),
+        columns=tuple(label(stem) + (f", {kind}" if len(parts) > 1 else "") for stem in stems for kind in kinds),
         rows=tuple(
             (name, tuple(part.get(f"{stem}_{name}") for stem in stems for part in parts))
             for name in classes
@@ -91,10 +93,10 @@ def number(value: float | None, unit: str = "") -> str:
     return f"{value:.1f}" if unit == "%" else charts.number(value)
 
 
-def _columns(values: Mapping[str, Any]) -> tuple[tuple[str, ...], list[Mapping[str, float]]]:
-    """Names and values of the models that an evaluation compares; one without a name where it is of one model."""
-    names = tuple(name for name, part in values.items() if isinstance(part, Mapping))
-    return (names, [values[name] for name in names]) if names else (("value",), [values])
+def columns(values: Mapping[str, Any]) -> tuple[tuple[str, ...], list[Mapping[str, float]]]:
+    """Names and values of the models that an evaluation compares, a teacher before its students."""
+    names = sorted((name for name, part in values.items() if isinstance(part, Mapping)), key=lambda n: n != "teacher")
+    return (tuple(names), [values[name] for name in names]) if names else (("value",), [values])
 
 
 def _of_class(name: str, classes: Sequence[str]) -> tuple[str, str] | None:

@@ -54,7 +54,7 @@ FAMILIES = (
         ("depth-teacher", "pseudo-labels", "depth-student"),
         ("depth",),
         "delta1",
-        "Pixels of held-out scenes whose depth is within a quarter of the truth.",
+        "The student's share of pixels, on held-out scenes, within a quarter of the true depth.",
         "panels",
     ),
 )
@@ -69,15 +69,26 @@ TRAINING = {  # how a stage is called on the page, by its name before the "@"
     "depth-student": "Student: the teacher's labels only",
 }
 
-# What a figure shows, in one line; the key is the figure's name, whatever stage it is from.
+# What a figure shows, in one line: by its name, or by stage and name where stages differ.
 CAPTIONS = {
     "reconstructions": "Held-out images, each with what comes back from its codes on its right.",
+    "evaluate@tokenizer/reconstructions": "Held-out images of every class, what comes back from their tokens, and "
+    "twice the difference.",
+    "codebook": "How often each code is used, the most used first: the flatter, the better the codebook is used.",
     "samples": "Generated images, one class per row, with the share in which the classifier sees that class.",
     "nearest": "The samples closest to any training image, each beside that image: copies would show here.",
-    "statistics": "The data in four pictures: brightness, contrast and valid depth of every sample; scenes per class.",
-    "panels": "Image, predicted depth, true depth.",
-    "motorcycle": "A real photograph (Middlebury 2014): image, predicted depth, measured depth.",
+    "panels": "Held-out scenes of every class, what the models see in them, and the exact depth. Red is near.",
+    "motorcycle": "A real photograph that no model has seen (Middlebury 2014), with its measured depth.",
+    "held_out": "Held-out scenes, predicted depth, exact depth. Red is near.",
+    "photos": "Tiles of photographs, each with the teacher's label on its right.",
+    "scenes": "Scenes, of which only the pictures are used here, each with the teacher's label on its right.",
+    "statistics": "Brightness, contrast and valid depth of every sample; scenes per class.",
 }
+
+
+def caption(stage: str, figure: str) -> str:
+    """The line under a figure; one that is not known here is called by its name."""
+    return CAPTIONS.get(f"{stage}/{figure}") or CAPTIONS.get(figure) or f"{label(figure)}."
 
 
 def label(name: str) -> str:
