@@ -118,9 +118,8 @@ def _close(
         return OK
     print(table.text(table.rows(results, release)))
     for decision in release.decisions:
-        print(
-            f"{decision.model} v{decision.version}: {'released' if decision.promoted else 'kept back'}, {decision.reason}"
-        )
+        verdict = "released" if decision.promoted else "kept back"
+        print(f"{decision.model} v{decision.version}: {verdict}, {decision.reason}")
     print(f"Recorded as {run.tag} in {seconds:.0f} s.")
     print(f"To have its outputs here: git checkout {run.tag} -- dvc.lock params.yaml && dvc checkout")
     if page:

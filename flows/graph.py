@@ -89,7 +89,9 @@ def _stage(stage: Any, graph: Any, position: Mapping[str, int], root: Path, metr
         outs=outs,
         metrics=tuple(path for path in metrics if any(path == out or path.startswith(f"{out}/") for out in outs)),
         meta=_meta(stage.name, stage.meta),
-        upstream=tuple(sorted({s.name for s in graph.successors(stage) if s.name in position}, key=position.get)),
+        upstream=tuple(
+            sorted({s.name for s in graph.successors(stage) if s.name in position}, key=position.__getitem__)
+        ),
     )
 
 

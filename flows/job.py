@@ -91,7 +91,7 @@ def _identity(chosen: Settings, commit: str) -> tuple[datetime, str]:
 
 
 def _changes(root: Path, chosen: Settings, recipe: str | None, assignments: Sequence[str]) -> dict[str, Any]:
-    """The parameters this run changes. A folder named with REMINT_PHOTOS is one of them: so the run's commit says it."""
+    """The parameters this run changes; a folder named with REMINT_PHOTOS is one, so that the run's commit says it."""
     every = list(assignments)
     if chosen.photos is not None:
         folder = chosen.photos.expanduser().absolute()

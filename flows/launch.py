@@ -46,7 +46,7 @@ def check(job: Job) -> None:
 
 
 def same_work(job: Job, left: RunInfo) -> bool:
-    """Whether an interrupted run was of this very commit with these parameters, so that it can be completed as it is."""
+    """Whether an interrupted run was of this commit with these parameters, and so can be completed as it is."""
     return left.base_commit == job.run.base_commit and left.parameters == job.run.parameters
 
 

@@ -15,15 +15,17 @@ from typing import Any
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State, TaskRun
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter
+from prefect.client.schemas.objects import State, StateType, TaskRun
 from prefect.events.worker import EventsWorker
 from prefect.futures import PrefectFuture
 from prefect.logging import get_run_logger
 from prefect.logging.handlers import APILogWorker
-from prefect.states import Completed
+from prefect.states import Completed, Crashed
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import exhibits, finish, graph, process
+from flows import exhibits, finish, graph, process, workspace
 from flows.finish import Release
 from flows.graph import Stage
 from flows.job import Job
@@ -56,11 +58,12 @@ def retrain(job: Job, progress: Progress, before_stages: Callable[[], None]) -> 
     the run has been ended.
     """
     outcome = Outcome(job.run)
+    threads: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=len(job.stages) + 1)
 
     @flow(
         name="retrain",
         flow_run_name=job.run.id,
-        task_runner=ThreadPoolTaskRunner(max_workers=len(job.stages) + 1),  # `_Conductor` counts the cores
+        task_runner=threads,  # as many as there are stages: `_Conductor` counts the cores
         persist_result=False,
         validate_parameters=False,
     )
@@ -72,6 +75,7 @@ def retrain(job: Job, progress: Progress, before_stages: Callable[[], None]) -> 
         _finish(job, progress, outcome)
         return Completed(message=f"{job.run.tag}")
 
+    _close_dead(job)
     try:
         body(commit=job.run.base_commit, parameters=dict(job.changes))
     except RunFailed:
@@ -79,6 +83,26 @@ def retrain(job: Job, progress: Progress, before_stages: Callable[[], None]) -> 
     finally:
         _send_rest()
     return outcome
+
+
+def _close_dead(job: Job) -> None:
+    """Mark runs as crashed whose process was killed: nobody else would ever end them in Prefect's pages."""
+    if job.settings.prefect_api:
+        return  # a server for several machines: whether a run of another one lives cannot be seen from here
+    living = workspace.living(job.settings)
+    open_states = {"type": {"any_": [StateType.RUNNING, StateType.PENDING]}}
+    crashed: State = Crashed(message="Its process was killed.")
+    with get_client(sync_client=True) as client:
+        for run in client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate({"state": open_states})):
+            if run.name in living:
+                continue
+            tasks = client.read_task_runs(
+                flow_run_filter=FlowRunFilter.model_validate({"id": {"any_": [run.id]}}),
+                task_run_filter=TaskRunFilter.model_validate({"state": open_states}),
+            )
+            for left in tasks:
+                client.set_task_run_state(left.id, crashed, force=True)
+            client.set_flow_run_state(run.id, crashed, force=True)
 
 
 def _send_rest() -> None:
@@ -120,18 +144,18 @@ class _Conductor:
                 future.add_done_callback(lambda _, name=stage.name: self.ended.put(name))
 
     def _task(self, stage: Stage) -> Any:
-        return task(
-            self._work,
+        decorate = task(
             name=stage.name,
             task_run_name=stage.name,
-            tags=[stage.meta.pool],
             retries=stage.meta.retries,
             retry_delay_seconds=RETRY_SECONDS,
             retry_condition_fn=_worth_retrying,
             cache_policy=NO_CACHE,
             persist_result=False,
-            # no timeout_seconds: Prefect cannot interrupt a thread that waits for a process; flows.process does it
+            # No timeout_seconds: Prefect cannot interrupt a thread that waits for a process; flows.process does it.
+            # No tags: for a tagged task Prefect asks its server for concurrency slots, which took up to 7 s here.
         )
+        return decorate(self._work)
 
     def _work(self, name: str) -> State:
         """The body of every stage's task."""
@@ -180,7 +204,7 @@ class _Conductor:
             self.outcome.failures[name] = StageFailed(name, f"Prefect could not run its task ({error})", log)
         behind = graph.downstream(self.job.stages, [name])
         self.waiting = [stage for stage in self.waiting if stage.name not in behind]
-        self.progress.ended(StageResult(name, "failed", log=self.outcome.failures[name].log))
+        self.progress.ended(StageResult(name, "failed", 0.0, log=self.outcome.failures[name].log))
 
 
 def _worth_retrying(_: Any, __: TaskRun, state: State) -> bool:
@@ -194,7 +218,8 @@ def _finish(job: Job, progress: Progress, outcome: Outcome) -> None:
 
     def step(name: str, function: Callable, *arguments: Any) -> Any:
         progress.note(f"{name} ...")
-        return task(function, name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False)(*arguments)
+        decorate = task(name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False)
+        return decorate(function)(*arguments)
 
     outcome.run = step("record", finish.record, job.settings, job.run, job.stages)
     results = tuple(outcome.results[stage.name] for stage in job.stages)

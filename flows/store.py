@@ -12,7 +12,6 @@ from flows.graph import Stage
 from flows.plan import Recorded
 
 if TYPE_CHECKING:
-    from dvc.repo import Repo
     from dvc_data.hashfile.tree import Tree
 
 
@@ -25,7 +24,7 @@ class Store:
 
         logging.getLogger("dvc").setLevel(logging.ERROR)  # a plan asks about outputs that are not there yet
         try:
-            self.repo: Repo = Repo(str(root))
+            self.repo = Repo(str(root))
         except DvcException as error:
             raise UserError(f"DVC cannot open {root}: {error}") from None
         self.root = root
@@ -97,8 +96,8 @@ class Store:
         for dep in found.deps:
             if isinstance(dep, ParamsDependency):
                 dep.save()
-        entry = self.repo.stage_cache._load(found)  # DVC has no public way to ask without restoring
-        if not entry:
+        entry = self._run_cache_entry(found)
+        if entry is None:
             return None
         earlier = _recorded(entry)
         return earlier if self.stored(earlier.outs) else None
@@ -118,6 +117,21 @@ class Store:
         items = [dep for dep in self._dvc_stages[stage.name].deps if not isinstance(dep, ParamsDependency)]
         return dict(zip(stage.deps, items, strict=True))
 
+    def _run_cache_entry(self, stage: Any) -> Mapping[str, Any] | None:
+        """The newest run-cache entry for a stage's command, deps and params.
+
+        DVC's own look-up (StageCache._load in 3.67) hashes deps in the workspace, where those that other stages
+        will restore are not yet; the key is computed as it does.
+        """
+        from dvc.stage.cache import _get_cache_hash
+        from dvc.stage.serialize import to_single_stage_lockfile
+        from dvc.utils.serialize import load_yaml
+
+        key = _get_cache_hash(to_single_stage_lockfile(stage), key=True)
+        folder = Path(self.repo.stage_cache.cache_dir) / key[:2] / key
+        entries = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime) if folder.is_dir() else []
+        return load_yaml(str(entries[-1])) if entries else None
+
     def _holds(self, oid: str) -> bool:
         cache = self.repo.cache.local
         if not cache.exists(oid):
@@ -136,7 +150,7 @@ class Store:
         """Hash of a file or folder inside an output folder."""
         if not self.repo.cache.local.exists(oid):
             return None
-        found = self._tree(oid).get_obj(self.repo.cache.local, tuple(inside.split("/")))
+        found = self._tree(oid).get_obj(self.repo.cache.local, tuple(inside.split("/")))  # type: ignore[arg-type]
         return found.hash_info.value if found and found.hash_info else None
 
     def _joined(self, outs: Mapping[str, str]) -> str | None:

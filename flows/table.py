@@ -110,13 +110,12 @@ def _value(row: Row) -> str:
 def _against(row: Row) -> str:
     if row.value is None or row.production is None:
         return ""
+    return f"v{row.production_version} {row.production:.4g} {_verdict(row.metric, row.value, row.production)}".rstrip()
+
+
+def _verdict(key: str, new: float, old: float) -> str:
     try:
-        declared = metric(row.metric.split(".")[-1])
-        better = (
-            "same"
-            if row.value == row.production
-            else ("better" if declared.improves(row.value, row.production) else "worse")
-        )
-    except KeyError:
-        better = ""
-    return f"v{row.production_version} {row.production:.4g} {better}".rstrip()
+        declared = metric(key.split(".")[-1])
+    except KeyError:  # a loss: comparable only between runs of the same parameters
+        return ""
+    return "same" if new == old else "better" if declared.improves(new, old) else "worse"

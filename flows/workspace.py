@@ -90,14 +90,25 @@ def _claim(folder: Path) -> IO[str]:
     return mark
 
 
+def living(settings: Settings) -> set[str]:
+    """The ids of the runs that work on this machine now."""
+    return {path.stem for path in settings.worktrees.glob("*.pid") if _lives(path)}
+
+
+def _lives(mark: Path) -> bool:
+    """Whether somebody holds the lock on a pid file."""
+    with mark.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def _remove_dead(settings: Settings) -> None:
-    for path in settings.worktrees.glob("*.pid"):
-        with path.open() as mark:
-            try:
-                fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue  # its run lives
-            folder = path.with_suffix("")
+    for mark in settings.worktrees.glob("*.pid"):
+        if not _lives(mark):
+            folder = mark.with_suffix("")
             _end_processes_in(folder)
             _remove(settings.root, folder)
 
