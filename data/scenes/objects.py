@@ -7,7 +7,7 @@ import numpy as np
 from data.scenes.meshes import Mesh, ball, box, cone, hoop, joined, lathe, polygon, rod, tube, wedge
 from data.scenes.palettes import Palette
 from data.scenes.scene import Piece, Scene, Sky
-from data.scenes.studio import WHITE, Random, backdrop, between, daylight, pieces, shuffled, spread, view
+from data.scenes.studio import WHITE, Random, backdrop, between, daylight, painted, shuffled, spread, view
 
 
 def spheres(random: Random, palette: Palette) -> Scene:
@@ -39,11 +39,11 @@ def blocks(random: Random, palette: Palette) -> Scene:
         levels = int(random.integers(1, 4))
         for i in range(levels):
             block = box(width, width, 0.85).turned(between(random, -20, 20)).moved(x, y, level)
-            made.append(pieces(block, colours[i]))
+            made.append(painted(block, colours[i]))
             level, width = level + 0.85, 0.92 * width
         if random.random() < 0.5:
             roof = wedge(1.1 * width, width, 0.6).turned(between(random, -20, 20)).moved(x, y, level)
-            made.append(pieces(roof, colours[levels]))
+            made.append(painted(roof, colours[levels]))
     camera = view(random, (0, -5.4, 2.5), (0, 0.2, 1.15), 39, sway=(0.35, 0.2, 0.2))
     return Scene(tuple(made), camera, daylight(random, palette), palette.name)
 
@@ -53,17 +53,9 @@ GOBLET = [
     (0.41, 1.95), (0.46, 1.5), (0.40, 1.2), (0.15, 0.98), (0, 0.95),
 ]  # fmt: skip
 BOTTLE = [
-    (0, 0),
-    (0.48, 0),
-    (0.52, 0.08),
-    (0.52, 1.15),
-    (0.44, 1.4),
-    (0.19, 1.65),
-    (0.16, 2.2),
-    (0.2, 2.22),
-    (0.2, 2.36),
+    (0, 0), (0.48, 0), (0.52, 0.08), (0.52, 1.15), (0.44, 1.4), (0.19, 1.65), (0.16, 2.2), (0.2, 2.22), (0.2, 2.36),
     (0, 2.36),
-]
+]  # fmt: skip
 VASE = [(0, 0), (0.32, 0), (0.55, 0.4), (0.6, 0.8), (0.42, 1.3), (0.22, 1.6), (0.3, 1.95), (0.36, 2.05), (0, 2.0)]
 
 
@@ -79,7 +71,7 @@ def glass(random: Random, palette: Palette) -> Scene:
         kind = int(random.choice(4, p=(0.3, 0.3, 0.3, 0.1)))
         mesh = ball(0.62, 24, 40).moved(z=0.62) if kind == 3 else lathe((GOBLET, BOTTLE, VASE)[kind], 40)
         mesh = mesh.scaled(size, size, size).moved(x, between(random, -0.35, 0.35), 0.002)
-        made.append(pieces(mesh, 0.12 + 0.88 * tints[i % len(tints)], "glass"))
+        made.append(painted(mesh, 0.12 + 0.88 * tints[i % len(tints)], "glass"))
     sky = Sky(np.full(3, 1.0), np.full(3, 1.0), 0.3 * palette.floor)
     camera = view(random, (0, -4.4, 1.35), (0, 0, 1.02), 36, sway=(0.3, 0.2, 0.15))
     return Scene(tuple(made), camera, sky, palette.name, effort=1.6)
@@ -91,20 +83,20 @@ def mirrors(random: Random, palette: Palette) -> Scene:
     colours = shuffled(random, colours)
     made = backdrop(palette.floor, palette.wall, back=2.6, bend=0.2)
     # what the mirror sees behind the viewer: a wall of another colour
-    made.append(pieces(polygon([(14, -9, 0), (-14, -9, 0), (-14, -9, 6), (14, -9, 6)]), 0.7 * behind, "lamp"))
+    made.append(painted(polygon([(14, -9, 0), (-14, -9, 0), (-14, -9, 6), (14, -9, 6)]), 0.7 * behind, "lamp"))
     frame, pane = _framed_mirror(random)
-    made += [pieces(frame, gold, "metal"), pieces(pane, np.full(3, 0.95), "mirror")]
+    made += [painted(frame, gold, "metal"), painted(pane, np.full(3, 0.95), "mirror")]
     side = -1 if random.random() < 0.5 else 1
     radius = between(random, 0.48, 0.6)
     place = (side * between(random, 0.7, 0.95), between(random, 0.2, 0.7))
-    made.append(pieces(ball(radius).moved(*place, radius), colours[0], "gloss"))
+    made.append(painted(ball(radius).moved(*place, radius), colours[0], "gloss"))
     width = between(random, 0.75, 0.95)
     place = (-side * between(random, 0.85, 1.15), between(random, 0.2, 0.7))
     if random.random() < 0.5:
-        made.append(pieces(ball(0.62, 24, 40).moved(*place, 0.62), np.full(3, 0.92), "mirror"))
+        made.append(painted(ball(0.62, 24, 40).moved(*place, 0.62), np.full(3, 0.92), "mirror"))
     else:
         block = box(width, width, width * 1.25).turned(between(random, 15, 45)).moved(*place)
-        made.append(pieces(block, colours[1]))
+        made.append(painted(block, colours[1]))
     camera = view(random, (0, -4.6, 2.3), (0, 1.5, 1.15), 40, sway=(0.6, 0.2, 0.15))
     return Scene(tuple(made), camera, daylight(random, palette, sun=1.8), palette.name, effort=1.1)
 
@@ -137,9 +129,9 @@ def wires(random: Random, palette: Palette) -> Scene:
     made = backdrop(palette.floor, low, back=5.0, glow=glow, bend=0.3)
     kind = int(random.integers(0, 4))
     rods = (_fence, _cage, _hoops, _branches)[kind](random)
-    made.append(pieces(rods, dark))
+    made.append(painted(rods, dark))
     if kind == 1:
-        made.append(pieces(ball(0.42).moved(0, 0, 1.0), light, "gloss"))
+        made.append(painted(ball(0.42).moved(0, 0, 1.0), light, "gloss"))
     camera = view(random, (0, -4.8, 1.5), (0, 0, 1.15), 40, sway=(0.3, 0.15, 0.12))
     return Scene(tuple(made), camera, daylight(random, palette, sun=1.4, sky=1.1), palette.name)
 
@@ -185,6 +177,3 @@ def _branches(random: Random) -> list[Mesh]:
 
     grow(np.array([between(random, -0.2, 0.2), 0, 0]), between(random, -0.1, 0.1), 0.85, 0.15, 3)
     return made
-
-
-__all__ = ["blocks", "glass", "mirrors", "spheres", "wires"]

@@ -2,7 +2,7 @@
 
     python -m data.scenes.render --out artifacts/scenes
 
-With the default parameters (2,240 scenes of 64 pixels) it takes about three minutes on two cores. The bytes depend on
+With the default parameters (2,240 scenes of 64 pixels) it takes two to three minutes on two cores. The bytes depend on
 `seed` and the section `scenes` of params.yaml, never on the number of worker processes (one per core; REMINT_WORKERS
 sets another number).
 """

@@ -37,12 +37,17 @@ def view(
 def daylight(random: Random, palette: Palette, sun: float = 1.9, warmth: float = 0.12, sky: float = 1.25) -> Sky:
     """The palette's sky with a sun from over one of the viewer's shoulders."""
     side = -1 if random.random() < 0.5 else 1
-    direction = np.array([side * between(random, 0.5, 0.9), -between(random, 0.4, 0.8), between(random, 0.8, 1.2)])
-    direction /= np.linalg.norm(direction)
+    towards = direction((side * between(random, 0.5, 0.9), -between(random, 0.4, 0.8), between(random, 0.8, 1.2)))
     colour = sun * np.array([1 + warmth, 1.0, 1 - warmth])
     top, horizon = palette.sky
     below = 0.35 * palette.floor
-    return Sky(sky * top, sky * horizon, below, colour, (float(direction[0]), float(direction[1]), float(direction[2])))
+    return Sky(sky * top, sky * horizon, below, colour, towards)
+
+
+def direction(vector: Sequence[float]) -> tuple[float, float, float]:
+    """The unit vector along one."""
+    x, y, z = np.asarray(vector) / np.linalg.norm(vector)
+    return float(x), float(y), float(z)
 
 
 def backdrop(
@@ -67,7 +72,7 @@ def backdrop(
     return [Piece(mesh, "matte", colour)]
 
 
-def pieces(mesh: Mesh | Sequence[Mesh], colour: np.ndarray, material: str = "matte") -> Piece:
+def painted(mesh: Mesh | Sequence[Mesh], colour: np.ndarray, material: str = "matte") -> Piece:
     """A piece of one colour from one or several meshes."""
     return Piece(mesh if isinstance(mesh, Mesh) else joined(mesh), material, np.asarray(colour))
 
