@@ -100,7 +100,12 @@ def _register(client: Any, run: RunInfo, model: Model) -> Registered:
     _log_metrics(client, run_id, model_id, metrics)
     _ensure_name(client, model)
     made = client.create_model_version(
-        model.name, source=f"models:/{model_id}", run_id=run_id, tags=tags, model_id=model_id
+        model.name,
+        source=f"models:/{model_id}",
+        run_id=run_id,
+        tags=tags,
+        description=f"{model.desc}, made by {run.tag} (commit {run.commit[:12]}), weights {weights[:12]}",
+        model_id=model_id,
     )
     return Registered(model, int(made.version), weights, parents, metrics, run_id, tags=tags)
 

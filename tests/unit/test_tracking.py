@@ -48,6 +48,7 @@ def test_a_run_keeps_params_losses_by_step_figures_and_tags(uri, home, tmp_path,
     assert kept.info.status == "FINISHED"
     assert kept.data.params == {"lr": "0.001", "net.dim": "8"}
     assert {"stage": "tokenizer", "run": "r1", "input.scenes": "abc", "output": "def"}.items() <= kept.data.tags.items()
+    assert [(d.dataset.name, d.dataset.digest) for d in kept.inputs.dataset_inputs] == [("scenes", "abc")]
     assert [m.step for m in mlflow.get_metric_history(run.run_id, "train_loss")] == [0, 1, 2]
     assert any("reconstructions" in f.path for f in mlflow.list_artifacts(run.run_id, "images"))
     assert mlflow.get_experiment(kept.info.experiment_id).name == "tokenizer"
