@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageChops
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF")  # JPEG includes MPO, what phones call two JPEGs in one file
+Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit would refuse what a larger `max_pixels` allows
 NEUTRAL = 128  # transparent pixels show middle grey: neither white nor black edges where there were none
 EIGHT_BITS = np.round(np.arange(65536) / 257).astype(np.uint8)  # of a 16-bit value
 TURNS = {  # EXIF orientation to what makes the picture upright
@@ -86,12 +87,10 @@ def _open(path: Path, max_pixels: int) -> Image.Image:
         raise Unusable("is empty")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of sizes that are checked below
+            warnings.simplefilter("ignore")  # of odd metadata
             picture = Image.open(path, formats=FORMATS)
     except Image.UnidentifiedImageError:
         raise Unusable("is not a JPEG, PNG, WebP or TIFF picture that can be read") from None
-    except Image.DecompressionBombError:
-        raise Unusable(f"has more than {max_pixels} pixels") from None
     except OSError as error:
         raise Unusable(f"cannot be opened: {error.strerror or _first_line(error)}") from None
     except Exception as error:  # header parsers raise anything on broken bytes

@@ -45,6 +45,8 @@ def find(source: str | Path) -> list[Photo]:
 
     Raises UserError when the source is missing, of another kind, unreadable or empty.
     """
+    if not str(source):
+        raise UserError("photos.source is empty; name a folder of photographs or a YAML list")
     source = Path(source).expanduser()
     if source.is_dir():
         photos = _in_folder(source)

@@ -2,9 +2,11 @@
 
     python -m data.validate.check --scenes artifacts/scenes --photos artifacts/photos --out artifacts/validate
 
-Writes report.json, statistics.json (what a later version is compared with), figures/ and docs/index.html. A failed
-critical expectation ends the stage with exit code 2, naming expectation, column and rows; warnings are printed.
-Takes about seven seconds, most of them to import Great Expectations.
+Writes report.json, statistics.json (what a later version is compared with), figures/, docs/index.html and, if no
+critical expectation failed, approved.json: the digests of the two data sets, on which training depends. It changes
+with the data alone, so that another threshold or a new previous version trains nothing again.
+A failed critical expectation ends the stage with exit code 2, naming expectation, column and rows; warnings are
+printed. Takes about seven seconds, most of them to import Great Expectations.
 
 Drift needs a previous version: copy its statistics.json to data/validate/baseline.json, commit it and set
 `validate.previous: data/validate/baseline.json` in params.yaml.
@@ -13,6 +15,7 @@ Drift needs a previous version: copy its statistics.json to data/validate/baseli
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 from collections.abc import Mapping
@@ -27,6 +30,8 @@ from data.validate import docs, drift, duplicates, figures, integrity, suites
 from data.validate.run import Outcome, Suite, run
 from data.validate.suites import Validate
 
+APPROVED = "approved.json"
+
 
 def load(folder: Path) -> pd.DataFrame:
     """The manifest of a data folder with the columns that checks derive: digests on disk, nearest twin."""
@@ -35,6 +40,12 @@ def load(folder: Path) -> pd.DataFrame:
     frame[texts] = frame[texts].astype(object)  # plain str objects, whose type Great Expectations can check
     frame["sha256_on_disk"] = integrity.digests(folder, frame)
     return frame.join(duplicates.distances(frame))
+
+
+def digest(frame: pd.DataFrame) -> str:
+    """SHA-256 over names, bytes and split of all samples: what an approval is valid for."""
+    lines = frame["key"] + " " + frame["sha256"] + " " + frame["split"]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def class_names(folder: Path) -> list[str]:
@@ -95,6 +106,7 @@ def check(scenes_folder: Path, photos_folder: Path, out: Path, p: Validate, prev
     scenes, photos = load(scenes_folder), load(photos_folder)
     now = drift.statistics({"scenes": scenes, "photos": photos})
     moved = drift.compare(now, drift.read(previous) if previous else {})
+    (out / APPROVED).unlink(missing_ok=True)
     done = run(plan(scenes, photos, class_names(scenes_folder), moved, p))
     facts = describe(scenes, photos, moved, previous)
 
@@ -112,6 +124,7 @@ def check(scenes_folder: Path, photos_folder: Path, out: Path, p: Validate, prev
     critical = [one.sentence() for one in failed if one.severity == "critical"]
     if critical:
         raise UserError("\n       ".join([*critical, f"see {out / 'docs' / 'index.html'}"]))
+    _write_json(out / APPROVED, {"scenes": digest(scenes), "photos": digest(photos)})
     sys.stderr.write(
         f"validate: {found['expectations'] - found['warnings']} of {found['expectations']} expectations hold, "
         f"{found['warnings']} warnings; drift: {facts[-1][1]}; pages: {out / 'docs' / 'index.html'}\n"

@@ -26,7 +26,7 @@ def statistics(manifests: dict[str, pd.DataFrame]) -> dict[str, dict[str, list[i
     """{"scenes": {"brightness": 100 counts, ...}, ...}: small, and all that the next version needs."""
     return {
         name: {
-            column: np.histogram(manifest[column], bins=FINE, range=(0, largest))[0].tolist()
+            column: np.histogram(manifest[column].dropna(), bins=FINE, range=(0, largest))[0].tolist()
             for column, largest in COLUMNS.items()
         }
         for name, manifest in manifests.items()

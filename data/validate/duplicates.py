@@ -15,9 +15,10 @@ def distances(manifest: pd.DataFrame) -> pd.DataFrame:
     Only held-out rows are compared, with all training rows: training rows have 64 and "".
     Work grows with the product of both counts, 1e9 comparisons take a few seconds.
     """
-    hashes = np.array([int(text, 16) for text in manifest["dhash"]], dtype=np.uint64)
-    train = np.flatnonzero(manifest["split"] == "train")
-    val = np.flatnonzero(manifest["split"] == "val")
+    sound = manifest["dhash"].astype(str).str.fullmatch("[0-9a-f]{16}").to_numpy(dtype=bool)  # others fail elsewhere
+    hashes = np.array([int(t, 16) if ok else 0 for t, ok in zip(manifest["dhash"], sound, strict=True)], np.uint64)
+    train = np.flatnonzero(sound & (manifest["split"] == "train").to_numpy(dtype=bool))
+    val = np.flatnonzero(sound & (manifest["split"] == "val").to_numpy(dtype=bool))
     distance = np.full(len(manifest), BITS, dtype=np.int64)
     nearest = np.full(len(manifest), "", dtype=object)
     keys = manifest["key"].to_numpy(dtype=object)

@@ -10,10 +10,11 @@ from tqdm import tqdm
 
 
 def digests(folder: Path, manifest: pd.DataFrame) -> list[str]:
-    """SHA-256 of each sample's bytes as found on disk, "" where the shard is missing; reads each shard once."""
+    """SHA-256 of each sample's bytes as found on disk, "" where there are none; reads each shard once."""
     found = {}
-    with tqdm(total=len(manifest), desc=f"validate: reading {folder.name}", unit="sample") as bar:
-        for shard, rows in manifest.groupby("shard", sort=True):
+    placed = manifest.dropna(subset=["shard", "offset", "bytes"])
+    with tqdm(total=len(placed), desc=f"validate: reading {folder.name}", unit="sample") as bar:
+        for shard, rows in placed.groupby("shard", sort=True):
             try:
                 with (folder / str(shard)).open("rb") as file:
                     for index, offset, size in zip(rows.index, rows["offset"], rows["bytes"], strict=True):

@@ -1,5 +1,6 @@
 """Stage validate: sound data passes, broken data stops the graph with expectation, column and rows named."""
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -61,10 +62,13 @@ def run(tmp_path, change=lambda rows: None, previous=None, out="out", **options)
 
 
 def failures(tmp_path, change):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "approved.json").write_text("of an earlier run")
     with pytest.raises(UserError) as caught:
         run(tmp_path, change)
     assert (tmp_path / "out" / "docs" / "index.html").exists()  # the pages show what the message names
     assert json.loads((tmp_path / "out" / "report.json").read_text())["success"] is False
+    assert not (tmp_path / "out" / "approved.json").exists()
     return str(caught.value)
 
 
@@ -81,7 +85,8 @@ def test_sound_data_passes_and_leaves_the_same_bytes_twice(tmp_path):
     )
     assert first == second
     names = {p.as_posix() for p in first}
-    assert {"report.json", "statistics.json", "figures/statistics.png", "docs/index.html", "docs/scenes.html"} <= names
+    pages = {f"docs/{name}.html" for name in ("index", "scenes", "photos", "classes")}
+    assert names == {"report.json", "approved.json", "statistics.json", "figures/statistics.png", *pages}
 
 
 def test_the_pages_open_from_disk_without_the_network(tmp_path):
@@ -94,17 +99,20 @@ def test_the_pages_open_from_disk_without_the_network(tmp_path):
             assert (page.parent / target).exists(), (page, target)
 
 
-BROKEN = [  # row, column, value, and what the message must say of it (the digest of row 19 fails too)
+BROKEN = [  # row, column, value, and what the message must say of it (the digests of 19 and 23 fail too)
     (7, "brightness", 1.7, "expect_column_values_to_be_between on brightness failed in 1 row, first 00000007 (1.7)"),
     (8, "valid_share", 0.01, "on valid_share failed in 1 row, first 00000008 (0.01)"),
     (9, "depth_min", -1.0, "on depth_min failed in 1 row, first 00000009 (-1.0)"),
     (11, "depth_max", 0.5, "on depth_max, depth_min failed in 1 row, first 00000011"),
     (12, "split", "test", "expect_column_distinct_values_to_equal_set on split failed"),
     (13, "key", "00000014", "expect_column_values_to_be_unique on key failed in 2 rows, first 00000014"),
-    (16, "sha256", "f" * 64, "on sha256_on_disk, sha256 failed in 2 rows, first 00000016"),
+    (16, "sha256", "f" * 64, "on sha256_on_disk, sha256 failed in 3 rows, first 00000016"),
     (17, "width", 17, "on width failed; observed 2"),
     (18, "licence", None, "expect_column_values_to_not_be_null on licence failed in 1 row, first 00000018"),
     (19, "bytes", 0, "expect_column_values_to_be_between on bytes failed in 1 row, first 00000019 (0)"),
+    (22, "dhash", None, "expect_column_values_to_not_be_null on dhash failed in 1 row, first 00000022"),
+    (23, "shard", None, "expect_column_values_to_not_be_null on shard failed in 1 row, first 00000023"),
+    (24, "brightness", None, "expect_column_values_to_not_be_null on brightness failed in 1 row, first 00000024"),
     (21, "label", -1, "expect_column_values_to_be_between on label failed in 1 row, first 00000021 (-1)"),
 ]
 
@@ -118,7 +126,7 @@ def message_of_broken_rows(tmp_path_factory):
     return failures(tmp_path_factory.mktemp("broken"), change)
 
 
-@pytest.mark.parametrize("expected", [row[-1] for row in BROKEN], ids=[row[1] for row in BROKEN])
+@pytest.mark.parametrize("expected", [row[-1] for row in BROKEN], ids=[f"{row[1]} {row[2]}" for row in BROKEN])
 def test_a_broken_row_is_named_with_column_and_value(message_of_broken_rows, expected):
     assert expected in message_of_broken_rows
 
@@ -154,6 +162,19 @@ def test_drift_against_the_previous_version_stops_the_graph_and_says_what_to_do(
     before = tmp_path / "out" / "statistics.json"
     with pytest.raises(UserError, match=r"drift: .* on psi failed in 1 row, first scenes.brightness.*statistics.json"):
         run(tmp_path, previous=before, out="moved", brightness=60)
+
+
+def test_an_approval_changes_with_the_data_and_not_with_the_thresholds(tmp_path):
+    def approval(name, parameters):
+        check(tmp_path / "scenes", tmp_path / "photos", tmp_path / name, parameters, None)
+        return (tmp_path / name / "approved.json").read_text()
+
+    write_data(tmp_path / "scenes", "scenes")
+    write_data(tmp_path / "photos", "photos")
+    first = approval("a", PARAMETERS)
+    assert approval("b", dataclasses.replace(PARAMETERS, max_duplicate_share=0.5)) == first
+    write_data(tmp_path / "scenes", "scenes", brightness=1)
+    assert approval("c", PARAMETERS) != first
 
 
 def test_a_warning_is_printed_and_does_not_stop(tmp_path, capsys):

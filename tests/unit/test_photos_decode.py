@@ -121,7 +121,7 @@ def huge_png(side):
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "is not a JPEG, PNG, WebP or TIFF"),
         (b"\x89PNG\r\n\x1a\n", "is not a JPEG|broken header|cannot be"),
         (huge_png(5_000), "has 5000 x 5000 pixels, more than 10000000"),
-        (huge_png(200_000), "more than 10000000"),
+        (huge_png(200_000), "has 200000 x 200000 pixels, more than 10000000"),
     ],
     ids=["empty", "text", "postscript", "bare signature", "large", "bomb"],
 )
@@ -147,6 +147,12 @@ def test_pipes_folders_and_dangling_links_do_not_hang(tmp_path):
     for name, reason in (("pipe.jpg", "not a regular file"), ("link.jpg", "cannot be opened"), (".", "not a regular")):
         with pytest.raises(Unusable, match=reason):
             decode.load(tmp_path / name, MANY)
+
+
+def test_a_larger_limit_than_pillows_own_is_honoured(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(huge_png(20_000))
+    assert decode.size_of(path, 20_000**2) == (20_000, 20_000)
 
 
 def test_random_bytes_behind_a_valid_start_never_raise_anything_else(tmp_path):

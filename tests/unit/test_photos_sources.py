@@ -58,6 +58,8 @@ def test_a_missing_or_empty_source_is_the_users_error(tmp_path):
     for name, message in (("gone", "does not exist"), ("text.txt", "neither a folder"), ("empty", "holds no files")):
         with pytest.raises(UserError, match=message):
             sources.find(tmp_path / name)
+    with pytest.raises(UserError, match="photos.source is empty"):
+        sources.find("")
 
 
 def test_tiles_of_one_photograph_never_straddle_and_no_split_is_empty():
