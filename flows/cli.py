@@ -61,6 +61,16 @@ def retrain(recipe: str | None, assignments: tuple[str, ...], plan_only: bool, a
             sys.exit(_show(ready, as_json) if plan_only else _retrain(ready, as_json))
 
 
+@main.command()
+def ui() -> None:
+    """Start MLflow's and Prefect's pages on localhost and print their addresses; Ctrl-C ends both."""
+    with _one_line_errors():
+        from flows import repository, settings
+        from flows import ui as pages
+
+        pages.serve(settings.load(repository.find(Path.cwd()).main))
+
+
 def _show(ready: "Job", as_json: bool) -> int:
     """Print a plan."""
     from flows import table

@@ -27,6 +27,7 @@ from models.tracking import shown
 
 MLFLOW_PORT, PREFECT_PORT = 5000, 4200  # where people expect them; the next free ones if they are taken
 START_SECONDS = 120
+WHERE = "(choose 'Model training' at the top left: runs, pictures and the registry are there)"
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,13 @@ class Page:
     health: str = ""
     command: Sequence[str] = ()
     environment: Mapping[str, str] | None = None
+    hint: str = ""
 
 
 def serve(settings: Settings) -> None:
     """Start both servers, print their addresses and wait for Ctrl-C; UserError when one does not start or dies."""
     settings.home.mkdir(parents=True, exist_ok=True)
     pages = [mlflow_page(settings), prefect_page(settings)]
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends the servers as Ctrl-C does
     try:
         with ExitStack() as stack:
             own = [page for page in pages if page.command]
@@ -54,7 +55,7 @@ def serve(settings: Settings) -> None:
             for page in own:
                 _wait_for(page, servers[page.tool], settings.home)
             for page in pages:
-                print(f"{page.tool:8} {page.address}", flush=True)
+                print(f"{page.tool:8} {page.address}  {page.hint}".rstrip(), flush=True)
             if own:
                 print("Ctrl-C ends both" if len(own) == 2 else "Ctrl-C ends it", flush=True)
                 _watch(servers, settings.home)
@@ -66,7 +67,7 @@ def mlflow_page(settings: Settings) -> Page:
     """MLflow over the embedded database, or the server that is named in the settings."""
     uri = settings.mlflow_uri
     if uri.startswith(("http://", "https://")):
-        return Page("MLflow", shown(uri))
+        return Page("MLflow", shown(uri), hint=WHERE)
     port = free_port(MLFLOW_PORT)
     store = ["--backend-store-uri", uri, "--default-artifact-root", str(settings.home / "mlflow")]
     program = str(Path(sys.executable).with_name("mlflow"))  # `python -m mlflow` does not exist
@@ -74,7 +75,7 @@ def mlflow_page(settings: Settings) -> Page:
     address = f"http://127.0.0.1:{port}"
     # Its job runner is eight processes for features of language models.
     environment = child_environment(settings) | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    return Page("MLflow", address, f"{address}/health", [*command, "--workers", "1"], environment)
+    return Page("MLflow", address, f"{address}/health", [*command, "--workers", "1"], environment, WHERE)
 
 
 def prefect_page(settings: Settings) -> Page:

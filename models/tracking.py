@@ -230,9 +230,7 @@ def experiment(client: Any, name: str) -> str:
         if uri.startswith("sqlite:///"):
             location = str(Path(uri.removeprefix("sqlite:///")).parent / "mlflow" / name)
         try:
-            # the kind makes MLflow's pages open on training runs instead of language model traces
-            kind = {"mlflow.experimentKind": "custom_model_development"}
-            return str(client.create_experiment(name, artifact_location=location, tags=kind))
+            return str(client.create_experiment(name, artifact_location=location))
         except Exception:
             found = client.get_experiment_by_name(name)
             if found is None:
@@ -308,7 +306,7 @@ def _inputs(tags: Mapping[str, str]) -> list[Any]:
 
     names = {key.removeprefix("input."): value for key, value in tags.items() if key.startswith("input.")}
     return [
-        # MLflow keeps 36 characters of a digest; the tag has all of them
-        DatasetInput(Dataset(name=name, digest=digest[:36], source_type="dvc", source=f"artifacts/{name}"))
+        # short enough to be read in the table; the tag has all of the digest
+        DatasetInput(Dataset(name=name, digest=digest[:12], source_type="dvc", source=f"artifacts/{name}"))
         for name, digest in names.items()
     ]
