@@ -36,7 +36,7 @@ def git(root: Path, *arguments: str, check: bool = True) -> str:
     if check and done.returncode != 0:
         words = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
         raise UserError(f"git {arguments[0]} failed in {root}: {words}")
-    return done.stdout.strip()
+    return done.stdout.rstrip("\n")
 
 
 def find(start: Path) -> Checkout:

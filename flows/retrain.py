@@ -23,7 +23,7 @@ from prefect.futures import PrefectFuture
 from prefect.logging import get_run_logger
 from prefect.logging.handlers import APILogWorker
 from prefect.states import Completed, Crashed
-from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows import exhibits, finish, graph, process, workspace
 from flows.finish import Release
@@ -58,7 +58,7 @@ def retrain(job: Job, progress: Progress, before_stages: Callable[[], None]) -> 
     the run has been ended.
     """
     outcome = Outcome(job.run)
-    threads: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=len(job.stages) + 1)
+    threads: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=len(job.stages) + 1)
 
     @flow(
         name="retrain",

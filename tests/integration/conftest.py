@@ -1,0 +1,116 @@
+"""A small repository with a graph of five stages that takes seconds: what the flow's tests run instead of training."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+STAGE = '''\
+"""A stage: reads its inputs and parameters, prints, writes a text, a metric and a picture."""
+import json, sys, time
+from pathlib import Path
+import yaml
+
+name, out, *inputs = sys.argv[1:]
+params = yaml.safe_load(Path("params.yaml").read_text())
+print(name, "starts", flush=True)
+if params["behaviour"]["fails"] == name:
+    sys.exit(params["behaviour"]["code"])
+if params["behaviour"]["hangs"] == name:
+    time.sleep(600)
+read = [path.read_text() for i in inputs for path in sorted(Path(i).rglob("*.txt"))]
+Path(out).mkdir(parents=True, exist_ok=True)
+Path(out, "text.txt").write_text(f"{name} {params.get(name.split('@')[0])} {read}")
+if name == "left":
+    Path(out, "metrics.json").write_text(json.dumps({"psnr": 20.5}))
+    from PIL import Image
+    Path(out, "figures").mkdir()
+    Image.new("RGB", (8, 8), "red").save(Path(out, "figures", "square.png"))
+print(name, "done")
+'''
+
+DVC_YAML = """\
+stages:
+  base:
+    cmd: python stage.py base artifacts/base
+    deps: [stage.py]
+    params: [base]
+    outs: [artifacts/base]
+  left:
+    cmd: python stage.py left artifacts/left artifacts/base
+    deps: [stage.py, artifacts/base]
+    params: [left, behaviour]
+    outs: [artifacts/left/text.txt, artifacts/left/figures]
+    metrics: [artifacts/left/metrics.json]
+    meta: {pool: gpu, retries: 1, timeout: 300}
+  right:
+    foreach: [a, b]
+    do:
+      cmd: python stage.py right@${item} artifacts/right/${item} artifacts/base
+      deps: [stage.py, artifacts/base/text.txt]
+      params: [right]
+      outs: ["artifacts/right/${item}"]
+  end:
+    cmd: python stage.py end artifacts/end artifacts/left artifacts/right
+    deps: [stage.py, artifacts/left, artifacts/right]
+    outs: [artifacts/end]
+"""
+
+PARAMS = """\
+base: 1  # a comment
+left: {lr: 0.001}
+right: [1, 2]
+behaviour: {fails: nobody, code: 1, hangs: nobody}
+"""
+
+
+@dataclass(frozen=True)
+class Toy:
+    """The small repository, and the command line in it."""
+
+    root: Path
+
+    def start(self, *arguments: str, **variables: str) -> subprocess.Popen:
+        """`remint ...` as a process of its own."""
+        command = [sys.executable, "-c", "from flows.cli import main; main()", *arguments]
+        known = {key: value for key, value in os.environ.items() if not key.startswith(("REMINT_", "PREFECT_"))}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen(command, cwd=self.root, env=known | variables, text=True, **pipes)
+
+    def remint(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
+        """`remint ...` to its end."""
+        process = self.start(*arguments, **variables)
+        out, err = process.communicate(timeout=240)
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    def git(self, *arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=self.root, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+
+@pytest.fixture(scope="session")
+def make_toy() -> Callable[[Path], Toy]:
+    """Makes the small repository in a folder, with one commit."""
+
+    def make(root: Path) -> Toy:
+        from dvc.repo import Repo
+
+        toy = Toy(root)
+        toy.git("init", "--quiet")
+        Repo.init(str(root)).close()
+        (root / "stage.py").write_text(STAGE)
+        (root / "dvc.yaml").write_text(DVC_YAML)
+        (root / "params.yaml").write_text(PARAMS)
+        (root / ".gitignore").write_text("/artifacts/\n/.remint/\n__pycache__/\n")
+        for folder, name, text in (("mlflow", "promotion.yaml", "{}\n"), ("models/recipes", "more.yaml", "base: 7\n")):
+            (root / folder).mkdir(parents=True)
+            (root / folder / name).write_text(text)
+        toy.git("add", "--all")
+        toy.git("commit", "--quiet", "--message", "Start")
+        return toy
+
+    return make

@@ -1,0 +1,102 @@
+"""What `remint retrain` says to a wrong call, before anything runs: one line, the next step, exit code 2."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def toy(make_toy, tmp_path_factory):
+    return make_toy(tmp_path_factory.mktemp("toy"))
+
+
+def refused(toy, *arguments, **variables):
+    """The one line that a refused call says."""
+    done = toy.remint("retrain", *arguments, **variables)
+    assert (done.returncode, done.stdout) == (2, "")
+    lines = done.stderr.splitlines()
+    assert next(line for line in lines if not line.startswith("Commit ")).startswith("error: ")
+    assert "Traceback" not in done.stderr
+    assert not list((toy.root / ".remint" / "worktrees").glob("2*"))
+    return lines[-1]
+
+
+def test_a_plan_says_what_would_run_and_why_and_runs_nothing(toy):
+    done = toy.remint("retrain", "--plan")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[:3] == [
+        "stage    action  why",
+        "base     run     has never run",
+        "left     run     has never run; after base",
+    ]
+    assert not (toy.root / ".remint" / "prefect").exists()
+    assert toy.git("tag") == ""
+
+
+def test_a_plan_as_json_has_the_changed_parameters(toy):
+    done = toy.remint("retrain", "--plan", "--json", "--recipe", "more", "--set", "left.lr=2e-3")
+    plan = json.loads(done.stdout)
+    assert plan["parameters"] == {"base": 7, "left.lr": 0.002}
+    assert plan["plan"][0] == {"stage": "base", "action": "run", "reasons": ["has never run"]}
+
+
+def test_uncommitted_changes_are_named_as_not_part_of_the_run(toy):
+    (toy.root / "params.yaml").write_text((toy.root / "params.yaml").read_text() + "extra: 1\n")
+    (toy.root / "notes.txt").write_text("x")
+    try:
+        done = toy.remint("retrain", "--plan")
+        unknown = refused(toy, "--set", "extra=2")
+    finally:
+        toy.git("checkout", "--quiet", "params.yaml")
+        (toy.root / "notes.txt").unlink()
+    assert done.returncode == 0
+    assert "is what runs. Uncommitted, so not part of it: params.yaml, notes.txt." in done.stderr
+    assert "extra is not in params.yaml" in unknown
+
+
+def test_an_unknown_parameter_names_the_near_one(toy):
+    assert "did you mean 'left.lr'?" in refused(toy, "--set", "lefft.lr=1")
+
+
+def test_a_value_of_the_wrong_type_is_refused(toy):
+    assert "left.lr must be a number (it is 0.001), not 'fast'" in refused(toy, "--set", "left.lr=fast")
+
+
+def test_an_unknown_recipe_names_the_near_one(toy):
+    assert "there is no recipe 'mor'; did you mean 'more'?" in refused(toy, "--recipe", "mor")
+
+
+def test_an_absent_mlflow_server_is_named_with_its_variable(toy):
+    said = refused(toy, REMINT_MLFLOW_URI="http://127.0.0.1:1")
+    assert said.startswith("error: REMINT_MLFLOW_URI=http://127.0.0.1:1: no MLflow server answers there")
+
+
+def test_a_home_that_cannot_be_written_is_named(toy):
+    (toy.root / "file").write_text("")
+    said = toy.remint("retrain", "--plan", REMINT_HOME=str(toy.root / "file"))
+    (toy.root / "file").unlink()
+    assert said.returncode == 2
+    assert "name another folder with REMINT_HOME" in said.stderr
+
+
+def test_without_a_repository_or_a_commit_the_next_step_is_said(toy, tmp_path):
+    bare = type(toy)(tmp_path)
+    done = bare.remint("retrain")
+    assert done.returncode == 2
+    assert "is not in a git repository" in done.stderr
+    bare.git("init", "--quiet")
+    done = bare.remint("retrain")
+    assert done.returncode == 2
+    assert "has no commit yet, and a run works from one: git add -A && git commit" in done.stderr
+
+
+def test_the_help_answers_at_once_and_lists_the_exit_codes(toy):
+    done = toy.remint("retrain", "--help")
+    assert done.returncode == 0
+    assert "interrupted; `remint retrain` goes on where it stopped" in done.stdout
+    heavy = "import sys, flows.cli; print([m for m in ('prefect', 'mlflow', 'dvc', 'torch') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True).stdout == "[]\n"

@@ -1,0 +1,99 @@
+"""A run's parameters: recipes and --set over params.yaml, with names and types checked."""
+
+import pytest
+
+from data.params import UserError
+from flows import parameters
+
+PARAMS = """\
+seed: 1
+threads: 1  # bytes depend on it
+photos: {source: builtin, share: 0.5}
+generator:
+  maskgit: {lr: 0.001, steps: 100, betas: [0.9, 0.95], ema: true, resume: null}
+depth:
+  teacher: {steps: 40}
+"""
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    recipes = tmp_path / "models" / "recipes"
+    recipes.mkdir(parents=True)
+    (recipes / "evening.yaml").write_text(
+        "generator: {maskgit: {steps: 900, lr: 3e-4}}\ndepth: {teacher: {steps: 50}}\n"
+    )
+    return tmp_path
+
+
+def set_(root, *assignments, recipe=None):
+    return parameters.changes(root, recipe, assignments)
+
+
+def test_a_value_is_read_in_the_type_that_it_has_now(root):
+    assert set_(root, "generator.maskgit.lr=1e-3", "generator.maskgit.steps=200") == {"generator.maskgit.steps": 200}
+    assert set_(root, "generator.maskgit.lr=2") == {"generator.maskgit.lr": 2.0}
+    assert set_(root, "photos.source=0123") == {"photos.source": "0123"}
+    assert set_(root, "generator.maskgit.ema=false") == {"generator.maskgit.ema": False}
+    assert set_(root, "generator.maskgit.betas=[0.8, 1]") == {"generator.maskgit.betas": [0.8, 1]}
+    assert set_(root, "generator.maskgit.resume=weights") == {"generator.maskgit.resume": "weights"}
+
+
+def test_a_recipe_lies_over_the_file_and_single_values_over_the_recipe(root):
+    changed = set_(root, "depth.teacher.steps=60", recipe="evening")
+    assert changed == {"generator.maskgit.steps": 900, "generator.maskgit.lr": 3e-4, "depth.teacher.steps": 60}
+
+
+@pytest.mark.parametrize(
+    ("assignment", "said"),
+    [
+        ("generator.maskgit.stepps=3", "did you mean 'generator.maskgit.steps'?"),
+        ("generatr.maskgit.lr=3", "did you mean 'generator.maskgit.lr'?"),
+        ("ema=true", "did you mean 'generator.maskgit.ema'?"),
+        ("generator.maskgit.steps=many", "generator.maskgit.steps must be a whole number (it is 100), not 'many'"),
+        ("generator.maskgit.steps=1.5", "must be a whole number"),
+        ("generator.maskgit.lr=fast", "must be a number"),
+        ("generator.maskgit.ema=1", "must be true or false"),
+        ("generator.maskgit.betas=0.9", "must be a list"),
+        ("generator.maskgit.betas=[a, b]", "must be a list"),
+        ("generator.maskgit=3", "generator.maskgit is a section; set a value in it"),
+        ("seed", "write it as key=value"),
+        ("=3", "write it as key=value"),
+    ],
+)
+def test_a_wrong_assignment_is_refused_with_the_next_step(root, assignment, said):
+    with pytest.raises(UserError) as error:
+        set_(root, assignment)
+    assert said in str(error.value)
+
+
+def test_an_unknown_recipe_names_the_near_one(root):
+    with pytest.raises(UserError, match="no recipe 'evning'; did you mean 'evening'?"):
+        set_(root, recipe="evning")
+
+
+def test_a_recipe_with_an_unknown_or_mistyped_value_names_its_file(root):
+    recipe = root / "models" / "recipes" / "bad.yaml"
+    recipe.write_text("generator: {samba: {steps: 3}}\n")
+    with pytest.raises(UserError, match=r"models/recipes/bad.yaml: generator.samba.steps is not in params.yaml"):
+        set_(root, recipe="bad")
+    recipe.write_text("generator: {maskgit: 3}\n")
+    with pytest.raises(UserError, match=r"models/recipes/bad.yaml: generator.maskgit is a section"):
+        set_(root, recipe="bad")
+    recipe.write_text("seed: {a: 1}\n")
+    with pytest.raises(UserError, match=r"models/recipes/bad.yaml: seed must be a whole number"):
+        set_(root, recipe="bad")
+
+
+def test_writing_keeps_comments_and_order(root):
+    parameters.apply(root, set_(root, "generator.maskgit.steps=7", "seed=2"))
+    text = (root / "params.yaml").read_text()
+    assert text.startswith("seed: 2\nthreads: 1  # bytes depend on it\n")
+    assert parameters.read(root)["generator"]["maskgit"]["steps"] == 7
+
+
+def test_the_digest_follows_the_file(root):
+    before = parameters.digest(root)
+    parameters.apply(root, {"seed": 2})
+    assert parameters.digest(root) != before

@@ -1,0 +1,44 @@
+"""Settings come from REMINT_* variables, with embedded defaults."""
+
+import pytest
+
+from data.params import UserError
+from flows import settings
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch):
+    for name in ("HOME", "MLFLOW_URI", "PREFECT_API", "PHOTOS", "CORES"):
+        monkeypatch.delenv(f"REMINT_{name}", raising=False)
+
+
+def test_by_default_everything_lies_below_the_main_checkout(tmp_path):
+    found = settings.load(tmp_path)
+    assert found.home == tmp_path / ".remint"
+    assert found.mlflow_uri == f"sqlite:///{tmp_path}/.remint/mlflow.db"
+    assert (found.prefect_api, found.photos) == (None, None)
+    assert found.cores >= 1
+
+
+def test_variables_win_and_an_empty_one_counts_as_unset(tmp_path, monkeypatch):
+    monkeypatch.setenv("REMINT_HOME", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("REMINT_CORES", "3")
+    monkeypatch.setenv("REMINT_MLFLOW_URI", "")
+    found = settings.load(tmp_path)
+    assert (found.home, found.cores) == (tmp_path / "elsewhere", 3)
+    assert found.mlflow_uri == f"sqlite:///{tmp_path}/elsewhere/mlflow.db"
+
+
+def test_a_wrong_value_names_its_variable(tmp_path, monkeypatch):
+    monkeypatch.setenv("REMINT_CORES", "0")
+    with pytest.raises(UserError, match="REMINT_CORES"):
+        settings.load(tmp_path)
+
+
+def test_child_processes_send_no_telemetry_and_keep_their_state_in_the_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere")
+    found = settings.child_environment(settings.load(tmp_path))
+    assert found.items() >= settings.QUIET.items()
+    assert found["PREFECT_HOME"] == str(tmp_path / ".remint" / "prefect")
+    assert found["MLFLOW_TRACKING_URI"] == f"sqlite:///{tmp_path}/.remint/mlflow.db"
+    assert found["REMINT_HOME"] == str(tmp_path / ".remint")
