@@ -25,7 +25,7 @@ from models.metrics import depth as metrics
 
 @dataclass(frozen=True)
 class Params:
-    """Section `depth.evaluate`: `motorcycle` is the size (height, width) the photograph is shown at."""
+    """Section `evaluate.depth`: `motorcycle` is the size (height, width) the photograph is shown at."""
 
     threads: int
     motorcycle: tuple[int, ...]
@@ -33,10 +33,10 @@ class Params:
 
 def main() -> None:
     args = stage.arguments(__doc__, "teacher", "student", "scenes", "photos")
-    p = params.load(Params, "depth.evaluate")
+    p = params.load(Params, "evaluate.depth")
     inputs = {"teacher": args.teacher, "student": args.student, "scenes": args.scenes, "photos": args.photos}
     with stage.open("evaluate@depth", inputs, args.out, p) as run:
-        models = {"teacher": net.load(args.teacher / "model"), "small": net.load(args.student / "model")}
+        models = {"teacher": net.load(args.teacher), "small": net.load(args.student)}
         samples = Samples(args.scenes, "val")
         images, truths = samples.images(), samples.disparities()
         predicted = {name: net.predict(model, images) for name, model in models.items()}

@@ -40,7 +40,7 @@ def main() -> None:
     p = params.load(Params, "depth.labels")
     inputs = {"photos": args.photos, "scenes": args.scenes, "teacher": args.teacher}
     with stage.open("pseudo-labels", inputs, args.out, p) as run:
-        teacher = net.load(args.teacher / "model")
+        teacher = net.load(args.teacher)
         rows, counts = [], {}
         for pool in ("photos", "scenes"):
             samples = Samples(inputs[pool])

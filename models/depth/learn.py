@@ -19,7 +19,7 @@ from models.training import Batch, Batches, Fit, Task, fit
 @dataclass(frozen=True)
 class LearnParams:
     """How to train. `absolute` is the first weight of the absolute error, which fades out over `absolute_share` of
-    the steps; `ignored` the share of largest errors left out; `zoom` and `jitter` as in `augment`."""
+    the steps; `ignored` the share of largest errors left out; `zoom`, `jitter`, `merged` and `grey` as in `augment`."""
 
     steps: int
     batch: int
@@ -35,6 +35,8 @@ class LearnParams:
     ignored: float
     zoom: float
     jitter: float
+    merged: float
+    grey: float
     precision: str
 
 
@@ -55,7 +57,9 @@ def learn(
     images, disparities = torch.from_numpy(train.images), torch.from_numpy(train.disparities)
 
     def make(indices: Tensor, random: Generator) -> Batch:
-        pixels, truth = augment(images[indices], disparities[indices], random, p.zoom, p.jitter)
+        pixels, truth = augment(
+            images[indices], disparities[indices], random, zoom=p.zoom, jitter=p.jitter, merged=p.merged, grey=p.grey
+        )
         return {"pixels": pixels, "disparity": truth}
 
     def step(model: nn.Module, batch: Batch, progress: float) -> dict[str, Tensor]:

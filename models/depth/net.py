@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data.params import UserError
+from models import saved
 from models.layers import sincos_2d
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as Depth Anything
@@ -140,9 +140,7 @@ def load(folder: str | Path) -> nn.Module:
     """The net saved in `folder`, ready for `predict`; UserError when no Depth Anything checkpoint is there."""
     from transformers import DepthAnythingForDepthEstimation
 
-    if not (Path(folder) / "model.safetensors").exists():
-        raise UserError(f"{folder} holds no model.safetensors; run the stage that trains it first (dvc repro)")
-    return for_cpu(DepthAnythingForDepthEstimation.from_pretrained(str(folder))).eval()
+    return for_cpu(DepthAnythingForDepthEstimation.from_pretrained(str(saved.find(folder)))).eval()
 
 
 @torch.no_grad()

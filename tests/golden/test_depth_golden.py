@@ -8,8 +8,8 @@ from models.depth.net import NetParams
 from models.stage import Run
 from models.tracking import NullTracker
 
-TRAIN = [11.38061, 7.36343, 5.49245, 4.14442, 4.33971]
-VAL = 4.21545
+TRAIN = [11.41404, 8.32138, 4.44227, 4.55814, 3.83284]
+VAL = 4.03676
 
 SIZES = NetParams(
     image_size=32, patch_size=8, dim=16, layers=2, heads=2, taps=(0, 1, 2), factors=(2, 1, 0.5), neck=(8, 8, 8),
@@ -17,7 +17,8 @@ SIZES = NetParams(
 )  # fmt: skip
 LEARN = LearnParams(
     steps=10, batch=8, warmup=2, lr=3e-3, muon_lr=0.02, weight_decay=1e-4, clip=1.0, ema=0.9, gradient=2.0,
-    absolute=5.0, absolute_share=0.5, ignored=0.1, zoom=2.0, jitter=0.2, precision="32-true",
+    absolute=5.0, absolute_share=0.5, ignored=0.1, zoom=2.0, jitter=0.2, merged=0.25, grey=0.2,
+    precision="32-true",
 )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ NET = {
 LEARN = {
     "steps": 4, "batch": 4, "warmup": 1, "lr": 0.001, "muon_lr": 0.02, "weight_decay": 0.0001, "clip": 1.0,
     "ema": 0.9, "gradient": 2.0, "absolute": 5.0, "absolute_share": 0.5, "ignored": 0.0, "zoom": 2.0, "jitter": 0.2,
-    "precision": "32-true",
+    "merged": 0.25, "grey": 0.2, "precision": "32-true",
 }  # fmt: skip
 PARAMS = {
     "seed": 1,
@@ -34,8 +34,8 @@ PARAMS = {
         "teacher": {"net": NET, "learn": LEARN},
         "labels": {"per_shard": 8, "batch": 4},
         "student": {"small": {"net": {**NET, "dim": 8}, "learn": {**LEARN, "ignored": 0.1}}},
-        "evaluate": {"motorcycle": [32, 48]},
     },
+    "evaluate": {"depth": {"motorcycle": [32, 48]}},
 }
 
 
