@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from data.params import UserError
-from models import tracking
+from models import saved, tracking
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,8 @@ class Run:
 
     def save_model(self, state: dict[str, Any], config: dict[str, Any]) -> Path:
         """Write `model/model.safetensors` and `model/config.json`; returns the folder."""
-        from safetensors.torch import save_file
-
-        folder = self.out / "model"
-        folder.mkdir(parents=True, exist_ok=True)
-        tensors = {k: v.detach().cpu().contiguous().clone() for k, v in sorted(state.items())}
-        save_file(tensors, folder / "model.safetensors")
-        (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-        return folder
+        saved.write(self.out / "model", state, config)
+        return self.out / "model"
 
     def save_metrics(self, metrics: dict[str, Any]) -> None:
         """Write metrics.json ({name: number}, or one level of sections) and send the numbers to the tracking."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from data.params import UserError, near
+from models import saved
 from models.generator.maskgit import MaskGit
 from models.generator.sampler import Sampling, sample
 from models.images import to_array, unit
@@ -52,36 +51,17 @@ def build(kind: str, arguments: dict[str, Any]) -> Any:
 
 
 def load(folder: Path) -> Generator:
-    """The generator of `folder`/model (or of `folder` itself); UserError where there is none."""
-    from safetensors.torch import load_file
-
-    place = model_folder(folder)
-    for name in ("config.json", "model.safetensors"):
-        if not (place / name).exists():
-            raise UserError(f"{place / name} does not exist; run the stage that trains it first (dvc repro generator)")
-    stored = json.loads((place / "config.json").read_text())
+    """The generator of `folder`; UserError where there is none."""
+    stored, state = saved.read(folder)
     net = build(stored["kind"], stored["net"])
-    net.load_state_dict(load_file(place / "model.safetensors"))
+    net.load_state_dict(state)
     sampling = Sampling(**stored["sampler"])
     return Generator(net.eval(), stored["kind"], sampling, tuple(stored["classes"]), stored["tokenizer"])
 
 
-def model_folder(folder: Path) -> Path:
-    """`folder`/model where a stage's output folder was given, else the folder itself."""
-    return folder / "model" if (folder / "model").is_dir() else folder
-
-
-def weights_digest(folder: Path) -> str:
-    """SHA-256 of a model's weights, by which a generator knows its tokenizer."""
-    weights = model_folder(folder) / "model.safetensors"
-    if not weights.exists():
-        raise UserError(f"{weights} does not exist; run the stage that trains the tokenizer first")
-    return hashlib.sha256(weights.read_bytes()).hexdigest()
-
-
 def check_tokenizer(generator: Generator, folder: Path) -> None:
     """UserError unless `folder` holds the very tokenizer whose tokens the generator learned."""
-    found = weights_digest(folder)
+    found = saved.weights_digest(folder)
     if found != generator.tokenizer:
         raise UserError(
             f"the generator was trained on the tokens of tokenizer {generator.tokenizer}, but {folder} holds {found}: "

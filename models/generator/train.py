@@ -19,9 +19,9 @@ from torch import Tensor
 
 from data import entry, params
 from data.params import UserError, near
-from models import figures, stage
+from models import figures, saved, stage
 from models.generator import losses
-from models.generator.load import NETS, build, config, generate, load, weights_digest
+from models.generator.load import NETS, build, config, generate, load
 from models.generator.sampler import Sampling
 from models.optim import muon_adamw
 from models.tokenizer.tokenizer import load as load_tokenizer
@@ -79,7 +79,7 @@ def main() -> None:
         size = {"codes": tokens.codes, "classes": len(tokens.classes), "length": tokens.train.shape[1]}
         shape = {**size, **vars(p.net)}
         net, rows = learn(args.kind, shape, p, tokens, tokenizer.titok.quantizer.codebook, run)
-        stored = config(args.kind, shape, p.sampler, tokens.classes, weights_digest(args.tokenizer))
+        stored = config(args.kind, shape, p.sampler, tokens.classes, saved.weights_digest(args.tokenizer))
         generator = load(run.save_model(net.state_dict(), stored))
         run.save_curves(rows)
         run.save_metrics({k: rows[-1][k] for k in ("val_loss", "val_nll", "val_accuracy")})

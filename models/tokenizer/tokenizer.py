@@ -1,14 +1,12 @@
 """The finished tokenizer: TiTok and the proxy's decoder in one module that needs nothing else."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from data.params import UserError
+from models import saved
 from models.proxy.vqgan import Decoder
 from models.tokenizer.losses import soft_codes
 from models.tokenizer.titok import TiTok
@@ -48,14 +46,8 @@ class Tokenizer(nn.Module):
 
 
 def load(folder: Path) -> Tokenizer:
-    """The trained tokenizer of `folder`/model (or of `folder` itself), in evaluation mode.
-
-    Raises UserError where there is none.
-    """
-    folder = Path(folder)
-    place = folder / "model" if (folder / "model").is_dir() else folder
-    if not (place / "config.json").exists():
-        raise UserError(f"{place}/config.json does not exist; run the stage that trains it first (dvc repro tokenizer)")
-    net = Tokenizer(**json.loads((place / "config.json").read_text()))
-    net.load_state_dict(load_file(place / "model.safetensors"))
+    """The trained tokenizer of `folder`, in evaluation mode; UserError where there is none."""
+    config, state = saved.read(folder)
+    net = Tokenizer(**config)
+    net.load_state_dict(state)
     return net.eval().requires_grad_(False)

@@ -7,20 +7,17 @@ Writes model/, metrics.json, curves.csv and figures/. On one core about 190 s; t
 falls from 6.2 to about 3.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data import entry, params
-from data.params import UserError
 from data.samples import Samples
-from models import figures, stage
+from models import figures, saved, stage
 from models.images import flip, to_array, to_tensor, unit
 from models.metrics import codebook, image
 from models.optim import muon_adamw
@@ -148,11 +145,9 @@ def learn(
 
 
 def load(folder: Path) -> tuple[dict[str, Tensor], dict]:
-    """The state and the configuration of the warmed-up TiTok in `folder`/model."""
-    place = folder / "model"
-    if not (place / "config.json").exists():
-        raise UserError(f"{place}/config.json does not exist; run its stage first (dvc repro tokenizer-warmup)")
-    return load_file(place / "model.safetensors"), json.loads((place / "config.json").read_text())
+    """The state and the configuration of the warmed-up TiTok in `folder`."""
+    config, state = saved.read(folder)
+    return state, config
 
 
 @torch.no_grad()

@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 
 from data import manifest, shards
 from data.samples import encode_disparity, encode_png
-from models.generator.load import weights_digest
 from models.metrics import metric
+from models.saved import weights_digest
 from models.tokenizer.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.integration

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from data.params import UserError
+from models import saved
 from models.generator import evaluate, load, probe
 from models.generator.sampler import Sampling
 
@@ -54,9 +55,9 @@ def test_distance_is_in_units_of_brightness():
 
 
 def test_a_generator_knows_its_tokenizer(tmp_path):
-    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    saved.write(tmp_path, {"weight": torch.zeros(1)}, {})
     sampling = Sampling(8, 1.0, "linear", 1.0)
-    digest = load.weights_digest(tmp_path)
+    digest = saved.weights_digest(tmp_path)
     load.check_tokenizer(load.Generator(None, "maskgit", sampling, ("a",), digest), tmp_path)
     with pytest.raises(UserError, match=f"tokenizer 0123, but .* holds {digest}"):
         load.check_tokenizer(load.Generator(None, "maskgit", sampling, ("a",), "0123"), tmp_path)
