@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 WIDTH, HEIGHT = 400, 220
-LEFT, RIGHT, TOP, BOTTOM = 42, 98, 14, 34  # room for tick labels and for the names at the lines' ends
+LEFT, RIGHT, TOP, BOTTOM = 50, 98, 14, 34  # room for tick labels and for the names at the lines' ends
 LABEL_GAP = 15  # least distance of two labels, in drawing units
 POINTS = 240  # a line of more points than this looks the same and weighs more
 NOISY = 30  # a line of more points than this is a per-step one: it is also drawn smoothed
-LOG_SPAN = 12.0  # what falls by more than this factor is drawn on a log scale
+LOG_SPAN = 4.0  # what falls by more than this factor is drawn on a log scale
 
 Place = Callable[[float], float]  # from a value to its place in the drawing
 
@@ -38,20 +38,22 @@ class Chart:
 def charts_of(rows: Sequence[dict[str, str]]) -> list[Chart]:
     """Group the columns of a curves.csv: `train_loss` and `val_loss` become one chart named `loss`.
 
-    Cells that are empty or not finite are left out; a column without two points is not drawn.
+    Cells that are empty or not finite are left out. A column of one point (a validation at the end) is a dot beside
+    another's line, and is left out where it would be alone.
     """
     columns = [name for name in (rows[0] if rows else {}) if name != "step"]
     groups: dict[str, list[Series]] = {}
     for column in columns:
         points = [(float(row["step"]), float(row[column])) for row in rows if row[column] not in ("", None)]
         points = [point for point in points if math.isfinite(point[1])]
-        if len(points) < 2:
+        if not points:
             continue
         part, _, base = column.partition("_")
         title, name = (base, part) if base and part in ("train", "val") else (column, column)
         steps, values = zip(*points, strict=True)
         groups.setdefault(title, []).append(Series(name, steps, values))
-    return [Chart(title, tuple(series)) for title, series in groups.items()]
+    drawn = {title: series for title, series in groups.items() if max(len(one.steps) for one in series) > 1}
+    return [Chart(title, tuple(series)) for title, series in drawn.items()]
 
 
 def draw(chart: Chart) -> Markup:
@@ -123,7 +125,7 @@ def _range(lines: Sequence[Series]) -> tuple[float, float, bool]:
     """Choose the vertical range and whether it is a log scale: where all is positive and falls a long way."""
     values = [value for line in lines for value in _robust(line.values)]
     low, high = min(values), max(values)
-    falls = all(line.values[-1] < line.values[0] for line in lines)
+    falls = all(line.values[-1] < line.values[0] for line in lines if len(line.values) > 1)
     if low > 0 and high / low > LOG_SPAN and falls:
         return low * 0.9, high * 1.1, True
     if low == high:
@@ -135,7 +137,7 @@ def _range(lines: Sequence[Series]) -> tuple[float, float, bool]:
 
 def _robust(values: Sequence[float]) -> list[float]:
     """Leave out the highest hundredth: the first step of a training would set the scale for all others."""
-    return sorted(values)[: max(2, math.ceil(len(values) * 0.99))]
+    return sorted(values)[: math.ceil(len(values) * 0.99)]
 
 
 def _thin(series: Series) -> Series:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 SYMBOLS = {  # how the field writes what metrics.json can only spell
-    "psnr": "PSNR", "ssim": "SSIM", "rfwd": "rFWD", "gfwd": "gFWD", "fwd": "FWD", "rmse": "RMSE", "nll": "NLL",
-    "abs rel": "AbsRel", "delta1": "δ₁",
+    "psnr": "PSNR", "ssim": "SSIM", "rfwd": "rFWD", "gfwd": "gFWD", "fwd": "FWD", "rmse": "RMSE",
+    "mse": "MSE", "nll": "NLL", "abs rel": "AbsRel", "delta1": "δ₁",
 }  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from io import BytesIO
 from pathlib import Path
 
 SIZE, CLASSES = 64, 10
-RENDERED = 24  # scenes a worker count renders; more would only tell the same, later
+RENDERED = 40  # scenes a worker count renders; more would only tell the same, later
 
 
 @dataclass(frozen=True)

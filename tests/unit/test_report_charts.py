@@ -22,9 +22,12 @@ def test_empty_and_not_finite_cells_are_left_out() -> None:
     assert charts_of(rows)[0].series[0] == Series("val", (1.0, 3.0), (2.0, 1.0))
 
 
-def test_a_column_of_one_point_is_not_drawn() -> None:
+def test_a_column_of_one_point_is_drawn_only_beside_a_line() -> None:
     assert charts_of([{"step": "1", "train_loss": "3"}]) == []
     assert charts_of([]) == []
+    rows = [{"step": "1", "train_loss": "3", "val_loss": ""}, {"step": "2", "train_loss": "2", "val_loss": "2.5"}]
+    assert charts_of(rows)[0].series[1] == Series("val", (2.0,), (2.5,))
+    assert "val" in draw(charts_of(rows)[0])
 
 
 @pytest.mark.parametrize(
