@@ -35,7 +35,7 @@ def find(folder: str | Path) -> Path:
     place = inner if inner.is_dir() else Path(folder)
     for name in ("config.json", "model.safetensors"):
         if not (place / name).exists():
-            raise UserError(f"{place / name} does not exist; run the stage that trains this model first (dvc repro)")
+            raise UserError(f"{place / name} does not exist; run the stage that trains it first (dvc repro)")
     return place
 
 

@@ -62,7 +62,7 @@ def test_pictures_of_other_sizes_are_accepted(saved):
 
 
 def test_a_folder_without_weights_is_the_users_error(tmp_path):
-    with pytest.raises(UserError, match="model.safetensors"):
+    with pytest.raises(UserError, match="config.json does not exist"):
         net.load(tmp_path)
 
 
