@@ -49,11 +49,11 @@ class Encoder(nn.Module):
     def __init__(self, channels: Sequence[int], blocks: int, stem: int, code_dim: int) -> None:
         super().__init__()
         self.fold = nn.PixelUnshuffle(stem)
-        self.stem = _conv(3 * stem**2, channels[0])
+        self.stem = Conv(3 * stem**2, channels[0])
         depth = blocks * len(channels)
         self.levels = nn.ModuleList()
         for level, width in enumerate(channels):
-            down = [_conv(channels[level - 1], width, stride=2)] if level else []
+            down = [Conv(channels[level - 1], width, stride=2)] if level else []
             self.levels.append(nn.Sequential(*down, *(Residual(width, depth) for _ in range(blocks))))
         self.head = nn.Conv2d(channels[-1], code_dim, 1)
 
@@ -76,7 +76,7 @@ class Decoder(nn.Module):
     def __init__(self, channels: Sequence[int], blocks: int, stem: int, code_dim: int) -> None:
         super().__init__()
         self.config = {"channels": list(channels), "blocks": blocks, "stem": stem, "code_dim": code_dim}
-        self.stem = _conv(code_dim, channels[-1])
+        self.stem = Conv(code_dim, channels[-1])
         depth = blocks * len(channels)
         layers: list[nn.Module] = []
         for level in range(len(channels) - 1, -1, -1):
@@ -84,7 +84,7 @@ class Decoder(nn.Module):
             if level:
                 layers.append(Upsample(channels[level], channels[level - 1]))
         self.levels = nn.Sequential(*layers)
-        self.head = _conv(channels[0], 3 * stem**2)
+        self.head = Conv(channels[0], 3 * stem**2)
         self.unfold = nn.PixelShuffle(stem)
         self.smooth = Smooth()
 
@@ -98,7 +98,7 @@ class Residual(nn.Module):
 
     def __init__(self, width: int, depth: int) -> None:
         super().__init__()
-        self.first, self.last = _conv(width, width), _conv(width, width)
+        self.first, self.last = Conv(width, width), Conv(width, width)
         with torch.no_grad():
             self.first.weight.mul_(depth**-0.5)
             self.last.weight.zero_()
@@ -112,7 +112,7 @@ class Upsample(nn.Module):
 
     def __init__(self, width_in: int, width_out: int) -> None:
         super().__init__()
-        self.conv = _conv(width_in, width_out)
+        self.conv = Conv(width_in, width_out)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
@@ -124,18 +124,24 @@ class Smooth(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv = _conv(3, 3)
+        self.conv = Conv(3, 3)
         line = torch.tensor([1.0, 4.0, 1.0]) / 6
         with torch.no_grad():
-            self.conv.weight.copy_(torch.eye(3)[:, :, None, None] * torch.outer(line, line))
+            self.conv.weight.copy_(torch.kron(torch.eye(3), torch.outer(line, line).flatten()[None]))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(x)
 
 
-def _conv(width_in: int, width_out: int, stride: int = 1) -> nn.Conv2d:
-    conv = nn.Conv2d(width_in, width_out, 3, stride, 1)
-    nn.init.kaiming_normal_(conv.weight, nonlinearity="linear")
-    assert conv.bias is not None
-    nn.init.zeros_(conv.bias)
-    return conv
+class Conv(nn.Module):
+    """3x3 convolution whose weight is a matrix (out, in * 9), as Muon wants it."""
+
+    def __init__(self, width_in: int, width_out: int, stride: int = 1) -> None:
+        super().__init__()
+        self.stride = stride
+        self.weight = nn.Parameter(torch.randn(width_out, width_in * 9) * (width_in * 9) ** -0.5)
+        self.bias = nn.Parameter(torch.zeros(width_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel = self.weight.view(len(self.weight), -1, 3, 3)
+        return F.conv2d(x, kernel, self.bias, self.stride, padding=1)

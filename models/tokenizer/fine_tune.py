@@ -18,7 +18,7 @@ from data.samples import Samples
 from models import figures, stage
 from models.images import flip, to_array, to_tensor, unit
 from models.metrics import codebook, image
-from models.optim import adamw
+from models.optim import muon_adamw
 from models.proxy.load import load as load_proxy
 from models.proxy.vqgan import VQGAN
 from models.tokenizer.discriminator import Discriminator
@@ -42,6 +42,7 @@ class Params:
     threads: int
     steps: int
     batch: int
+    muon_lr: float
     lr: float
     warmup: int
     ema: float
@@ -101,7 +102,10 @@ class FineTuning(Task):
         super().__init__(net, [], self.losses, p.clip)
         self.p = p
         self.critic = Discriminator(width=p.critic_width, stages=p.critic_stages)
-        self._optimisers = [*adamw(net, p.lr), AdamW(self.critic.parameters(), p.critic_lr, (0.9, 0.999))]
+        self._optimisers = [
+            *muon_adamw(net, p.muon_lr, p.lr, blocks=("blocks.", "levels.")),
+            AdamW(self.critic.parameters(), p.critic_lr, (0.9, 0.999), fused=True),
+        ]
         self.mean_real: Tensor
         self.mean_fake: Tensor
         self.eye = [proxy.encoder]  # in a list: a frozen measure, not a part of what is trained and saved
@@ -121,7 +125,7 @@ class FineTuning(Task):
         return {"loss": mse + self.p.l1 * l1 + self.p.perceptual * perceptual, "mse": mse, "perceptual": perceptual}
 
     def training_step(self, batch: Batch, index: int) -> dict[str, Tensor]:
-        decoder, critic = self.optimizers()  # type: ignore[misc, attr-defined]
+        *decoder, critic = self.optimizers()  # type: ignore[misc, attr-defined]
         fakes, images = self.net(batch["tokens"]), batch["images"]
         losses = self.compare(fakes, images)
         weight = self.p.adversarial * min(1.0, max(0.0, (self.progress - self.p.critic_start) / 0.1))
