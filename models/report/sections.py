@@ -10,7 +10,7 @@ from models import metrics
 from models.report import charts
 from models.report.collect import Material, Picture, Stage, crop
 from models.report.tables import ClassTable, Table, class_table, columns, table
-from models.report.words import Family, caption, stage_title
+from models.report.words import ASIDE, Family, caption, stage_title
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class Shown:
     picture: Picture
     caption: str
     alt: str
+    small: bool  # on the way to what a section is about, or beside it
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ def pictures_of(stage: Stage) -> list[Shown]:
     shown = []
     for picture in stage.pictures:
         line = caption(stage.name, picture.name)
-        shown.append(Shown(picture, line, f"{line} From the stage {stage.name}."))
+        small = picture.name in ASIDE or not stage.name.startswith(("evaluate@", "validate"))
+        shown.append(Shown(picture, line, f"{line} From the stage {stage.name}.", small))
     return shown
 
 

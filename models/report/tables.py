@@ -39,7 +39,7 @@ class ClassTable:
 
     title: str
     columns: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[float | None, ...]], ...]
+    rows: tuple[tuple[str, tuple[str, ...]], ...]
     note: str
 
 
@@ -59,11 +59,16 @@ def class_table(title: str, values: Mapping[str, Any], classes: Sequence[str]) -
     stems = sorted({stem for stem, _ in found})
     if not stems:
         return None
+    units = {stem: known.unit if (known := _declared(stem)) else "" for stem in stems}
     return ClassTable(
         title=f"{title}, by class" if title else "By class",
-        columns=tuple(label(stem) + (f", {kind}" if len(parts) > 1 else "") for stem in stems for kind in kinds),
+        columns=tuple(
+            ", ".join([label(stem), *([units[stem]] if units[stem] else []), *([kind] if len(parts) > 1 else [])])
+            for stem in stems
+            for kind in kinds
+        ),
         rows=tuple(
-            (name, tuple(part.get(f"{stem}_{name}") for stem in stems for part in parts))
+            (name, tuple(number(part.get(f"{stem}_{name}"), units[stem]) for stem in stems for part in parts))
             for name in classes
             if any((stem, name) in found for stem in stems)
         ),

@@ -86,6 +86,9 @@ CAPTIONS = {
 }
 
 
+ASIDE = ("codebook", "nearest")  # figures that an evaluation adds for those who look closer; shown smaller
+
+
 def caption(stage: str, figure: str) -> str:
     """The line under a figure; one that is not known here is called by its name."""
     return CAPTIONS.get(f"{stage}/{figure}") or CAPTIONS.get(figure) or f"{label(figure)}."
