@@ -18,7 +18,16 @@ from typing import Literal
 GRACE_SECONDS = 10.0  # between the request to end and the kill: enough to write a checkpoint
 USER_ERROR = 2  # the exit code with which stages report a mistake of the user's: no retry helps
 TAIL_LINES = 15
-NOISE = ("To track the changes with git, run:", "To enable auto staging, run:", "Use `dvc push`", "\tgit add", "\tdvc ")
+NOISE = (  # DVC's advice for people who type its commands
+    "To track the changes with git, run:",
+    "To enable auto staging, run:",
+    "Use `dvc push`",
+    "Updating lock file",
+    "Generating lock file",
+    "Data and pipelines are up to date",
+    "\tgit add",
+    "\tdvc ",
+)
 
 Action = Literal["ran", "restored", "current"]
 

@@ -51,7 +51,7 @@ def find(start: Path) -> Checkout:
     head = git(root, "rev-parse", "--verify", "--quiet", "HEAD", check=False)
     if not head:
         raise UserError(f"{root} has no commit yet, and a run works from one: git add -A && git commit -m 'Start'")
-    for needed in ("dvc.yaml", ".dvc"):
+    for needed in ("dvc.yaml", "params.yaml", ".dvc"):
         if not git(root, "ls-tree", "--name-only", "HEAD", needed):
             raise UserError(f"commit {head[:7]} of {root} has no {needed}, so there is no graph to run")
     common = Path(git(root, "rev-parse", "--path-format=absolute", "--git-common-dir"))

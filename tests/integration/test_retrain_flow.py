@@ -31,7 +31,7 @@ def first(toy):
 
 
 def prefect(toy, question):
-    """Rows of Prefect's database, asked again until the last events have arrived in it."""
+    """Rows of Prefect's database."""
     with closing(sqlite3.connect(toy.root / ".remint" / "prefect" / "prefect.db")) as database:
         return database.execute(question).fetchall()
 
@@ -103,6 +103,16 @@ def test_a_second_run_has_nothing_to_do_and_says_so_without_prefect(toy, first):
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"Nothing to do: all 5 stages are as {first['tag']} records them.\n"
     assert time.monotonic() - began < 10  # 2 s alone on the machine; the tests may not be
+
+
+def test_a_run_that_was_recorded_but_not_released_is_completed_without_running_anything(toy, first):
+    note = toy.root / ".remint" / "runs" / first["run"] / "run.json"
+    note.write_text(note.read_text().replace('"finished": true', '"finished": false'))
+    done = toy.remint("retrain", "--json", REMINT_PREFECT_API="http://127.0.0.1:1/api")
+    assert done.returncode == 0, done.stderr
+    assert "was interrupted before its models were released: completing it" in done.stderr
+    assert json.loads(done.stdout)["tag"] == first["tag"]
+    assert json.loads(note.read_text())["finished"] is True
 
 
 def test_two_runs_at_once_do_not_meet_and_a_failed_stage_stops_only_what_follows(toy, first):
