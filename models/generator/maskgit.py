@@ -1,8 +1,8 @@
 """MaskGIT: a bidirectional transformer that fills in masked tokens (Chang et al. 2022, Yu et al. 2024).
 
-Departures from TiTok's BERT, each for learning in minutes rather than days: pre-norm blocks, input and output tokens
-share one embedding, and that embedding starts from the tokenizer's codebook, so that codes which decode alike are alike
-from the first step.
+Departures from TiTok's BERT, each for learning in minutes rather than days: pre-norm blocks; the class is also added to
+every token (0.045 nats after 450 steps); input and output tokens share one embedding, which starts from the tokenizer's
+codebook, so that codes which decode alike are alike from the first step.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class MaskGit(nn.Module):
             nn.init.normal_(order_one)
 
     def forward(self, tokens: Tensor, labels: Tensor) -> Tensor:
-        x = torch.cat([self.class_embed(labels)[:, None], self.token_embed(tokens)], dim=1)  # (B, 1 + K, D)
-        x = x + self.position
+        label = self.class_embed(labels)[:, None]
+        x = torch.cat([label, self.token_embed(tokens) + label], dim=1) + self.position  # (B, 1 + K, D)
         for block in self.blocks:
             x = block(x)
         x = self.head(self.norm(x[:, 1:]))
