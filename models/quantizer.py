@@ -45,6 +45,11 @@ class VectorQuantizer(nn.Module):
         """z (..., D) as the quantizer compares it: fp32, and of length one where `unit`."""
         return F.normalize(z.float(), dim=-1) if self.unit else z.float()
 
+    def assign(self, z: Tensor) -> Tensor:
+        """z (..., D) -> indices (...) of the nearest codes; the codebook stays as it is, in training mode too."""
+        with torch.autocast(z.device.type, enabled=False):
+            return self._nearest(self.project(z.detach()).flatten(0, -2)).view(z.shape[:-1])
+
     def lookup(self, index: Tensor) -> Tensor:
         """Indices (...) -> vectors (..., D)."""
         return self.codebook[index]

@@ -36,7 +36,7 @@ class VQGAN(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [0, 1] -> codes (B, h, w)."""
-        return self.quantizer(self.encoder(images))[1]
+        return self.quantizer.assign(self.encoder(images))
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (B, h, w) -> images (B, 3, H, W) in [0, 1]."""

@@ -48,7 +48,7 @@ class TiTok(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [0, 1] -> tokens (B, K), int64."""
-        return self.quantizer(self.encoder(images))[1]
+        return self.quantizer.assign(self.encoder(images))
 
     def logits(self, tokens: Tensor) -> Tensor:
         """Tokens (B, K) -> logits over the proxy's codes (B, N, C)."""

@@ -71,6 +71,14 @@ def test_revival_is_the_same_each_time():
     assert torch.equal(*ends)
 
 
+def test_assigning_codes_never_moves_them():
+    net, z = VectorQuantizer(8, 3).train(), torch.randn(20, 3)
+    before = net.codebook.clone()
+    index = net.assign(z)
+    assert torch.equal(net.codebook, before)
+    assert torch.equal(index, net.eval()(z)[1])
+
+
 def test_evaluation_leaves_the_codebook_alone():
     net = VectorQuantizer(8, 3).eval()
     before = net.codebook.clone()
