@@ -1,4 +1,4 @@
-"""The tokenizer's five stages on forty tiny pictures: each runs, hands on what the next needs, and repeats to the byte."""
+"""The five stages on forty tiny pictures: each runs, hands on what the next needs, and repeats to the byte."""
 
 import hashlib
 import json
