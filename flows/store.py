@@ -22,7 +22,8 @@ class Store:
         from dvc.exceptions import DvcException
         from dvc.repo import Repo
 
-        logging.getLogger("dvc").setLevel(logging.ERROR)  # a plan asks about outputs that are not there yet
+        for library in ("dvc", "dvc_data", "dvc_objects"):
+            logging.getLogger(library).setLevel(logging.ERROR)  # it warns of outputs that are not there yet
         try:
             self.repo = Repo(str(root))
         except DvcException as error:

@@ -27,6 +27,7 @@ def toy(make_toy, tmp_path_factory):
 def first(toy):
     done = toy.remint("retrain", "--json")
     assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr
     return json.loads(done.stdout)
 
 
