@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from data.params import UserError
+from flows import promotion
 from flows.graph import Stage
 from flows.promotion import Decision, InProduction
 from flows.registry import Registered
@@ -73,7 +74,7 @@ def facts_of(
 def _verdict(decision: Decision, candidate: Registered, met: InProduction | None) -> Verdict:
     """A decision with every metric of the candidate that stands for all classes, against production's."""
     known = met.metrics if met else {}
-    shown = [(name, value) for name, value in candidate.metrics.items() if name in METRICS]
+    shown = [(name, candidate.metrics[name]) for name in METRICS if name in candidate.metrics]
     return Verdict(
         model=decision.model,
         version=decision.version,
@@ -81,8 +82,14 @@ def _verdict(decision: Decision, candidate: Registered, met: InProduction | None
         reason=decision.reason,
         replaces=met.version if met else None,
         compared=tuple(Compared(name, value, known.get(name)) for name, value in shown),
-        rules=tuple(Rule(rule.name, rule.passed, rule.candidate, rule.limit) for rule in decision.rules),
+        rules=tuple(_rule(rule) for rule in decision.rules),
     )
+
+
+def _rule(rule: promotion.Rule) -> Rule:
+    """A rule for the page; of a metric that only has to be there, the limit says nothing."""
+    only_there = rule.name.startswith("required")
+    return Rule(rule.name, rule.passed, rule.candidate, None if only_there else rule.limit)
 
 
 def _version(one: Registered) -> Version:

@@ -23,6 +23,7 @@ from models.report import charts
 
 TRACKED = ("model/model.safetensors", "tokens.safetensors", "manifest.parquet")  # what a digest stands for
 PAPER, HALF = 250, 0.5  # a row or column of a grid is a picture's when half of it is darker than paper
+WIDEST, TALLEST = 1072, 600  # CSS pixels
 LIMIT = 12_000_000  # bytes of one picture; a larger one does not belong into a page
 
 
@@ -34,6 +35,11 @@ class Picture:
     uri: str
     width: int
     height: int
+
+    @property
+    def scale(self) -> int:
+        """By how many whole pixels a small picture is enlarged: as far as it stays within WIDEST x TALLEST."""
+        return max(1, min(WIDEST // self.width, TALLEST // self.height))
 
 
 @dataclass(frozen=True)

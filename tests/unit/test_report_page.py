@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -192,6 +193,21 @@ def test_a_detail_leaves_out_labels_beside_the_pictures(tmp_path: Path) -> None:
     sheet.save(tmp_path / "sheet.png")
     detail = collect.crop(collect.picture(tmp_path / "sheet.png"), 100, 80)
     assert (detail.width, detail.height) == (100, 80)
+
+
+def test_small_pictures_are_enlarged_by_whole_pixels_and_stay_on_the_screen() -> None:
+    assert collect.Picture("a", "", 64, 64).scale == 9
+    assert collect.Picture("a", "", 32, 240).scale == 2
+    assert collect.Picture("a", "", 1500, 900).scale == 1
+
+
+def test_a_first_release_has_no_column_for_production(artifacts: Path) -> None:
+    run = replace(
+        some_run(), verdicts=(Verdict("tokenizer", 1, True, "first release", None, (Compared("psnr", 20.0),)),)
+    )
+    text = render(artifacts, run)
+    assert "first release" in text
+    assert ">change</th>" not in text
 
 
 def test_validation_counts_what_holds_and_names_what_does_not(artifacts: Path) -> None:

@@ -26,7 +26,7 @@ def made(workspace: Path, before: dict[str, InProduction] | None = None) -> RunF
     one = Registered(
         MODEL, 2, "w" * 64, {"tokenizer": "t" * 64}, METRICS, "id", tags={"data.scenes": "d", "stage": "x"}
     )
-    rules = (Rule("gfwd <= 10", True, 9.0, 10.0),)
+    rules = (Rule("required: gfwd", True, 9.0, "a number"), Rule("gfwd <= 10", True, 9.0, 10.0))
     decision = Decision("maskgit", 2, True, "replaces v1", rules, 1)
     return facts_of(run, STAGES, results, [decision], [one], before or {}, STARTED + timedelta(seconds=90))
 
@@ -48,6 +48,10 @@ def test_a_first_release_has_nothing_to_be_compared_with(workspace: Path) -> Non
     assert verdict.replaces is None
     assert verdict.compared[0].production is None
     assert verdict.promoted
+
+
+def test_rules_show_both_numbers_where_there_are_two(workspace: Path) -> None:
+    assert [(rule.candidate, rule.limit) for rule in made(workspace).verdicts[0].rules] == [(9.0, None), (9.0, 10.0)]
 
 
 def test_the_graph_is_the_one_that_ran(workspace: Path) -> None:
