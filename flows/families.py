@@ -12,6 +12,7 @@ import yaml
 
 from data.params import UserError, near
 from flows.run import read_metrics
+from models.saved import weights_digest
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def parents_of(workspace: Path, model: Model) -> dict[str, str]:
         config = json.loads((workspace / model.path / "config.json").read_text())
         return {model.bound_to: config[model.bound_to]}
     taught = {m.name: m.path for m in models_of(workspace)}.get(model.learned_from or "")
-    return {str(model.learned_from): sha256(workspace / taught / "model.safetensors")} if taught else {}
+    return {str(model.learned_from): weights_digest(workspace / taught)} if taught else {}
 
 
 def sha256(path: Path) -> str:

@@ -24,6 +24,9 @@ from flows.run import RunInfo
 from flows.settings import Settings
 from models import tracking
 from models.registry import logged_model
+from models.saved import weights_digest
+
+GUARDS = ("validate",)  # stages that let data through and add nothing to it
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def data_of(lock: Mapping[str, Any], path: str) -> dict[str, str]:
             continue
         seen.add(name)
         upstream = [maker for dep in stages[name].get("deps", []) for maker in before(dep["path"])]
-        todo += upstream
+        todo += [maker for maker in upstream if maker not in GUARDS]
         if not upstream:
             data[name] = ",".join(out["md5"] for out in stages[name]["outs"])
     return dict(sorted(data.items()))
@@ -78,7 +81,7 @@ def data_of(lock: Mapping[str, Any], path: str) -> dict[str, str]:
 
 def _register(client: Any, run: RunInfo, model: Model) -> Registered:
     folder = run.workspace / model.path
-    weights, parents = sha256(folder / "model.safetensors"), parents_of(run.workspace, model)
+    weights, parents = weights_digest(folder), parents_of(run.workspace, model)
     metrics = evaluation_of(run.workspace, model)
     known = _version_with(client, model.name, weights)
     if known is not None:
@@ -107,6 +110,9 @@ def _register(client: Any, run: RunInfo, model: Model) -> Registered:
         description=f"{model.desc}, made by {run.tag} (commit {run.commit[:12]}), weights {weights[:12]}",
         model_id=model_id,
     )
+    # by this tag the model's own page finds its version
+    version = json.dumps([{"name": made.name, "version": made.version}])
+    client.set_logged_model_tags(model_id, {"mlflow.modelVersions": version})
     return Registered(model, int(made.version), weights, parents, metrics, run_id, tags=tags)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from data.params import UserError, near
-from models import tracking
+from models import saved, tracking
 
 # A model folder says what it is by a key of its config.json; each family's module has `load(folder)`.
 LOADERS = {
@@ -36,11 +36,9 @@ def load(reference: str | Path) -> Any:
 
 def loader_of(folder: Path) -> str:
     """Tell from config.json which module loads a model folder."""
-    path = folder / "config.json"
+    path = saved.find(folder) / "config.json"
     try:
         config = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist, so {folder} is not a model folder") from None
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON: {error}") from None
     for key, module in LOADERS.items():

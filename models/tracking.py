@@ -144,6 +144,9 @@ def open_run(
     """
     client, reason = connect()
     run_id = None
+    # read by MLflow at each request: a stage does not wait for a slow server, it tries again later
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     if client is not None:
         try:
             run_id = _create_run(client, stage, tags or {})
@@ -253,13 +256,11 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def quiet_environment() -> None:
-    """Settings MLflow reads at import or per request: no telemetry, no chatter, no long waits."""
+    """Settings that MLflow reads at import: no telemetry, no chatter."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
