@@ -176,7 +176,10 @@ class _Conductor:
         for path in stage.metrics:
             metrics |= read_metrics(self.job.run.workspace / path)
         result = StageResult(name, action, seconds, metrics, log=log if log.exists() else None)
-        exhibits.show(stage, result, self.job.run.workspace)
+        try:
+            exhibits.show(stage, result, self.job.run.workspace)
+        except Exception as error:  # a picture that cannot be shown must not cost a stage that worked
+            get_run_logger().warning("metrics and figures of %s are not shown here: %s", name, error)
         self.outcome.results[name] = result
         return Completed(name={"ran": "Completed", "restored": "Restored", "current": "Unchanged"}[action])
 
