@@ -86,18 +86,19 @@ def write_samples(out: Path, samples: Samples, psnr: Tensor, ssim: Tensor) -> No
 
 
 def by_class(samples: Samples, truth: Tensor, restored: Tensor, per_class: int) -> Image.Image:
-    """A row per class: original, reconstruction and twice the absolute error, `per_class` times."""
+    """A row per class: original, reconstruction and twice the absolute error, `per_class` times or as often as the
+    rarest class allows; a class without held-out pictures has no row."""
     names = samples.class_names or [""]
     labels = samples.labels if samples.class_names else np.zeros(len(samples), np.int64)
-    cells, rows = [], []
-    for label, name in enumerate(names):
-        chosen = np.flatnonzero(labels == label)[:per_class]
-        if len(chosen) == per_class:
-            rows.append(name)
-            error = (2 * (restored[chosen] - truth[chosen]).abs()).clamp(0, 1)
-            cells.append(torch.stack([truth[chosen], restored[chosen], error], 1).flatten(0, 1))
-    captions = ["original", "restored", "error x 2"] * per_class
-    return figures.tile(to_array(torch.cat(cells)), columns=3 * per_class, captions=captions, row_labels=rows)
+    places = {name: np.flatnonzero(labels == label) for label, name in enumerate(names) if (labels == label).any()}
+    shown = min(per_class, *(len(of_class) for of_class in places.values()))
+    cells = []
+    for of_class in places.values():
+        chosen = of_class[:shown]
+        error = (2 * (restored[chosen] - truth[chosen]).abs()).clamp(0, 1)
+        cells.append(torch.stack([truth[chosen], restored[chosen], error], 1).flatten(0, 1))
+    captions = ["original", "restored", "error x 2"] * shown
+    return figures.tile(to_array(torch.cat(cells)), columns=3 * shown, captions=captions, row_labels=list(places))
 
 
 def histogram(counts: np.ndarray, height: int = 240, bar: int = 1) -> Image.Image:
