@@ -2,7 +2,7 @@
 
     python -m models.proxy.train --scenes artifacts/scenes --out artifacts/proxy
 
-Writes model/, metrics.json, curves.csv and figures/. On one core about 95 s for some 22 dB on held-out scenes, with
+Writes model/, metrics.json, curves.csv and figures/. On one core about 90 s for some 25 dB on held-out scenes, with
 nearly all codes in use.
 """
 

@@ -3,7 +3,7 @@
     python -m models.tokenizer.fine_tune --scenes artifacts/scenes --proxy artifacts/proxy \
         --warmup artifacts/tokenizer-warmup --out artifacts/tokenizer
 
-Writes model/ (all that encoding and decoding need), metrics.json, curves.csv and figures/. On one core about 60 s.
+Writes model/ (all that encoding and decoding need), metrics.json, curves.csv and figures/. On one core about 75 s for some 24 dB.
 """
 
 from dataclasses import dataclass
