@@ -45,7 +45,9 @@ class Ema(Callback):
     """
 
     def __init__(self, decay: float) -> None:
-        self.decay, self.average, self.kept = decay, {}, {}
+        self.decay = decay
+        self.average: dict[str, torch.Tensor] = {}
+        self.kept: dict[str, torch.Tensor] = {}
 
     @staticmethod
     def tensors(task) -> dict[str, torch.Tensor]:

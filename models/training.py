@@ -147,7 +147,7 @@ def fit(task: Task, batches: Batches, plan: Fit, run: Run, validation: list[Batc
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    loader = DataLoader(validation, batch_size=None) if validation else None  # type: ignore[arg-type]
+    loader: Any = DataLoader(validation, batch_size=None) if validation else None  # type: ignore[arg-type]
     with warnings.catch_warnings():
         # `Batches` is resumable by its own means; training without validation is meant
         warnings.filterwarnings("ignore", message=".*(dataloader is not resumable|no `val_dataloader`|LeafSpec).*")

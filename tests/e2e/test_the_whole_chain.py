@@ -20,7 +20,13 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 def sh(folder: Path, *words: str, check: bool = True, **env: str) -> subprocess.CompletedProcess:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
-        words, cwd=folder, env=os.environ | {"PATH": path} | env, capture_output=True, text=True, timeout=280, check=False
+        words,
+        cwd=folder,
+        env=os.environ | {"PATH": path} | env,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
     )
     assert not check or done.returncode == 0, f"{words}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done
