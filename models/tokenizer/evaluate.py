@@ -1,6 +1,6 @@
 """Measure the tokenizer on held-out scenes.
 
-    python -m models.tokenizer.evaluate --model artifacts/tokenizer --proxy artifacts/proxy --scenes artifacts/scenes \
+    python -m models.tokenizer.evaluate --model artifacts/tokenizer --proxy artifacts/proxy --scenes artifacts/scenes \\
         --out artifacts/evaluate/tokenizer
 
 Writes metrics.json, per_sample.parquet (key, class, psnr, ssim) and figures/: originals beside reconstructions and

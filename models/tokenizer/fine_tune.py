@@ -1,9 +1,10 @@
 """Fine-tune TiTok's decoder to pixels (stage 2): encoder and tokens stay, both decoders learn.
 
-    python -m models.tokenizer.fine_tune --scenes artifacts/scenes --proxy artifacts/proxy \
+    python -m models.tokenizer.fine_tune --scenes artifacts/scenes --proxy artifacts/proxy \\
         --warmup artifacts/tokenizer-warmup --out artifacts/tokenizer
 
-Writes model/ (all that encoding and decoding need), metrics.json, curves.csv and figures/. On one core about 75 s for some 24 dB.
+Writes model/ (all that encoding and decoding need), metrics.json, curves.csv and figures/. On one core about
+75 s for some 24 dB.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """Warm up TiTok (stage 1): learn tokens from which a transformer predicts the frozen proxy's codes.
 
-    python -m models.tokenizer.warm_up --scenes artifacts/scenes --proxy artifacts/proxy \
+    python -m models.tokenizer.warm_up --scenes artifacts/scenes --proxy artifacts/proxy \\
         --out artifacts/tokenizer-warmup
 
 Writes model/, metrics.json, curves.csv and figures/. On one core about 170 s; the cross-entropy over 512 proxy codes
