@@ -1,8 +1,8 @@
 """MaskGIT: a bidirectional transformer that fills in masked tokens (Chang et al. 2022, Yu et al. 2024).
 
 Departures from TiTok's BERT, each for learning in minutes rather than days: pre-norm blocks; the class is also added to
-every token (0.045 nats after 450 steps); input and output tokens share one embedding, which starts from the tokenizer's
-codebook, so that codes which decode alike are alike from the first step.
+every token (0.045 nats on held-out scenes after 450 steps); input and output tokens share one embedding, which starts
+from the tokenizer's codebook (0.49 nats), so that codes which decode alike are alike from the first step.
 """
 
 from __future__ import annotations

@@ -76,9 +76,15 @@ def main() -> None:
     inputs = {"tokens": args.tokens, "tokenizer": args.tokenizer}
     with stage.open(f"generator@{args.kind}", inputs, args.out, p) as run:
         tokens, tokenizer = read_tokens(args.tokens), load_tokenizer(args.tokenizer)
+        codebook = tokenizer.titok.quantizer.codebook  # (codes, d)
+        if len(codebook) != tokens.codes:
+            raise UserError(
+                f"{args.tokens} was made by a tokenizer of {tokens.codes} codes, but {args.tokenizer} has "
+                f"{len(codebook)}; run the tokens stage again with this tokenizer"
+            )
         size = {"codes": tokens.codes, "classes": len(tokens.classes), "length": tokens.train.shape[1]}
         shape = {**size, **vars(p.net)}
-        net, rows = learn(args.kind, shape, p, tokens, tokenizer.titok.quantizer.codebook, run)
+        net, rows = learn(args.kind, shape, p, tokens, codebook, run)
         stored = config(args.kind, shape, p.sampler, tokens.classes, saved.weights_digest(args.tokenizer))
         generator = load(run.save_model(net.state_dict(), stored))
         run.save_curves(rows)

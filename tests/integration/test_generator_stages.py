@@ -162,3 +162,11 @@ def test_missing_tokens_are_one_line(workplace):
     assert code == 2
     assert "tokenizer/tokens.safetensors does not exist; run the tokens stage first" in err
     assert "Traceback" not in err
+
+
+def test_tokens_of_another_codebook_are_refused(workplace):
+    make_tokens(workplace / "foreign")
+    (workplace / "foreign" / "info.json").write_text(json.dumps({"classes": CLASSES, "codes": 32}))
+    code, err = stage(workplace, "train", tokens="foreign", tokenizer="tokenizer", kind="maskgit", out="nothing")
+    assert code == 2
+    assert "a tokenizer of 32 codes, but tokenizer has 16; run the tokens stage again" in err
