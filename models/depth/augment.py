@@ -27,8 +27,8 @@ def merge(images: Tensor, disparity: Tensor, random: Generator, share: float) ->
     """A `share` of the pictures gets its neighbour's nearer things put in front, as a depth buffer would.
 
     Both disparities are near/z; the neighbour's may be mirrored and comes nearer or goes farther by up to 30 %. Known
-    things in places and against backgrounds that were never rendered: it is what lets a net that has only seen a few
-    kinds of scenes find a foreground in a photograph.
+    things in places and against backgrounds that were never rendered, so that a silhouette and not the remembered
+    layout of a class has to tell what is in front.
     """
     count = len(images)
     chosen = torch.rand(count, generator=random) < share

@@ -151,7 +151,9 @@ def save_processor(folder: Path, image_size: int, patch_size: int) -> None:
 def load(folder: str | Path) -> nn.Module:
     """The net saved in `folder`, ready for `predict`; UserError when no Depth Anything checkpoint is there."""
     from transformers import DepthAnythingForDepthEstimation
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # it would show a tenth of a second
     return for_cpu(DepthAnythingForDepthEstimation.from_pretrained(str(saved.find(folder)))).eval()
 
 
