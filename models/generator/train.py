@@ -60,7 +60,8 @@ class Params:
 
 @dataclass(frozen=True)
 class Tokens:
-    """A tokenized data set: tokens int64 (N, K), labels int64 (N,), class names, number of codes."""
+    """A tokenized data set: tokens int64 (N, K), labels int64 (N,), class names, number of codes, and the digest
+    of the tokenizer that wrote them."""
 
     train: Tensor
     train_labels: Tensor
@@ -68,6 +69,7 @@ class Tokens:
     val_labels: Tensor
     classes: list[str]
     codes: int
+    tokenizer: str
 
 
 def main() -> None:
@@ -76,16 +78,17 @@ def main() -> None:
     inputs = {"tokens": args.tokens, "tokenizer": args.tokenizer}
     with stage.open(f"generator@{args.kind}", inputs, args.out, p) as run:
         tokens, tokenizer = read_tokens(args.tokens), load_tokenizer(args.tokenizer)
-        codebook = tokenizer.titok.quantizer.codebook  # (codes, d)
-        if len(codebook) != tokens.codes:
+        parent = saved.weights_digest(args.tokenizer)
+        if tokens.tokenizer != parent:
             raise UserError(
-                f"{args.tokens} was made by a tokenizer of {tokens.codes} codes, but {args.tokenizer} has "
-                f"{len(codebook)}; run the tokens stage again with this tokenizer"
+                f"{args.tokens} was made by the tokenizer {tokens.tokenizer}, but {args.tokenizer} holds {parent}; "
+                "run the tokens stage again with this tokenizer"
             )
+        codebook = tokenizer.titok.quantizer.codebook  # (codes, d)
         size = {"codes": tokens.codes, "classes": len(tokens.classes), "length": tokens.train.shape[1]}
         shape = {**size, **vars(p.net)}
         net, rows = learn(args.kind, shape, p, tokens, codebook, run)
-        stored = config(args.kind, shape, p.sampler, tokens.classes, saved.weights_digest(args.tokenizer))
+        stored = config(args.kind, shape, p.sampler, tokens.classes, parent)
         generator = load(run.save_model(net.state_dict(), stored))
         run.save_curves(rows)
         run.save_metrics({k: rows[-1][k] for k in ("val_loss", "val_nll", "val_accuracy")})
@@ -151,6 +154,7 @@ def read_tokens(folder: Path) -> Tokens:
         long["val_labels"],
         info["classes"],
         info["codes"],
+        info["tokenizer"],
     )
 
 

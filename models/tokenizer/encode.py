@@ -15,7 +15,7 @@ from torch import Tensor
 
 from data import entry, params
 from data.samples import Samples
-from models import stage
+from models import saved, stage
 from models.images import to_tensor, unit
 from models.tokenizer.tokenizer import Tokenizer, load
 
@@ -42,7 +42,11 @@ def main() -> None:
             "val_labels": torch.from_numpy(held_out.labels),
         }
         save_file({name: tensor.int() for name, tensor in stored.items()}, args.out / "tokens.safetensors")
-        info = {"codes": net.codes, "classes": train.class_names}
+        info = {
+            "codes": net.codes,
+            "classes": train.class_names,
+            "tokenizer": saved.weights_digest(args.tokenizer),
+        }
         (args.out / "info.json").write_text(json.dumps(info, indent=2) + "\n")
         run.say(f"{len(stored['train_tokens'])} rows of {stored['train_tokens'].shape[1]} tokens")
 

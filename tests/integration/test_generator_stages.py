@@ -53,7 +53,7 @@ def workplace(tmp_path_factory):
     (folder / "params.yaml").write_text(yaml.safe_dump(PARAMS))
     make_scenes(folder / "scenes")
     make_tokenizer(folder / "tokenizer" / "model", seed=0)
-    make_tokens(folder / "tokens")
+    make_tokens(folder / "tokens", weights_digest(folder / "tokenizer"))
     for out in ("once", "twice"):
         assert stage(folder, "train", tokens="tokens", tokenizer="tokenizer/model", kind="maskgit", out=out)[0] == 0
     return folder
@@ -102,7 +102,7 @@ def make_tokenizer(folder, seed):
     (folder / "config.json").write_text(json.dumps(config))
 
 
-def make_tokens(folder):
+def make_tokens(folder, tokenizer):
     folder.mkdir()
     random = torch.Generator().manual_seed(0)
     stored = {}
@@ -110,7 +110,7 @@ def make_tokens(folder):
         stored[f"{split}_tokens"] = torch.randint(16, (rows, 4), generator=random, dtype=torch.int32)
         stored[f"{split}_labels"] = torch.arange(rows) % 3
     save_file(stored, folder / "tokens.safetensors")
-    (folder / "info.json").write_text(json.dumps({"classes": CLASSES, "codes": 16}))
+    (folder / "info.json").write_text(json.dumps({"classes": CLASSES, "codes": 16, "tokenizer": tokenizer}))
 
 
 def files(folder):
@@ -165,8 +165,7 @@ def test_missing_tokens_are_one_line(workplace):
 
 
 def test_tokens_of_another_codebook_are_refused(workplace):
-    make_tokens(workplace / "foreign")
-    (workplace / "foreign" / "info.json").write_text(json.dumps({"classes": CLASSES, "codes": 32}))
+    make_tokens(workplace / "foreign", "0" * 64)
     code, err = stage(workplace, "train", tokens="foreign", tokenizer="tokenizer", kind="maskgit", out="nothing")
     assert code == 2
-    assert "a tokenizer of 32 codes, but tokenizer has 16; run the tokens stage again" in err
+    assert f"made by the tokenizer {'0' * 64}, but tokenizer holds" in err

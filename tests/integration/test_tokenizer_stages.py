@@ -16,6 +16,7 @@ from data.params import UserError
 from data.samples import Samples, encode_png
 from models.images import to_tensor, unit
 from models.proxy import train
+from models.saved import weights_digest
 from models.tokenizer import encode, evaluate, fine_tune, warm_up
 from models.tokenizer.tokenizer import load
 
@@ -124,7 +125,8 @@ def test_tokens_hold_pictures_and_their_mirror_images(runs):
     assert torch.equal(stored["train_tokens"][20:].long(), net.encode(images.flip(-1)))
     assert stored["train_labels"].tolist() == [0, 1] * 20
     assert stored["val_tokens"].shape == (20, 6)
-    assert json.loads((runs[0] / "tokens" / "info.json").read_text()) == {"codes": 32, "classes": ["a", "b"]}
+    info = json.loads((runs[0] / "tokens" / "info.json").read_text())
+    assert info == {"codes": 32, "classes": ["a", "b"], "tokenizer": weights_digest(runs[0] / "tokenizer")}
 
 
 def test_fine_tuning_leaves_the_encoder_and_the_codebook_as_they_were(runs):
