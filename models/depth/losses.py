@@ -30,18 +30,15 @@ def kept(errors: Tensor, ignored: float) -> Tensor:
     return (errors.detach() <= limit[:, None, None]).to(errors.dtype)
 
 
-def gradient_matching(difference: Tensor, mask: Tensor, scales: int = SCALES) -> Tensor:
-    """Mean |gradient| of `difference` (B, H, W), taken at strides 1, 2, 4, ...; summed over the scales.
-
-    A gradient counts where both its pixels are in `mask`.
-    """
+def gradient_matching(difference: Tensor, scales: int = SCALES) -> Tensor:
+    """Sum of |gradient| of `difference` (B, H, W) per pixel, taken at strides 1, 2, 4, ...; summed over the scales."""
     total = difference.new_zeros(())
     for k in range(scales):
         step = 2**k
-        d, m = difference[:, ::step, ::step], mask[:, ::step, ::step]
-        across = (d[:, :, 1:] - d[:, :, :-1]).abs() * m[:, :, 1:] * m[:, :, :-1]
-        down = (d[:, 1:] - d[:, :-1]).abs() * m[:, 1:] * m[:, :-1]
-        total = total + (across.sum() + down.sum()) / m.sum().clamp(min=1)
+        d = difference[:, ::step, ::step]
+        across = (d[:, :, 1:] - d[:, :, :-1]).abs()
+        down = (d[:, 1:] - d[:, :-1]).abs()
+        total = total + (across.sum() + down.sum()) / d.numel()
     return total
 
 
@@ -51,12 +48,14 @@ def affine_invariant(
     """Scale-and-shift-invariant error plus `gradient_weight` x gradient matching, on disparities (B, H, W).
 
     Returns "ssi", "gradient" and their sum "loss". `ignored` drops that share of the largest errors of each map
-    from both parts, as for pseudo-labels, whose worst pixels are more often the label's mistake.
+    from the first part, as for pseudo-labels, whose worst pixels are more often the label's mistake. Gradient matching
+    keeps every pixel (as MiDaS): with both parts blind to them, a student's worst pixels ran away to 80 times the
+    median, and no scale and shift could align the map any more.
     """
     difference = normalise(prediction) - normalise(truth)
     mask = kept(difference.abs(), ignored)
     ssi = (difference.abs() * mask).sum() / mask.sum()
-    gradient = gradient_matching(difference, mask)
+    gradient = gradient_matching(difference)
     return {"ssi": ssi, "gradient": gradient, "loss": ssi + gradient_weight * gradient}
 
 

@@ -8,8 +8,8 @@ from models.depth.net import NetParams
 from models.stage import Run
 from models.tracking import NullTracker
 
-TRAIN = [11.41404, 8.32138, 4.44227, 4.55814, 3.83284]
-VAL = 4.03676
+TRAIN = [13.84065, 10.08775, 7.52595, 7.38169, 6.76224]
+VAL = 7.04468
 
 SIZES = NetParams(
     image_size=32, patch_size=8, dim=16, layers=2, heads=2, taps=(0, 1, 2), factors=(2, 1, 0.5), neck=(8, 8, 8),

@@ -25,14 +25,14 @@ def reference(prediction, truth, ignored, weight, scales=4):
         keep = np.abs(r) <= limit
         ssi, count = ssi + np.abs(r)[keep].sum(), count + keep.sum()
         for k in range(scales):
-            d, m = r[:: 2**k, :: 2**k], keep[:: 2**k, :: 2**k]
+            d = r[:: 2**k, :: 2**k]
             for y in range(d.shape[0]):
                 for x in range(d.shape[1]):
-                    if x + 1 < d.shape[1] and m[y, x] and m[y, x + 1]:
+                    if x + 1 < d.shape[1]:
                         gradients[k, 0] += abs(d[y, x + 1] - d[y, x])
-                    if y + 1 < d.shape[0] and m[y, x] and m[y + 1, x]:
+                    if y + 1 < d.shape[0]:
                         gradients[k, 0] += abs(d[y + 1, x] - d[y, x])
-            gradients[k, 1] += m.sum()
+            gradients[k, 1] += d.size
     ssi, gradient = ssi / count, (gradients[:, 0] / gradients[:, 1]).sum()
     return {"ssi": ssi, "gradient": gradient, "loss": ssi + weight * gradient}
 
@@ -65,3 +65,11 @@ def test_a_flat_map_gives_a_finite_loss_and_gradient():
     prediction = torch.full((1, 8, 8), 0.3, requires_grad=True)
     losses.affine_invariant(prediction, maps(1, 8)[:1])["loss"].backward()
     assert torch.isfinite(prediction.grad).all()
+
+
+def test_a_pixel_that_runs_away_is_pulled_back_although_its_error_is_ignored():
+    prediction = maps(0).clone()
+    prediction[:, 4, 4] = 50.0
+    prediction.requires_grad_()
+    losses.affine_invariant(prediction, maps(0), ignored=0.1)["loss"].backward()
+    assert (prediction.grad[:, 4, 4] > 0).all()

@@ -1,0 +1,40 @@
+"""The README's claims that can be checked without running anything long."""
+
+import re
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "README.md").read_text()
+
+
+def listed():
+    """Paths of the file tree: an indented name belongs to the folder above it."""
+    block = next(b for b in re.findall(r"```\n(.*?)```", TEXT, re.S) if b.startswith("pyproject.toml"))
+    folders: list[str] = []
+    for line in block.splitlines():
+        depth = (len(line) - len(line.lstrip())) // 2
+        name = line.split()[0]
+        del folders[depth:]
+        yield "".join(folders) + name
+        if name.endswith("/"):
+            folders.append(name)
+
+
+def test_the_file_tree_names_every_python_file_and_nothing_that_is_not_there():
+    names = set(listed())
+    assert [n for n in names if not (ROOT / n).exists() and n != "dvc.lock"] == []
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    code = {f for f in tracked if f.startswith(("data/", "models/", "flows/")) and f.endswith(".py")}
+    assert {f for f in code if not f.endswith("__init__.py")} - names == set()
+
+
+def test_every_make_target_it_names_exists():
+    rules = (ROOT / "Makefile").read_text()
+    for target in set(re.findall(r"^make (\w+)", TEXT, re.M)):
+        assert re.search(rf"^{target}:", rules, re.M), target
+
+
+def test_every_picture_it_shows_is_there():
+    for path in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", TEXT):
+        assert (ROOT / path).stat().st_size > 10_000
