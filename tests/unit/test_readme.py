@@ -10,9 +10,9 @@ TEXT = (ROOT / "README.md").read_text()
 
 def listed():
     """Paths of the file tree: an indented name belongs to the folder above it."""
-    block = next(b for b in re.findall(r"```\n(.*?)```", TEXT, re.S) if b.startswith("pyproject.toml"))
-    folders: list[str] = []
-    for line in block.splitlines():
+    block = TEXT.split("```\npyproject.toml")[1].split("```")[0]
+    folders: list[str] = []  # the folder the line before stands in, part by part
+    for line in f"pyproject.toml{block}".splitlines():
         depth = (len(line) - len(line.lstrip())) // 2
         name = line.split()[0]
         del folders[depth:]
