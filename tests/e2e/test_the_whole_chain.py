@@ -93,11 +93,11 @@ def test_a_second_run_finds_nothing_to_do_and_starts_no_server(trained):
 
 def test_a_changed_learning_rate_of_the_generator_plans_only_what_follows_from_it(trained):
     folder, _ = trained
-    done = remint(folder, "retrain", "--recipe", "tiny", "--set", "generator.maskgit.lr=0.004", "--plan", "--json")
+    done = remint(folder, "retrain", "--recipe", "tiny", "--set", "generator.maskgit.lr=0.00123", "--plan", "--json")
     steps = {s["stage"]: s for s in json.loads(done.stdout)["plan"]}
     running = {name for name, step in steps.items() if step["action"] == "run"}
     assert running == {"generator@maskgit", "evaluate@maskgit", "report"}
-    assert any("0.004" in reason for reason in steps["generator@maskgit"]["reasons"])
+    assert any("0.00123" in reason for reason in steps["generator@maskgit"]["reasons"])
 
 
 def test_production_loads_in_python_and_through_mlflow(trained):

@@ -29,7 +29,7 @@ def test_ten_steps_give_the_committed_losses(tmp_path):
     net = build("maskgit", {"codes": 16, "classes": 3, "length": 8, "dim": 16, "depth": 2, "heads": 2, "dropout": 0.1})
     net.start_from_codebook(torch.randn(16, 4, generator=torch.Generator().manual_seed(1)))
     (train, labels), (val, val_labels) = tokens(64, seed=2), tokens(16, seed=3)
-    held = Tokens(train, labels, val, val_labels, ["a", "b", "c"], 16)
+    held = Tokens(train, labels, val, val_labels, ["a", "b", "c"], 16, "")
 
     def make(indices, random):
         return masked_batch(net, train[indices], labels[indices], 0.1, random)
