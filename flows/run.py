@@ -8,7 +8,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -71,11 +71,6 @@ def from_json(values: Mapping[str, Any]) -> RunInfo:
     plain["workspace"] = Path(plain["workspace"])
     plain["started"] = datetime.fromisoformat(plain["started"])
     return RunInfo(**plain)
-
-
-def moved(run: RunInfo, workspace: Path) -> RunInfo:
-    """The same run, seen in another workspace."""
-    return replace(run, workspace=workspace)
 
 
 def read_metrics(path: Path) -> dict[str, float]:
