@@ -1,213 +1,25 @@
-"""`remint`: the command line. `remint --help` lists the commands, `remint COMMAND --help` explains one.
+"""`remint`: the command line. `remint --help` lists the commands, `remint COMMAND --help` explains one."""
 
-Heavy libraries are imported by the command that needs them: the help answers at once.
-"""
-
-import contextlib
-import errno
-import json
-import os
-import signal
-import sys
-import time
-from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import importlib
 
 import click
 
-from data.params import UserError
-
-if TYPE_CHECKING:
-    from flows.finish import Release
-    from flows.job import Job
-    from flows.retrain import Outcome
-    from flows.run import RunInfo, StageResult
-
-OK, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
-LISTED = 5  # uncommitted paths named before they are counted
+# command -> module of flows.commands: only the one that is called is imported
+COMMANDS = {"retrain": "retrain", "ui": "ui"}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(click.Group):
+    """A group whose commands are imported when they are needed."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        return getattr(importlib.import_module(f"flows.commands.{COMMANDS[name]}"), name.replace("-", "_"))
+
+
+@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """Retrain, evaluate, register and release the models of this repository."""
-
-
-@main.command()
-@click.option("--recipe", metavar="NAME", help="Parameters from models/recipes/NAME.yaml over params.yaml.")
-@click.option("--set", "assignments", metavar="KEY=VALUE", multiple=True, help="One parameter; may be repeated.")
-@click.option("--plan", "plan_only", is_flag=True, help="Print what would run and why, and run nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print the plan or the result as JSON on standard output.")
-@click.option("-v", "--verbose", is_flag=True, help="Show Prefect's own messages too.")
-def retrain(recipe: str | None, assignments: tuple[str, ...], plan_only: bool, as_json: bool, verbose: bool) -> None:
-    """Bring every stage of dvc.yaml up to date from HEAD; evaluate, register, release and tag what came out.
-
-    The run works in a worktree of its own: your checkout is not touched, and uncommitted changes are not part of
-    the run. Results are recorded in a commit under the tag run/<time>-<commit>.
-
-    \b
-    Exit codes:
-      0    done, or nothing to do
-      1    a stage failed, or its results could not be registered; what finished is kept for the next run
-      2    a mistake in the input (unknown parameter, no commit, a server that does not answer, full disk)
-      130  interrupted; `remint retrain` goes on where it stopped
-    """
-    if verbose:
-        os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "INFO"
-    with _one_line_errors():
-        from flows import job
-
-        with job.prepared(Path.cwd(), recipe, assignments) as ready:
-            sys.exit(_show(ready, as_json) if plan_only else _retrain(ready, as_json))
-
-
-@main.command()
-def ui() -> None:
-    """Start MLflow's and Prefect's pages on localhost and print their addresses; Ctrl-C ends both."""
-    with _one_line_errors():
-        from flows import repository, settings
-        from flows import ui as pages
-
-        pages.serve(settings.load(repository.find(Path.cwd()).main))
-
-
-def _show(ready: "Job", as_json: bool) -> int:
-    """Print a plan."""
-    from flows import table
-
-    _say_uncommitted(ready)
-    if as_json:
-        _print_json({"commit": ready.run.base_commit, "parameters": ready.changes, "plan": ready.plan.to_json()})
-    else:
-        print(table.plan_text(ready.plan))
-    return OK
-
-
-def _retrain(ready: "Job", as_json: bool) -> int:
-    """Run what the plan says, and print what came of it."""
-    from flows import finish, launch, progress, repository
-    from flows.run import StageResult
-
-    began = time.monotonic()
-    _say_uncommitted(ready)
-    launch.check(ready)
-    newest = repository.newest_run(ready.settings.root)
-    left = finish.unfinished(ready.settings, newest)
-    if ready.plan.empty and left is None:
-        results = [StageResult(stage.name, "current", 0.0) for stage in ready.stages]
-        if as_json:
-            _print_json(_summary(None, results, finish.Release(), None, time.monotonic() - began))
-        else:
-            print(f"Nothing to do: all {len(ready.stages)} stages are as {newest or 'dvc.lock'} records them.")
-        return OK
-    with progress.console() as shown:
-        if left is not None and ready.plan.empty and launch.same_work(ready, left):
-            done, release, page = launch.complete(ready, left, shown)
-            return _close(left, done.values(), release, page, as_json, began)
-        outcome = launch.run(ready, shown)
-    if outcome.failures:
-        return _say_failures(ready, outcome)
-    return _close(outcome.run, outcome.results.values(), outcome.release, outcome.report, as_json, began)
-
-
-def _close(
-    run: "RunInfo",
-    results: Iterable["StageResult"],
-    release: "Release",
-    page: Path | None,
-    as_json: bool,
-    began: float,
-) -> int:
-    """Print the end of a run that went well."""
-    from flows import table
-
-    results = list(results)
-    seconds = time.monotonic() - began
-    if as_json:
-        _print_json(_summary(run, results, release, page, seconds))
-        return OK
-    print(table.text(table.rows(results, release)))
-    for decision in release.decisions:
-        verdict = "released" if decision.promoted else "kept back"
-        print(f"{decision.model} v{decision.version}: {verdict}, {decision.reason}")
-    print(f"Recorded as {run.tag} in {seconds:.0f} s.")
-    print(f"To have its outputs here: git checkout {run.tag} -- dvc.lock params.yaml && dvc checkout")
-    if page:
-        print(f"Report: {page}")
-    return OK
-
-
-def _summary(
-    run: "RunInfo | None", results: list["StageResult"], release: "Release", page: Path | None, seconds: float
-) -> dict[str, Any]:
-    from flows import table
-
-    return {
-        "run": run.id if run else None,
-        "tag": run.tag if run else None,
-        "commit": run.commit if run else None,
-        "seconds": round(seconds, 1),
-        "stages": table.to_json(table.rows(results, release)),
-        "models": [
-            {"model": d.model, "version": d.version, "released": d.promoted, "reason": d.reason}
-            for d in release.decisions
-        ],
-        "tags": list(release.tags),
-        "report": str(page) if page else None,
-    }
-
-
-def _say_failures(ready: "Job", outcome: "Outcome") -> int:
-    """Say of each failed stage why, with its last lines, and what was not run because of it."""
-    for failure in outcome.failures.values():
-        _say(f"\n{failure}. Its last lines:")
-        for line in failure.tail():
-            _say(f"    {line}")
-        _say(f"All of it: {failure.log}")
-    skipped = [s.name for s in ready.stages if s.name not in outcome.results and s.name not in outcome.failures]
-    if skipped:
-        _say(f"Not run: {', '.join(skipped)}.")
-    _say("What finished is kept: correct the cause, and `remint retrain` goes on from there.")
-    return FAILED
-
-
-def _say_uncommitted(ready: "Job") -> None:
-    paths = ready.checkout.uncommitted
-    if paths:
-        rest = f" and {len(paths) - LISTED} more" if len(paths) > LISTED else ""
-        _say(
-            f"Commit {ready.run.base_commit[:7]} is what runs. Uncommitted, so not part of it: "
-            f"{', '.join(paths[:LISTED])}{rest}."
-        )
-
-
-@contextlib.contextmanager
-def _one_line_errors() -> Iterator[None]:
-    """A mistake, a full disk or Ctrl-C ends in one line and its exit code, everything else in a traceback."""
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        yield
-    except UserError as error:
-        _say(f"error: {error}")
-        sys.exit(MISTAKE)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT):
-            raise
-        _say(f"error: {error.filename or 'writing'}: {error.strerror}; free space or correct permissions, then again")
-        sys.exit(MISTAKE)
-    except KeyboardInterrupt:
-        _say("Interrupted. What finished is kept: `remint retrain` goes on from there.")
-        sys.exit(INTERRUPTED)
-
-
-def _interrupt(number: int, frame: Any) -> None:
-    """SIGTERM ends a run as Ctrl-C does: with its processes ended and its worktree removed."""
-    raise KeyboardInterrupt
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def _print_json(values: Any) -> None:
-    print(json.dumps(values, indent=2, default=str))
+    """Retrain, evaluate, register and release the models of this repository; prove where they come from."""

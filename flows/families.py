@@ -23,6 +23,7 @@ class Model:
     path: Path  # its folder under the workspace: artifacts/depth-student/small/model
     desc: str
     stage: str  # the stage that trains it: "depth-student@small"
+    family: str  # what it is released with: "images", "depth"
     serving: str  # its file in models/serving
     evaluation: str  # its folder in artifacts/evaluate
     section: str = ""  # its part of that metrics.json, "" for all of it
@@ -63,10 +64,11 @@ def _describe(name: str, entry: Mapping[str, str]) -> Model:
     path = Path(entry["path"])
     folder, kind = path.parts[1], "/".join(path.parts[2:-1])
     families: dict[str, dict[str, str]] = {
-        "tokenizer": {"serving": "tokenizer", "evaluation": "tokenizer"},
-        "generator": {"serving": "generator", "evaluation": kind, "bound_to": "tokenizer"},
-        "depth-teacher": {"serving": "depth", "evaluation": "depth", "section": "teacher"},
+        "tokenizer": {"family": "images", "serving": "tokenizer", "evaluation": "tokenizer"},
+        "generator": {"family": "images", "serving": "generator", "evaluation": kind, "bound_to": "tokenizer"},
+        "depth-teacher": {"family": "depth", "serving": "depth", "evaluation": "depth", "section": "teacher"},
         "depth-student": {
+            "family": "depth",
             "serving": "depth",
             "evaluation": "depth",
             "section": kind,

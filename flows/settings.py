@@ -2,6 +2,8 @@
 
 REMINT_HOME        databases, worktrees, logs (default: .remint in the main checkout)
 REMINT_MLFLOW_URI  tracking and registry (default: SQLite in REMINT_HOME)
+REMINT_CATALOGUE   database address of the catalogue (default: SQLite in REMINT_HOME)
+REMINT_PRODUCTION  where releases are published: a folder or s3://bucket/prefix (default: a folder in REMINT_HOME)
 REMINT_PREFECT_API address of a Prefect server (default: one is started for the run)
 REMINT_PHOTOS      a folder of one's own photographs, used instead of photos.source of params.yaml
 REMINT_CORES       how many stages may run at once (default: the number of cores)
@@ -34,6 +36,8 @@ class Settings(BaseSettings):
     root: Path  # the main checkout: it owns .git, the DVC cache and, by default, .remint
     home: Path = Path(".remint")
     mlflow_uri: str = ""
+    catalogue: str = ""
+    production: str = ""
     prefect_api: str | None = None
     photos: Path | None = None
     cores: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
@@ -41,11 +45,14 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _complete(cls, values: dict) -> dict:
-        """Relative folders are meant from the main checkout; the tracking database lies in the home."""
+        """Relative folders are meant from the main checkout; databases and production lie in the home."""
         root = Path(values["root"]).resolve()
         home = root / Path(values.get("home") or ".remint").expanduser()
         uri = values.get("mlflow_uri") or f"sqlite:///{home / 'mlflow.db'}"
-        return values | {"root": root, "home": home, "mlflow_uri": uri}
+        catalogue = values.get("catalogue") or f"sqlite:///{home / 'catalogue.db'}"
+        production = values.get("production") or str(home / "production")
+        places = {"mlflow_uri": uri, "catalogue": catalogue, "production": production}
+        return values | {"root": root, "home": home, **places}
 
     @property
     def worktrees(self) -> Path:
