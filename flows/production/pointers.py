@@ -36,3 +36,4 @@ class Pointer:
     at: str  # ISO time, for people: order is by number
     previous: str  # sha256 of the pointer before, "" for the first
     restores: int | None = None  # a rollback: the release whose members stand again
+    procedure: str = ""  # id of the procedure that wrote it: tells two writers of one release apart
