@@ -1,0 +1,218 @@
+"""What may change the bytes that a stage writes and is not in the commit: installed packages, Python, processor.
+
+    here = environment.describe(root)
+    here.digest, here.machine
+    environment.differences(then, here)
+
+A run notes its environment in its commit's message, so that a clone, which has only git, knows it. Nothing is
+imported to find out: versions are read from the names of installed packages, features from /proc.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from flows import repository
+
+LOCK = "requirements.lock"
+TRAILER = "Environment"  # of a run's commit message
+BASE_FEATURES = ("avx", "avx2", "fma", "f16c", "sve", "sve2", "bf16", "asimd")
+WIDE_FEATURES = ("avx512", "avx_", "amx")  # prefixes: all instruction sets that math libraries choose kernels by
+VARIABLES = (  # each chooses kernels, or how sums are split
+    "ATEN_CPU_CAPABILITY",
+    "DNNL_MAX_CPU_ISA",
+    "MKL_CBWR",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "MKL_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "ONEDNN_MAX_CPU_ISA",
+    "OPENBLAS_CORETYPE",
+    "OPENBLAS_L2_SIZE",
+    "OPENBLAS_NUM_THREADS",
+)
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Where stages run. Equal environments give equal bytes; others may."""
+
+    lock: str  # sha256 of requirements.lock, "" without one
+    python: str  # "CPython 3.11.7"
+    torch: str  # build: "2.13.0+cpu"
+    system: str  # "Linux glibc 2.36"
+    arch: str  # "x86_64"
+    cpu: str  # "AuthenticAMD family 26 model 2"
+    kernels: str  # the instruction set by which torch chooses: "avx512", "avx2", "default"
+    features: tuple[str, ...] = ()  # instruction sets that math libraries choose by
+    gpu: str = ""  # "NVIDIA H200, driver 570.1"
+    variables: Mapping[str, str] = field(default_factory=dict)  # OMP_NUM_THREADS and such, if set
+    unlocked: Mapping[str, str] = field(
+        default_factory=dict
+    )  # packages that are not as the lock says: "1.2, locked 1.3"
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(text(self).encode()).hexdigest()
+
+    @property
+    def machine(self) -> str:
+        """The class of machine in a few words: "x86_64 AuthenticAMD avx512"."""
+        vendor = self.cpu.split(" ")[0] or "unknown"
+        return " ".join(word for word in (self.arch, vendor, self.kernels, self.gpu.split(",")[0]) if word)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One respect in which two environments differ."""
+
+    what: str
+    then: str
+    now: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.then or 'none'} then, {self.now or 'none'} now"
+
+
+def describe(root: Path) -> Environment:
+    """The environment of this process, for the stages of the checkout `root`."""
+    lock = root / LOCK
+    locked = lock.read_text() if lock.exists() else ""
+    found = _installed()
+    processor = _processor()
+    features = tuple(_features(processor.get("flags", processor.get("Features", "")).split()))
+    return Environment(
+        lock=hashlib.sha256(locked.encode()).hexdigest() if locked else "",
+        python=f"{platform.python_implementation()} {platform.python_version()}",
+        torch=found.get("torch", ""),
+        system=" ".join(word for word in (platform.system(), *platform.libc_ver()) if word),
+        arch=platform.machine(),
+        cpu=_cpu(processor),
+        kernels=os.environ.get("ATEN_CPU_CAPABILITY") or _kernels(set(features)),
+        features=features,
+        gpu=_gpu(),
+        variables={name: os.environ[name] for name in VARIABLES if os.environ.get(name)},
+        unlocked=dict(_unlocked(locked, found)),
+    )
+
+
+def differences(then: Environment, now: Environment) -> list[Difference]:
+    """In what two environments differ, in a person's words; [] if in nothing."""
+    found = []
+    for part in fields(Environment):
+        one, other = getattr(then, part.name), getattr(now, part.name)
+        if isinstance(one, Mapping):
+            keys = sorted({*one, *other})
+            found += [Difference(k, one.get(k, ""), other.get(k, "")) for k in keys if one.get(k) != other.get(k)]
+        elif isinstance(one, tuple):
+            gone, new = " ".join(f for f in one if f not in other), " ".join(f for f in other if f not in one)
+            found += [Difference(f"processor {part.name}", gone, new)] if gone or new else []
+        elif one != other:
+            found.append(Difference(LOCK if part.name == "lock" else part.name, one[:40], other[:40]))
+    return found
+
+
+def text(environment: Environment) -> str:
+    """One line of JSON; `parse` reads it back."""
+    return json.dumps(asdict(environment), sort_keys=True)
+
+
+def parse(line: str) -> Environment:
+    """The inverse of `text`. What a later version added is left out, what it dropped is empty."""
+    values: dict[str, Any] = json.loads(line)
+    known = {part.name: values.get(part.name, "") for part in fields(Environment)}
+    known |= {"features": tuple(values.get("features", ()))}
+    known |= {name: dict(values.get(name, {})) for name in ("variables", "unlocked")}
+    return Environment(**known)
+
+
+def trailer(environment: Environment) -> str:
+    """The line of a run's commit message that says where it ran."""
+    return f"{TRAILER}: {text(environment)}"
+
+
+def of_commit(root: Path, commit: str) -> Environment | None:
+    """Where a run's commit says that it was made, None if it says nothing."""
+    found = repository.git(root, "log", "-1", f"--format=%(trailers:key={TRAILER},valueonly,unfold)", commit).strip()
+    return parse(found.splitlines()[0]) if found else None
+
+
+def _installed() -> dict[str, str]:
+    """Version by normalised name, read from the names of *.dist-info: opening 260 METADATA files takes 0.5 s."""
+    found: dict[str, str] = {}
+    for folder in map(Path, sys.path):
+        for info in folder.glob("*.dist-info") if folder.is_dir() else ():
+            name, _, version = info.stem.partition("-")
+            found.setdefault(_normal(name), version)
+    return found
+
+
+def _unlocked(locked: str, found: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    for line in locked.splitlines():
+        name, pin, rest = line.partition("#")[0].partition("==")
+        wanted = rest.partition(";")[0].strip()
+        if not pin:
+            continue
+        version = found.get(_normal(name.strip())) or _version(name.strip())
+        if version.partition("+")[0] != wanted.partition("+")[0]:  # +cpu, +cu128: the build, noted for torch
+            yield _normal(name.strip()), f"{version or 'not installed'}, locked {wanted}"
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _processor() -> dict[str, str]:
+    """The first processor of /proc/cpuinfo, {} where there is none."""
+    try:
+        block = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
+    except OSError:
+        return {}
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in block.splitlines())}
+
+
+def _cpu(processor: Mapping[str, str]) -> str:
+    if "vendor_id" in processor:
+        return f"{processor['vendor_id']} family {processor.get('cpu family')} model {processor.get('model')}"
+    if "CPU implementer" in processor:  # ARM
+        return f"implementer-{processor['CPU implementer']} part {processor.get('CPU part')}"
+    return platform.processor()
+
+
+def _features(flags: Iterable[str]) -> list[str]:
+    return sorted(flag for flag in flags if flag in BASE_FEATURES or flag.startswith(WIDE_FEATURES))
+
+
+def _kernels(features: set[str]) -> str:
+    """As torch chooses (aten/src/ATen/native/DispatchStub.cpp)."""
+    if features >= {"avx512vl", "avx512bw", "avx512dq", "fma"}:
+        return "avx512"
+    return "avx2" if features >= {"avx2", "fma"} else "default"
+
+
+def _gpu() -> str:
+    """The GPUs that the driver shows, "" without one or with none allowed."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return ""
+    models = []
+    for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        models += re.findall(r"^Model:\s*(.+?)\s*$", path.read_text(), re.MULTILINE)
+    version = Path("/proc/driver/nvidia/version")
+    driver = re.search(r"(\d+\.\d+(\.\d+)?)\s", version.read_text()) if version.exists() else None
+    return f"{', '.join(dict.fromkeys(models))}, driver {driver[1] if driver else 'unknown'}" if models else ""
