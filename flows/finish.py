@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows import repository, run, workspace
+from flows import environment, repository, run, workspace
 from flows.graph import Stage
 from flows.run import RunInfo, StageResult
 from flows.settings import Settings
@@ -34,9 +34,8 @@ def record(settings: Settings, ran: RunInfo, stages: Sequence[Stage]) -> RunInfo
     """Commit dvc.lock in the run's worktree, tag the commit, and return the run with its commit."""
     workspace.order_lock(ran.workspace, [stage.name for stage in stages])
     kept = [path for stage in stages for path in stage.metrics if _is_tracked(ran.workspace, path)]
-    commit = repository.commit(
-        ran.workspace, f"Record the results of run {ran.id}", ["dvc.lock", *kept], allow_empty=True
-    )
+    message = f"Record the results of run {ran.id}\n\n{environment.trailer(environment.describe(ran.workspace))}"
+    commit = repository.commit(ran.workspace, message, ["dvc.lock", *kept], allow_empty=True)
     done = replace(ran, commit=commit)
     repository.tag(ran.workspace, ran.tag, f"Run {ran.id} of {ran.base_commit[:7]} ({ran.trigger})", commit)
     journal(settings, done, finished=False)

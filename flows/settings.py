@@ -10,6 +10,7 @@ REMINT_CORES       how many stages may run at once (default: the number of cores
 """
 
 import os
+import sys
 from pathlib import Path
 
 from pydantic import Field, ValidationError, model_validator
@@ -84,6 +85,8 @@ def child_environment(settings: Settings) -> dict[str, str]:
     return {
         **os.environ,
         **QUIET,
+        # stages say `python`: it shall be the one that the run's environment is described by
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
         "PREFECT_HOME": str(prefect_home),
         "PREFECT_API_DATABASE_CONNECTION_URL": os.environ.get(
             "PREFECT_API_DATABASE_CONNECTION_URL", f"sqlite+aiosqlite:///{prefect_home / 'prefect.db'}"

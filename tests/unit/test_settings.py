@@ -1,5 +1,9 @@
 """Settings come from REMINT_* variables, with embedded defaults."""
 
+import shutil
+import sys
+from pathlib import Path
+
 import pytest
 
 from data.params import UserError
@@ -42,3 +46,8 @@ def test_child_processes_send_no_telemetry_and_keep_their_state_in_the_home(tmp_
     assert found["PREFECT_HOME"] == str(tmp_path / ".remint" / "prefect")
     assert found["MLFLOW_TRACKING_URI"] == f"sqlite:///{tmp_path}/.remint/mlflow.db"
     assert found["REMINT_HOME"] == str(tmp_path / ".remint")
+
+
+def test_stages_run_with_the_python_of_the_command_line(tmp_path):
+    found = settings.child_environment(settings.load(tmp_path))
+    assert shutil.which("python", path=found["PATH"]) == str(Path(sys.executable).with_name("python"))
