@@ -52,16 +52,27 @@ class RunFailed(Exception):
 
 
 def retrain(job: Job, progress: Progress, before_stages: Callable[[], None]) -> Outcome:
-    """Run a job as a Prefect flow. `before_stages` is called when the flow has started and must return for it to go on.
+    """Run a job and its last steps as a Prefect flow; see `conduct`."""
+    return conduct("retrain", job, progress, before_stages, _finish)
 
-    A failed stage ends in the outcome, not in an exception; KeyboardInterrupt passes through after every process of
-    the run has been ended.
+
+def conduct(
+    name: str,
+    job: Job,
+    progress: Progress,
+    before_stages: Callable[[], None],
+    after_stages: Callable[[Job, Progress, Outcome], None],
+) -> Outcome:
+    """Run a job's stages as a Prefect flow of this name, and what comes after them if all of them went well.
+
+    `before_stages` is called when the flow has started and must return for it to go on. A failed stage ends in the
+    outcome, not in an exception; KeyboardInterrupt passes through after every process of the run has been ended.
     """
     outcome = Outcome(job.run)
     threads: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=len(job.stages) + 1)
 
     @flow(
-        name="retrain",
+        name=name,
         flow_run_name=job.run.id,
         task_runner=threads,  # as many as there are stages: `_Conductor` counts the cores
         persist_result=False,
@@ -72,7 +83,7 @@ def retrain(job: Job, progress: Progress, before_stages: Callable[[], None]) -> 
         _Conductor(job, progress, outcome).conduct()
         if outcome.failures:
             raise RunFailed(f"failed: {', '.join(outcome.failures)}")
-        _finish(job, progress, outcome)
+        after_stages(job, progress, outcome)
         return Completed(message=f"{job.run.tag}")
 
     _close_dead(job)
