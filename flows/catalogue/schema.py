@@ -2,7 +2,8 @@
 
 Rows name things by digest wherever a digest exists, so that two catalogues of one project can be compared. Order is
 kept by numbers (`id`, `seq`, `number`), never by times: a clock may go backwards. Times are UTC.
-`infra/migrations` makes these tables; a test holds both against each other.
+`infra/migrations` makes these tables; a test holds both against each other. A change here needs a new revision there:
+change the classes, `alembic revision --autogenerate -m "..."`, put its number into REVISION.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, ForeignKey, Index, Text, TypeDecorator, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, DateTime, ForeignKey, Index, MetaData, Text, TypeDecorator, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+REVISION = "0001"  # the newest of infra/migrations/versions
 
 
 class Utc(TypeDecorator):
@@ -21,13 +24,25 @@ class Utc(TypeDecorator):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Any) -> datetime | None:
+        if value is not None and value.tzinfo is None:
+            raise ValueError(f"a time without zone: {value}")
         return value.astimezone(UTC) if value else None
 
     def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:
-        return value.replace(tzinfo=UTC) if value and value.tzinfo is None else value
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 class Base(DeclarativeBase):
+    metadata = MetaData(  # migrations change constraints by name
+        naming_convention={
+            "ix": "%(table_name)s_%(column_0_N_name)s_index",
+            "uq": "%(table_name)s_%(column_0_N_name)s_key",
+            "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+            "pk": "%(table_name)s_pkey",
+        }
+    )
     type_annotation_map = {dict[str, Any]: JSON, list[Any]: JSON, datetime: Utc, str: Text}  # noqa: RUF012
 
 
@@ -41,7 +56,7 @@ class DataVersion(Base):
     stage: Mapped[str]  # "scenes", "photos"
     digest: Mapped[str] = mapped_column(index=True)  # DVC's, as in dvc.lock: "....dir"
     rows: Mapped[int]
-    bytes: Mapped[int]
+    bytes: Mapped[int] = mapped_column(BigInteger)
     verdict: Mapped[str]  # of validation: "passed", "failed", "unchecked"
     parent_id: Mapped[int | None] = mapped_column(ForeignKey("data_version.id"))  # the version before it
     created: Mapped[datetime]
@@ -63,6 +78,7 @@ class Run(Base):
     __tablename__ = "run"
 
     id: Mapped[str] = mapped_column(primary_key=True)  # 20261121T012434Z-1a2b3c4
+    seq: Mapped[int] = mapped_column(unique=True)  # 1, 2, ... in the order in which runs were recorded
     tag: Mapped[str]
     commit: Mapped[str] = mapped_column(index=True)
     base_commit: Mapped[str] = mapped_column(index=True)
@@ -79,16 +95,16 @@ class Execution(Base):
     """What became of one stage in one run."""
 
     __tablename__ = "execution"
-    __table_args__ = (Index("execution_same_input", "stage", "input_digest"),)
+    __table_args__ = (UniqueConstraint("run_id", "stage"), Index("execution_same_input", "stage", "input_digest"))
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    run_id: Mapped[str] = mapped_column(ForeignKey("run.id"), index=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("run.id"))
     stage: Mapped[str]
-    input_digest: Mapped[str]  # of command, parameters and deps, as dvc.lock has them
+    input_digest: Mapped[str]  # of command, parameters and deps, as dvc.lock has them; "" for a stage that failed
     output_digest: Mapped[str]
     seconds: Mapped[float]
     host: Mapped[str]
-    action: Mapped[str]  # "ran", "restored", "current", "resumed"
+    action: Mapped[str]  # "ran", "resumed" (ran on from a checkpoint), "restored", "current", "failed"
 
 
 class ModelVersion(Base):
@@ -105,6 +121,7 @@ class ModelVersion(Base):
     run_id: Mapped[str] = mapped_column(ForeignKey("run.id"), index=True)
     mlflow_run: Mapped[str]
     tag: Mapped[str]  # in git, "tokenizer@v3.0.0"; "" until it is tagged
+    metrics: Mapped[dict[str, Any]]  # of the evaluation in its run
     created: Mapped[datetime]
 
     edges: Mapped[list[Edge]] = relationship(back_populates="version")
@@ -127,9 +144,11 @@ class Decision(Base):
     """What the gates said about a model version, with every number."""
 
     __tablename__ = "decision"
+    __table_args__ = (Index("decision_by_verdict", "verdict", "version_id"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     version_id: Mapped[int] = mapped_column(ForeignKey("model_version.id"), index=True)
+    run_id: Mapped[str] = mapped_column(index=True)  # the run that was judged; its decisions settle one release
     against: Mapped[int | None]  # the version in production that it was compared with
     verdict: Mapped[str]  # "passed", "refused", "waiting" (for approval)
     reason: Mapped[str]
@@ -138,7 +157,7 @@ class Decision(Base):
 
 
 class Release(Base):
-    """A release: the models of a family that went to production together; a projection of the pointers in the bucket."""
+    """The models of a family that went to production together; a projection of the pointers in the bucket."""
 
     __tablename__ = "release"
     __table_args__ = (UniqueConstraint("family", "number"),)
@@ -204,11 +223,22 @@ class Entry(Base):
     """One entry of the journal; `digest` covers the entry and the digest before it, so that a changed past shows."""
 
     __tablename__ = "journal"
+    __table_args__ = (Index("journal_by_subject", "kind", "subject", "seq"),)
 
     seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    kind: Mapped[str] = mapped_column(index=True)  # "release", "rollback", "approval", "reproduction", "alarm"
+    kind: Mapped[str]  # "release", "rollback", "approval", "reproduction", "alarm", "settled" (an alarm, by its seq)
     subject: Mapped[str]  # "images", "tokenizer@v3", a stage
     body: Mapped[str]  # JSON with sorted keys: what the digest was taken of
     at: Mapped[datetime]
     previous: Mapped[str]
     digest: Mapped[str] = mapped_column(unique=True)
+
+
+class Head(Base):
+    """The end of the journal, in one row: without it, entries taken from the end would not show."""
+
+    __tablename__ = "journal_head"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # always 1
+    seq: Mapped[int]
+    digest: Mapped[str]

@@ -1,0 +1,89 @@
+"""A real PostgreSQL server in a folder of its own, reached through a socket in it: no port, no password."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT_SERVES_AS = "postgres"  # the server refuses to run as root; Debian's package makes this user
+FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "shared_buffers=16MB", "max_connections=40")
+
+
+def programs() -> Path | None:
+    """The folder of initdb and postgres, None where PostgreSQL is not installed."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[4]))
+    if found:
+        return found[-1].parent
+    there = shutil.which("postgres")
+    return Path(there).resolve().parent if there else None
+
+
+class Server:
+    """One running server."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.bin = folder, programs()
+        self.numbers = itertools.count(1)
+        self._run("initdb", "--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C")
+        self.start()
+
+    def start(self) -> None:
+        options = " ".join(f"-c {option}" for option in FAST)
+        listen = f"-c listen_addresses='' -c unix_socket_directories='{self.folder}' {options}"
+        self._run("pg_ctl", "start", "--wait", "--silent", f"--log={self.folder / 'log'}", f"--options={listen}")
+
+    def stop(self) -> None:
+        """End the server at once, and with it every connection."""
+        self._run("pg_ctl", "stop", "--wait", "--silent", "--mode=fast")
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def new_database(self) -> str:
+        """The address of a new, empty database."""
+        import psycopg
+
+        name = f"test{next(self.numbers)}"
+        with psycopg.connect(f"host={self.folder} user=postgres dbname=postgres", autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return self.address(name)
+
+    def address(self, name: str) -> str:
+        return f"postgresql://postgres@/{name}?host={self.folder}"
+
+    def _run(self, program: str, *arguments: str) -> None:
+        assert self.bin is not None
+        other: dict[str, Any] = {"user": ROOT_SERVES_AS, "extra_groups": []} if os.geteuid() == 0 else {}
+        command = [str(self.bin / program), *arguments, "-D", str(self.folder / "data")]
+        # not captured by pipes: the server would keep them open
+        with (self.folder / f"{program}.out").open("w+") as out:
+            done = subprocess.run(command, cwd=self.folder, stdout=out, stderr=subprocess.STDOUT, **other)
+            if done.returncode:
+                out.seek(0)
+                raise RuntimeError(f"{program} failed: {out.read()}")
+
+
+@contextlib.contextmanager
+def server() -> Iterator[Server]:
+    """A server that is gone afterwards, and its folder with it."""
+    folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))  # short: a socket's path has at most 107 bytes
+    try:
+        if os.geteuid() == 0:
+            shutil.chown(folder, ROOT_SERVES_AS)
+        running = Server(folder)
+        try:
+            yield running
+        finally:
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                os.kill(int((folder / "data" / "postmaster.pid").read_text().split()[0]), signal.SIGQUIT)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
