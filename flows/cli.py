@@ -5,7 +5,12 @@ import importlib
 import click
 
 # command -> module of flows.commands: only the one that is called is imported
-COMMANDS = {"retrain": "retrain", "ui": "ui"}
+COMMANDS = {
+    "retrain": "retrain",
+    "lineage": "lineage",
+    "gc": "gc",
+    "ui": "ui",
+}
 
 
 class Commands(click.Group):

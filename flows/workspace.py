@@ -27,15 +27,16 @@ from flows.settings import Settings
 def opened(settings: Settings, commit: str, identifier: str) -> Iterator[Path]:
     """A new worktree at `commit`, removed at the end."""
     folder = settings.worktrees / identifier
-    with _exclusive(settings):
-        _remove_dead(settings)
+    with exclusive(settings):
+        for left in dead(settings):
+            remove_dead(settings, left)
         mark = _claim(folder)
         repository.git(settings.root, "worktree", "add", "--quiet", "--detach", str(folder), commit)
     try:
         _share_cache(settings.root, folder)
         yield folder
     finally:
-        with _exclusive(settings):
+        with exclusive(settings):
             _remove(settings.root, folder)
         mark.close()
 
@@ -66,7 +67,7 @@ def order_lock(folder: Path, stages: Sequence[str]) -> None:
 
 
 @contextmanager
-def _exclusive(settings: Settings) -> Iterator[None]:
+def exclusive(settings: Settings) -> Iterator[None]:
     """Only one process at a time makes and removes worktrees."""
     try:
         settings.worktrees.mkdir(parents=True, exist_ok=True)
@@ -105,12 +106,15 @@ def _lives(mark: Path) -> bool:
     return False
 
 
-def _remove_dead(settings: Settings) -> None:
-    for mark in settings.worktrees.glob("*.pid"):
-        if not _lives(mark):
-            folder = mark.with_suffix("")
-            _end_processes_in(folder)
-            _remove(settings.root, folder)
+def dead(settings: Settings) -> list[Path]:
+    """The worktrees of runs that were killed; to be asked under `exclusive`."""
+    return [mark.with_suffix("") for mark in sorted(settings.worktrees.glob("*.pid")) if not _lives(mark)]
+
+
+def remove_dead(settings: Settings, folder: Path) -> None:
+    """Remove a killed run's worktree and end the processes that it left there."""
+    _end_processes_in(folder)
+    _remove(settings.root, folder)
 
 
 def _remove(root: Path, folder: Path) -> None:

@@ -1,0 +1,69 @@
+"""Find all garbage, and remove exactly what was found, while no run can begin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+from data.params import UserError
+from flows import workspace
+from flows.garbage import checkpoints, objects, releases, scratch, tracked, worktrees
+from flows.garbage.place import Garbage, InTheWay, Place, survey
+from flows.settings import Settings
+
+# Each has KIND, guard(place), find(place) and delete(place, garbage). A killed run's worktree goes before what only
+# it stood on.
+KINDS = {kind.KIND: kind for kind in (worktrees, scratch, checkpoints, tracked, releases, objects)}
+
+
+@dataclass
+class Collection:
+    """What was found, what could not be looked at, and what could not be removed."""
+
+    found: list[Garbage] = field(default_factory=list)
+    left_alone: dict[str, str] = field(default_factory=dict)  # kind -> what is in the way
+    failed: dict[str, str] = field(default_factory=dict)  # what -> why it is still there
+
+    @property
+    def bytes(self) -> int:
+        return sum(item.bytes for item in self.found)
+
+
+def plan(settings: Settings, grace: float) -> Collection:
+    """What `apply` would remove now."""
+    with _surveyed(settings, grace) as (_, collection):
+        return collection
+
+
+def apply(settings: Settings, grace: float, removed: Callable[[Garbage], None]) -> Collection:
+    """Remove what is garbage now; `removed` is told of each thing when it is gone.
+
+    The locks under which it was found are held until it is gone. Each removal stands for itself, so that a kill in
+    between leaves a smaller collection to the next.
+    """
+    with _surveyed(settings, grace) as (place, collection):
+        for item in collection.found:
+            try:
+                KINDS[item.kind].delete(place, item)
+            except (InTheWay, UserError, OSError) as error:
+                collection.failed[item.what] = str(error)
+            else:
+                removed(item)
+        return collection
+
+
+@contextmanager
+def _surveyed(settings: Settings, grace: float) -> Iterator[tuple[Place, Collection]]:
+    """All garbage, with everything locked that could make it wanted again."""
+    collection = Collection()
+    with ExitStack() as locks:
+        locks.enter_context(workspace.exclusive(settings))
+        place = survey(settings, workspace.living(settings), grace)
+        for name, kind in KINDS.items():
+            try:
+                locks.enter_context(kind.guard(place))
+                collection.found += list(kind.find(place))
+            except (InTheWay, UserError) as error:
+                collection.left_alone[name] = str(error)
+        yield place, collection

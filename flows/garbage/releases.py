@@ -1,0 +1,119 @@
+"""Bundles in the production bucket that no release names: left by promotions that lost or were undone.
+
+A promotion uploads before it writes its pointer, so a bundle without one may be about to get it. It is collected
+only when this machine has seen it unnamed for the grace period (`garbage.json` in the home notes since when: no
+other machine's clock is trusted) and no promotion is open.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from flows.garbage.place import Garbage, InTheWay, Place
+from flows.settings import Settings
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from flows.production.bucket import Bucket
+    from flows.production.pointers import Pointer
+
+KIND = "bundle"
+KEY = re.compile(r"(bundles/([^/]+)/([0-9a-f]{64}))/.+")
+
+
+@contextmanager
+def guard(place: Place) -> Iterator[None]:
+    place.alone()
+    yield
+
+
+def find(place: Place) -> Iterator[Garbage]:
+    from flows.catalogue import database
+    from flows.production import bucket
+
+    where = bucket.open(place.settings)
+    orphans = _orphans(where)
+    if orphans:
+        with database.open(place.settings).read() as session:
+            _refuse_beside_a_promotion(session)
+    for prefix, since in sorted(_note(place, orphans).items()):
+        if place.old(since):
+            yield Garbage(KIND, prefix, _bytes(where, prefix), "no release names it")
+
+
+def delete(place: Place, item: Garbage) -> None:
+    """In a transaction of the catalogue, so that no promotion can begin meanwhile and find it there."""
+    from flows.catalogue import database
+    from flows.production import bucket
+
+    where = bucket.open(place.settings)
+    with database.open(place.settings).begin() as session:
+        _refuse_beside_a_promotion(session)
+        if item.what in _named(where):
+            raise InTheWay("a release names it by now")
+        # the manifest first: without it nobody takes the rest for a bundle
+        for key in sorted(where.list(f"{item.what}/"), key=lambda key: not key.endswith("/manifest.json")):
+            where.delete(key)
+
+
+def commits(settings: Settings) -> set[str]:
+    """The commits that releases were made from."""
+    from flows.production import bucket
+
+    found = {one.commit for one in _pointers(bucket.open(settings))}
+    return {commit for commit in found if re.fullmatch(r"[0-9a-f]{40}", commit)}
+
+
+def _pointers(where: Bucket) -> Iterator[Pointer]:
+    from flows.production import pointers
+
+    for family in pointers.families(where):
+        yield from pointers.log(where, family)
+
+
+def _named(where: Bucket) -> set[str]:
+    return {f"bundles/{member.model}/{member.bundle}" for one in _pointers(where) for member in one.members}
+
+
+def _orphans(where: Bucket) -> set[str]:
+    present = {found[1] for key in where.list("bundles/") if (found := KEY.fullmatch(key))}
+    return present - _named(where)
+
+
+def _note(place: Place, orphans: set[str]) -> dict[str, float]:
+    """Since when each orphan has been seen here; a time that lies ahead is set to now."""
+    notes = place.settings.home / "garbage.json"
+    try:
+        known = json.loads(notes.read_text())
+    except (FileNotFoundError, ValueError):
+        known = {}  # their time begins again
+    seen = {prefix: min(known.get(prefix, place.now), place.now) for prefix in orphans}
+    if seen != known:
+        scratch = notes.with_suffix(".new")
+        scratch.write_text(json.dumps(seen, indent=1, sort_keys=True))
+        scratch.replace(notes)
+    return seen
+
+
+def _bytes(where: Bucket, prefix: str) -> int:
+    """What the bundle's manifest says it holds, 0 where it was never finished."""
+    manifest = f"{prefix}/manifest.json"
+    if manifest not in where.list(f"{prefix}/"):
+        return 0
+    return sum(file["size"] for file in json.loads(where.read(manifest))["files"])
+
+
+def _refuse_beside_a_promotion(session: Session) -> None:
+    """InTheWay while a promotion or rollback is open: it may be about to name a bundle that is there."""
+    from sqlalchemy import select
+
+    from flows.catalogue.schema import Procedure
+
+    row = session.scalars(select(Procedure).where(Procedure.state == "open")).first()
+    if row is not None:
+        raise InTheWay(f"the {row.kind} of {row.family} to {row.number} is not finished: remint doctor --repair")
