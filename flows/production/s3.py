@@ -1,0 +1,286 @@
+"""A bucket in S3 or a server that speaks it: conditional writes, checksums, short time-outs, errors in one line.
+
+Address and credentials come from the environment, as for every AWS tool: AWS_ENDPOINT_URL (for a server that is not
+Amazon's), AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import os
+import re
+import uuid
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+from botocore import exceptions as aws
+
+from data.params import UserError
+from flows.production.bucket import SMALL, NotThere, Taken, Watch, check_key
+from flows.production.transfer import ATTEMPTS, CHUNK, Broken, receive, sha256_of, wait
+
+PART_BYTES = 64 << 20  # S3 takes 10,000 parts of a file, of at least 5 MiB: enough for 640 GB
+CONNECT_SECONDS, READ_SECONDS = 5.0, 30.0  # without a single byte
+ABSENT = ("NoSuchKey", "404", "NotFound")
+LOST = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
+REFUSED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "403", "ExpiredToken", "InvalidToken")
+SHA256, WRITER = "sha256", "writer"  # metadata of an object: its digest, and which call wrote it
+
+
+class S3Bucket:
+    """A `Bucket` under s3://bucket/prefix."""
+
+    def __init__(
+        self, bucket: str, prefix: str = "", *, timeout: float = READ_SECONDS, part_bytes: int = PART_BYTES
+    ) -> None:
+        self.bucket, self.prefix = bucket, f"{prefix}/" if prefix else ""
+        self.name = f"s3://{bucket}/{prefix}".rstrip("/")
+        self.timeout, self.part_bytes = timeout, part_bytes
+
+    @cached_property
+    def _client(self) -> Any:
+        import boto3
+        from botocore.config import Config
+
+        own_server = "AWS_ENDPOINT_URL" in os.environ or "AWS_ENDPOINT_URL_S3" in os.environ
+        config = Config(
+            connect_timeout=min(CONNECT_SECONDS, self.timeout),
+            read_timeout=self.timeout,
+            retries={"mode": "standard", "total_max_attempts": ATTEMPTS},  # backs off with jitter
+            max_pool_connections=16,
+            # the server compares every body with its SHA-256, which is signed, and not only over http
+            s3={"addressing_style": "path" if own_server else "auto", "payload_signing_enabled": True},
+            # Content-MD5 is sent instead, which servers know that do not know the newer checksums
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        )
+        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+        try:
+            return boto3.session.Session().client("s3", region_name=region, config=config)
+        except (ValueError, aws.BotoCoreError):
+            raise UserError(f"AWS_ENDPOINT_URL or AWS_REGION is not valid, so {self.name} cannot be reached") from None
+
+    def read(self, key: str, limit: int = SMALL) -> bytes:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                with self._explained("read", key):
+                    answer = self._client.get_object(Bucket=self.bucket, Key=self._key(key))
+                    if answer["ContentLength"] > limit:
+                        raise UserError(
+                            f"{self.name}/{key} has more than {limit} bytes, which no such file has; it is not read"
+                        )
+                    return b"".join(_body(answer))
+            except Broken as error:
+                if attempt == ATTEMPTS:
+                    raise UserError(f"cannot read {key} in {self.name}: {error}; try again later") from None
+                wait(attempt)
+        raise AssertionError
+
+    def create(self, key: str, data: bytes) -> None:
+        """One conditional request. The library repeats it when an answer is lost, and then finds its own object."""
+        with self._explained("create", key):
+            if not self._put(key, data, _digest(data)):
+                raise Taken(f"{self.name}/{key} is there already")
+
+    def upload(self, key: str, path: Path, sha256: str = "") -> None:
+        found = sha256_of(path)
+        if sha256 and found != sha256:
+            raise UserError(f"{path} was changed: expected sha256 {sha256}, found {found}; it is not published")
+        size = path.stat().st_size
+        with self._explained("upload", key):
+            if self._same(key, size, found):
+                return
+            with path.open("rb") as file:
+                if size > self.part_bytes:
+                    self._put_parts(key, file, found)
+                else:
+                    self._put(key, file.read(), found)
+            if not self._same(key, size, found):
+                raise UserError(f"{self.name} does not keep what is written to it ({key}); look at the server's logs")
+
+    def download(self, key: str, path: Path, size: int, sha256: str, watch: Watch | None = None) -> None:
+        def chunks(offset: int) -> Iterator[bytes]:
+            with self._explained("download", key):
+                answer = self._client.get_object(
+                    Bucket=self.bucket, Key=self._key(key), **({"Range": f"bytes={offset}-"} if offset else {})
+                )
+                begins, total = _extent(answer)
+                if total != size:
+                    raise UserError(
+                        f"{self.name}/{key} has {total} bytes, {size} were announced; nothing was installed"
+                    )
+                for chunk in _body(answer):
+                    fresh = chunk[max(0, offset - begins) :]  # a server may ignore the range
+                    begins += len(chunk)
+                    if fresh:
+                        yield fresh
+
+        receive(chunks, path, size, sha256, f"{self.name}/{key}", watch)
+
+    def list(self, prefix: str) -> list[str]:
+        folder = prefix.rpartition("/")[0]
+        if folder:
+            check_key(folder)
+        found: list[str] = []
+        with self._explained("list", prefix):
+            pages = self._client.get_paginator("list_objects_v2")
+            for page in pages.paginate(Bucket=self.bucket, Prefix=self.prefix + prefix):
+                found += [entry["Key"].removeprefix(self.prefix) for entry in page.get("Contents", [])]
+        return sorted(found)
+
+    def delete(self, key: str) -> None:
+        with self._explained("delete", key):
+            self._client.delete_object(Bucket=self.bucket, Key=self._key(key))
+
+    def _key(self, key: str) -> str:
+        return self.prefix + check_key(key)
+
+    def _put(self, key: str, data: bytes, sha256: str) -> bool:
+        """Write an object that is not there yet; False if somebody else has written it."""
+        writer = uuid.uuid4().hex
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                self._client.put_object(
+                    Bucket=self.bucket,
+                    Key=self._key(key),
+                    Body=data,
+                    ContentMD5=_md5(data),
+                    IfNoneMatch="*",
+                    Metadata={SHA256: sha256, WRITER: writer},
+                )
+                return True
+            except aws.ClientError as error:
+                if _code(error) not in LOST:
+                    raise
+                there = self._head(key)
+                if there is not None:
+                    return there["Metadata"].get(WRITER) == writer
+                wait(attempt)  # a conflict with a writer that did not finish
+            except aws.HTTPClientError:
+                with contextlib.suppress(UserError, aws.BotoCoreError, aws.ClientError):
+                    there = self._head(key)
+                    if there is not None:
+                        return there["Metadata"].get(WRITER) == writer
+                raise
+        raise Broken("other writers of this key keep getting in the way")
+
+    def _put_parts(self, key: str, file: IO[bytes], sha256: str) -> None:
+        """Write a large file in parts, each with its checksum; what an interrupted call left is taken away."""
+        place = {"Bucket": self.bucket, "Key": self._key(key)}
+        started = self._client.create_multipart_upload(**place, Metadata={SHA256: sha256, WRITER: uuid.uuid4().hex})
+        place["UploadId"] = started["UploadId"]
+        try:
+            parts: list[Mapping[str, Any]] = []
+            while data := file.read(self.part_bytes):
+                number = len(parts) + 1
+                made = self._client.upload_part(**place, PartNumber=number, Body=data, ContentMD5=_md5(data))
+                parts.append({"PartNumber": number, "ETag": made["ETag"]})
+            self._client.complete_multipart_upload(**place, MultipartUpload={"Parts": parts}, IfNoneMatch="*")
+        except aws.ClientError as error:
+            self._abort(place)
+            if _code(error) not in LOST:  # lost: the caller looks at what is there
+                raise
+        except BaseException:
+            self._abort(place)
+            raise
+
+    def _abort(self, place: Mapping[str, Any]) -> None:
+        with contextlib.suppress(aws.BotoCoreError, aws.ClientError):
+            self._client.abort_multipart_upload(**place)
+
+    def _head(self, key: str) -> Mapping[str, Any] | None:
+        try:
+            return self._client.head_object(Bucket=self.bucket, Key=self._key(key))
+        except aws.ClientError as error:
+            if _code(error) in ABSENT:
+                return None
+            raise
+
+    def _same(self, key: str, size: int, sha256: str) -> bool:
+        """Whether the object is there with these bytes; UserError if it has others."""
+        there = self._head(key)
+        if there is None:
+            return False
+        found = there["Metadata"].get(SHA256) or self._content_digest(key)  # put there by another program
+        if there["ContentLength"] != size or found != sha256:
+            raise UserError(
+                f"{self.name}/{key} holds other bytes: {there['ContentLength']} of sha256 {found}, not {size} of "
+                f"{sha256}; what is published never changes"
+            )
+        return True
+
+    def _content_digest(self, key: str) -> str:
+        digest = hashlib.sha256()
+        for chunk in _body(self._client.get_object(Bucket=self.bucket, Key=self._key(key))):
+            digest.update(chunk)
+        return digest.hexdigest()
+
+    @contextlib.contextmanager
+    def _explained(self, operation: str, key: str) -> Iterator[None]:
+        """Turn what boto3 raises into one line that names the bucket, the operation and the next step."""
+        failed = f"cannot {operation} {key or 'anything'} in {self.name}"
+        server = _endpoint(self._client.meta.endpoint_url)
+        try:
+            yield
+        except aws.ClientError as error:
+            code = _code(error)
+            if code == "NoSuchBucket" or (code in ABSENT and operation == "list"):
+                raise UserError(
+                    f"{failed}: {server} has no bucket {self.bucket}; create it, or correct REMINT_PRODUCTION"
+                ) from None
+            if code in ABSENT:
+                raise NotThere(f"{self.name} holds no {key}") from None
+            if code in REFUSED:
+                raise UserError(
+                    f"{failed}: {server} refuses ({code}); check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what "
+                    "they may do"
+                ) from None
+            raise UserError(f"{failed}: {server} answers {code}; try again later") from None
+        except (aws.NoCredentialsError, aws.PartialCredentialsError):
+            raise UserError(f"{failed}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") from None
+        except (aws.ConnectTimeoutError, aws.ReadTimeoutError):
+            raise UserError(
+                f"{failed}: {server} did not answer in time; check AWS_ENDPOINT_URL, or try later"
+            ) from None
+        except (aws.HTTPClientError, aws.SSLError) as error:
+            reason = "cannot be reached" if isinstance(error, aws.ConnectionError) else "breaks off its answers"
+            raise UserError(f"{failed}: {server} {reason}; check AWS_ENDPOINT_URL, or try later") from None
+        except aws.BotoCoreError as error:
+            raise UserError(f"{failed}: {type(error).__name__}; check the AWS_* variables") from None
+
+
+def _body(answer: Mapping[str, Any]) -> Iterator[bytes]:
+    """The bytes of an answer; Broken if they stop early."""
+    try:
+        yield from answer["Body"].iter_chunks(CHUNK)
+    except (aws.IncompleteReadError, aws.ReadTimeoutError, aws.ResponseStreamingError) as error:
+        raise Broken(f"the answer broke off ({type(error).__name__})") from None
+
+
+def _extent(answer: Mapping[str, Any]) -> tuple[int, int]:
+    """(first byte, size of the whole object) of an answer, partial or not."""
+    ranged = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.get("ContentRange") or "")
+    return (int(ranged[1]), int(ranged[2])) if ranged else (0, answer["ContentLength"])
+
+
+def _code(error: aws.ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", "an error"))
+
+
+def _md5(data: bytes) -> str:
+    return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _endpoint(url: str) -> str:
+    """The server's address without a user name or password that somebody wrote into it."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
