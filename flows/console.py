@@ -14,8 +14,11 @@ OK, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
 
 @contextlib.contextmanager
-def one_line_errors() -> Iterator[None]:
-    """A mistake, a full disk or Ctrl-C ends in one line and its exit code, everything else in a traceback."""
+def one_line_errors(again: str = "remint retrain") -> Iterator[None]:
+    """A mistake, a full disk or Ctrl-C ends in one line and its exit code, everything else in a traceback.
+
+    again: the command that goes on with what was interrupted.
+    """
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield
@@ -28,7 +31,7 @@ def one_line_errors() -> Iterator[None]:
         say(f"error: {error.filename or 'writing'}: {error.strerror}; free space or correct permissions, then again")
         sys.exit(MISTAKE)
     except KeyboardInterrupt:
-        say("Interrupted. What finished is kept: `remint retrain` goes on from there.")
+        say(f"Interrupted. What finished is kept: `{again}` goes on from there.")
         sys.exit(INTERRUPTED)
 
 

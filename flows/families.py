@@ -33,7 +33,12 @@ class Model:
 
 def models_of(root: Path) -> list[Model]:
     """The models that dvc.yaml at `root` names under `artifacts:`; UserError for a path of no known family."""
-    graph = yaml.safe_load((root / "dvc.yaml").read_text())
+    return models_in((root / "dvc.yaml").read_text())
+
+
+def models_in(text: str) -> list[Model]:
+    """The models of a dvc.yaml that was read elsewhere, as from a commit."""
+    graph = yaml.safe_load(text) or {}
     return [_describe(name, entry) for name, entry in (graph.get("artifacts") or {}).items()]
 
 

@@ -67,6 +67,15 @@ def downstream(stages: Iterable[Stage], names: Iterable[str]) -> set[str]:
     return reached - set(names)
 
 
+def upstream(stages: Iterable[Stage], names: Iterable[str]) -> set[str]:
+    """Every stage that one of `names` needs, directly or not; `stages` in topological order."""
+    needed = set(names)
+    for stage in reversed(list(stages)):
+        if stage.name in needed:
+            needed.update(stage.upstream)
+    return needed - set(names)
+
+
 def chain_lengths(stages: Iterable[Stage]) -> dict[str, int]:
     """How many stages the longest chain behind each stage has: what holds up the most work is started first."""
     ordered = list(stages)

@@ -100,7 +100,7 @@ def _step(
     waits = {dep: [name for out, name in pending.items() if overlap(dep, out)] for dep in stage.deps}
     deps = {dep: world.content(stage, dep, produced) for dep in stage.deps if not waits[dep]}
     before = dict.fromkeys(name for names in waits.values() for name in names)
-    reasons = [*_differences(stage, entry, world.params(stage), deps), *(f"after {name}" for name in before)]
+    reasons = [*differences(stage, entry, world.params(stage), deps), *(f"after {name}" for name in before)]
     if before:
         return Step(stage.name, "run", tuple(reasons)), {}
     if entry is not None and not reasons:
@@ -118,7 +118,7 @@ def overlap(one: str, other: str) -> bool:
     return one == other or one.startswith(f"{other}/") or other.startswith(f"{one}/")
 
 
-def _differences(
+def differences(
     stage: Stage, entry: Recorded | None, params: Mapping[str, Any], deps: Mapping[str, str | None]
 ) -> Iterator[str]:
     """Each way in which a stage now differs from its recorded execution, as a short text."""

@@ -52,7 +52,7 @@ class Store:
     def recorded(self, stage: Stage) -> Recorded | None:
         """The stage's entry of dvc.lock."""
         entry = self._lock.get(stage.name)
-        return None if entry is None else _recorded(entry)
+        return None if entry is None else as_recorded(entry)
 
     def params(self, stage: Stage) -> Mapping[str, Any]:
         """The stage's parameters as they are in params.yaml now; a missing one is left out."""
@@ -100,7 +100,7 @@ class Store:
         entry = self._run_cache_entry(found)
         if entry is None:
             return None
-        earlier = _recorded(entry)
+        earlier = as_recorded(entry)
         return earlier if self.stored(earlier.outs) else None
 
     def checkout(self) -> None:
@@ -173,7 +173,8 @@ class Store:
         return whole.hash_info.value if whole.hash_info else None
 
 
-def _recorded(entry: Mapping[str, Any]) -> Recorded:
+def as_recorded(entry: Mapping[str, Any]) -> Recorded:
+    """A stage's part of dvc.lock, or of a file in the run cache."""
     cmd = entry["cmd"]
     params = {key: value for values in entry.get("params", {}).values() for key, value in values.items()}
     return Recorded(

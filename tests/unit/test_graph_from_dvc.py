@@ -45,6 +45,12 @@ def test_stages_come_in_the_order_in_which_they_can_run(repo):
     assert names[-1] == "report"
 
 
+def test_what_a_stage_needs_is_found_through_every_step():
+    stages = [Stage("a"), Stage("b", upstream=("a",)), Stage("other"), Stage("c", upstream=("b",))]
+    assert graph.upstream(stages, ["c"]) == {"a", "b"}
+    assert graph.upstream(stages, ["a"]) == set()
+
+
 def test_a_foreach_stage_has_its_own_values(repo):
     train = next(stage for stage in graph.read(repo) if stage.name == "train@small")
     assert train == Stage(
