@@ -46,7 +46,7 @@ def test_stages_come_in_the_order_in_which_they_can_run(repo):
 
 
 def test_what_a_stage_needs_is_found_through_every_step():
-    stages = [Stage("a"), Stage("b", upstream=("a",)), Stage("other"), Stage("c", upstream=("b",))]
+    stages = [Stage("a", ""), Stage("b", "", upstream=("a",)), Stage("other", ""), Stage("c", "", upstream=("b",))]
     assert graph.upstream(stages, ["c"]) == {"a", "b"}
     assert graph.upstream(stages, ["a"]) == set()
 
