@@ -1,15 +1,19 @@
 """What every test stands on: one torch thread (bytes and golden losses depend on it), no telemetry, no user's git."""
 
 import contextlib
+import json
 import os
 import shutil
 import socket
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests import postgres
 
 os.environ.update(
     OMP_NUM_THREADS="1",
@@ -57,6 +61,74 @@ def s3_address(s3_server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> st
 def production(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where releases are published, empty: what REMINT_PRODUCTION says, once a folder and once a bucket in S3."""
     return str(tmp_path / "production") if request.param == "folder" else request.getfixturevalue("s3_address")
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[postgres.Server]:
+    """A real PostgreSQL server, which is started once and takes 2 s."""
+    if postgres.programs() is None:
+        pytest.skip("PostgreSQL is not installed; .ci/run names the package")
+    with postgres.server() as running:
+        yield running
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database: what REMINT_CATALOGUE says, once of SQLite and once of PostgreSQL."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'home' / 'catalogue.db'}"
+    return str(request.getfixturevalue("postgres_server").new_database())
+
+
+@pytest.fixture
+def publish(tmp_path: Path) -> Callable[..., Any]:
+    """Publishes a release with small random weights, bundles and pointer, and returns the pointer.
+
+    publish(bucket, "images", {"tokenizer": 1, "maskgit": 2}, size=1000): models by the seed of their weights, and
+    how many numbers those hold.
+    """
+    from flows.production import bundle, pointers
+
+    def make(bucket: Any, family: str, seeds: Mapping[str, int], size: int = 1000, **changes: Any) -> pointers.Pointer:
+        before = pointers.newest(bucket, family)
+        number = before.number + 1 if before else 1
+        members = []
+        for model, seed in sorted(seeds.items()):
+            made = _bundle(tmp_path / f"{model}-{seed}-{size}", model, seed, size)
+            found = made.manifest
+            members.append(
+                pointers.Member(model, found.version, found.weights, found.tag, bundle.publish(bucket, made))
+            )
+        values = {"run": "20261121T100000Z-1a2b3c4", "commit": "c" * 40, "who": "ann", "why": "better", "at": "2026"}
+        previous = pointers.digest(before) if before else ""
+        made = pointers.Pointer(family, number, tuple(members), previous=previous, **(values | changes))
+        pointers.append(bucket, made)
+        return made
+
+    return make
+
+
+def _bundle(folder: Path, model: str, seed: int, size: int) -> Any:
+    """A bundle of random weights with all its files in `folder`."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from safetensors.numpy import save_file
+
+    from flows.production.bundle import FILES, Bundle, Evaluation, File, Lineage, Manifest
+    from flows.production.transfer import sha256_of
+
+    folder.mkdir(exist_ok=True)
+    save_file({"w": np.random.default_rng(seed).normal(size=size)}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"seed": seed}))
+    (folder / "metrics.json").write_text(json.dumps({"psnr": 20.0 + seed}))
+    pq.write_table(pa.table({"key": ["a", "b"], "psnr": [20.0, 20.0 + seed]}), folder / "per_sample.parquet")
+    paths = {name: folder / name for name in sorted(FILES)}
+    files = tuple(File(name, path.stat().st_size, sha256_of(path)) for name, path in paths.items())
+    lineage = Lineage("run", "c" * 40, "run/run", "d" * 64, "e" * 64, {"scenes": "f.dir"}, {})
+    evaluation = Evaluation("0" * 64, {"psnr": 20.0 + seed})
+    weights = sha256_of(folder / "model.safetensors")
+    return Bundle(Manifest(model, seed, weights, f"{model}@v{seed}.0.0", files, lineage, evaluation), paths)
 
 
 def _free_port() -> int:
