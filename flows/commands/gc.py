@@ -64,7 +64,7 @@ def gc(plan_only: bool, older_than: float, as_json: bool) -> None:
 
 
 def _tell(item: "Garbage") -> None:
-    print(f"removed {item.kind} {item.what} ({_size(item.bytes)}): {item.why}")
+    print(f"removed {item.kind} {item.what} ({_size(item.bytes)}): {item.why}", flush=True)
 
 
 def _print(collection: "Collection", plan_only: bool) -> None:
