@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from markupsafe import Markup
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
 from data.params import UserError
 from flows import promotion
+from flows.catalogue import database
+from flows.catalogue.schema import ModelVersion
 from flows.graph import Stage
+from flows.lineage import picture
+from flows.lineage.down import lineage_of
 from flows.promotion import Decision, InProduction
 from flows.registry import Registered
 from flows.run import RunInfo, StageResult
@@ -41,6 +50,7 @@ def write(
     finally:
         store.close()
     facts = facts_of(run, stages, results, decisions, registered, before or {}, datetime.now(UTC))
+    facts = replace(facts, lineage=_lineage(registered, settings))
     material = collect.collect(run.workspace / "artifacts", run.workspace)
     return page.write(page.render(material, facts), settings.runs / run.id)
 
@@ -101,6 +111,22 @@ def _version(one: Registered) -> Version:
         parents=tuple(one.parents.items()),
         data=tuple(data.items()),
         new=one.new,
+    )
+
+
+def _lineage(registered: Sequence[Registered], settings: Settings) -> Markup:
+    """What the run's models came from, drawn; a version that the catalogue does not know is left out."""
+    catalogue = database.open(settings)
+    with catalogue.read() as session:
+        versions = [version for one in registered if (version := _recorded(session, one)) is not None]
+        lineages = [lineage_of(session, settings.root, version) for version in versions]
+    catalogue.close()
+    return picture.both(lineages)
+
+
+def _recorded(session: Session, one: Registered) -> ModelVersion | None:
+    return session.scalar(
+        select(ModelVersion).where(ModelVersion.name == one.model.name, ModelVersion.number == one.version)
     )
 
 

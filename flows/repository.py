@@ -21,7 +21,7 @@ class Checkout:
     uncommitted: tuple[str, ...]  # paths changed against HEAD or not tracked, ignored ones left out
 
 
-def git(root: Path, *arguments: str, check: bool = True) -> str:
+def git(root: Path, *arguments: str, check: bool = True, stdin: str | None = None) -> str:
     """Run git in `root` and return what it printed; UserError with git's own words when it fails.
 
     Hooks are off: a run's commits are made by a program, and DVC's post-checkout hook would fetch outputs into
@@ -30,7 +30,7 @@ def git(root: Path, *arguments: str, check: bool = True) -> str:
     command = ["git", "-C", str(root), "-c", "core.hooksPath=/dev/null", *arguments]
     environment = {key: value for key, value in os.environ.items() if key not in FOREIGN} | {"LC_ALL": "C"}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, input=stdin)
     except FileNotFoundError:
         raise UserError("git is not installed, and a run needs it; on Debian: apt-get install git") from None
     if check and done.returncode != 0:
@@ -87,9 +87,10 @@ def commit(root: Path, message: str, paths: Sequence[str], *, allow_empty: bool 
     return git(root, "rev-parse", "HEAD")
 
 
-def tag(root: Path, name: str, message: str, commit: str) -> None:
-    """Put an annotated tag on a commit; UserError if there is one of that name."""
-    git(root, "-c", "tag.gpgsign=false", *_somebody(root), "tag", "--annotate", "-m", message, name, commit)
+def tag(root: Path, name: str, message: str, commit: str, *, force: bool = False) -> None:
+    """Put an annotated tag on a commit; UserError if there is one of that name, unless it is to be moved."""
+    kind = ("--annotate", *(("--force",) if force else ()))
+    git(root, "-c", "tag.gpgsign=false", *_somebody(root), "tag", *kind, "-m", message, name, commit)
 
 
 def _somebody(root: Path) -> list[str]:

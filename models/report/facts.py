@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from markupsafe import Markup
+
 from models.report.graph import Graph
 
 
@@ -77,3 +79,4 @@ class RunFacts:
     stages: tuple[StageRow, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
     versions: tuple[Version, ...] = ()
+    lineage: Markup | None = None  # a drawing: the data, commits and parents that the versions came from

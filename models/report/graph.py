@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-BOX_WIDTH, BOX_HEIGHT = 98, 38  # two lines of text
 MARGIN = 2
 ONE_LINE = 14  # a longer name is written on two
 SWEEPS = 12  # passes of the ordering inside the layers; it stands still after a few
@@ -23,35 +22,79 @@ class Graph:
     edges: tuple[tuple[str, str], ...]
 
 
+@dataclass(frozen=True)
+class Box:
+    """The size of every box and the room between two: (sideways, downwards) for each direction of drawing."""
+
+    width: float
+    height: float
+    across: tuple[float, float] = (22, 18)
+    down: tuple[float, float] = (16, 26)
+
+
+STAGE = Box(98, 38)  # two lines of text
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the centre of each box lies, and the edges as drawn lines."""
+
+    at: Mapping[str, tuple[float, float]]
+    edges: Markup
+    width: float
+    height: float
+
+
 def draw(graph: Graph, across: bool = True, status: Mapping[str, str] | None = None) -> Markup:
     """Draw the graph as SVG, from left to right (`across`) or from top to bottom.
 
     Edges that a longer path implies are left out. `status` (stage to "ran", "cached", ...) becomes a CSS class.
     """
+    layout = arrange(graph, STAGE, across)
+    boxes = [_box(stage, *layout.at[stage], (status or {}).get(stage, "")) for stage in graph.stages]
+    label = f"{len(graph.stages)} stages: {feeds(graph)}"
+    return Markup('<svg class="graph {}" viewBox="0 0 {} {}" width="{}" role="img" aria-label="{}">{}{}</svg>').format(
+        "across" if across else "down",
+        layout.width,
+        layout.height,
+        layout.width,
+        label,
+        layout.edges,
+        Markup("").join(boxes),
+    )
+
+
+def arrange(graph: Graph, box: Box, across: bool = True) -> Layout:
+    """Lay boxes of one size out in layers, so that few edges cross; edges that a longer path implies are left out."""
     rows = _layers(graph)
     chains = _chains(graph, rows)
     order = _ordered(rows, chains)
-    step_x, step_y = (BOX_WIDTH + 22, BOX_HEIGHT + 18) if across else (BOX_WIDTH + 16, BOX_HEIGHT + 26)
+    gap = box.across if across else box.down
+    step_x, step_y = box.width + gap[0], box.height + gap[1]
     widest = max(len(row) for row in order)
 
     def centre(depth: int, place: int) -> tuple[float, float]:
         middle = place + (widest - len(order[depth])) / 2
         a, b = (depth, middle) if across else (middle, depth)
-        return MARGIN + BOX_WIDTH / 2 + a * step_x, MARGIN + BOX_HEIGHT / 2 + b * step_y
+        return MARGIN + box.width / 2 + a * step_x, MARGIN + box.height / 2 + b * step_y
 
     where = {node: centre(d, p) for d, row in enumerate(order) for p, node in enumerate(row)}
     across_count, down_count = (len(order), widest) if across else (widest, len(order))
-    width = 2 * MARGIN + BOX_WIDTH + (across_count - 1) * step_x
-    height = 2 * MARGIN + BOX_HEIGHT + (down_count - 1) * step_y
-    lines = [_curve([where[node] for node in chain], across) for chain in chains]
-    boxes = [_box(stage, *where[stage], (status or {}).get(stage, "")) for stage in graph.stages]
-    label = f"{len(graph.stages)} stages: " + "; ".join(
+    half = box.width / 2 if across else box.height / 2
+    return Layout(
+        at={node: point for node, point in where.items() if isinstance(node, str)},
+        edges=Markup("").join(_curve([where[node] for node in chain], half, across) for chain in chains),
+        width=2 * MARGIN + box.width + (across_count - 1) * step_x,
+        height=2 * MARGIN + box.height + (down_count - 1) * step_y,
+    )
+
+
+def feeds(graph: Graph) -> str:
+    """The edges in words: "scenes feeds proxy, tokens; proxy feeds tokens"."""
+    return "; ".join(
         f"{stage} feeds {', '.join(t for s, t in graph.edges if s == stage)}"
         for stage in graph.stages
         if any(s == stage for s, _ in graph.edges)
-    )
-    return Markup('<svg class="graph {}" viewBox="0 0 {} {}" width="{}" role="img" aria-label="{}">{}{}</svg>').format(
-        "across" if across else "down", width, height, width, label, Markup("").join(lines), Markup("").join(boxes)
     )
 
 
@@ -128,9 +171,8 @@ def _mean(values: list[float], otherwise: float) -> float:
     return sum(values) / len(values) if values else otherwise
 
 
-def _curve(points: list[tuple[float, float]], across: bool) -> Markup:
-    """Draw one edge, leaving and entering boxes at the middle of their sides."""
-    half = BOX_WIDTH / 2 if across else BOX_HEIGHT / 2
+def _curve(points: list[tuple[float, float]], half: float, across: bool) -> Markup:
+    """Draw one edge, leaving and entering boxes at the middle of their sides, which are `half` a box away."""
     (x0, y0), *inner, (x1, y1) = points
     start = (x0 + half, y0) if across else (x0, y0 + half)
     end = (x1 - half, y1) if across else (x1, y1 - half)
@@ -153,7 +195,7 @@ def _box(stage: str, x: float, y: float, status: str) -> Markup:
         for i, line in enumerate(lines)
     )
     return Markup('<g class="stage {} {}"><rect x="{:.1f}" y="{:.1f}" width="{}" height="{}" rx="6"/>{}</g>').format(
-        kind, status, x - BOX_WIDTH / 2, y - BOX_HEIGHT / 2, BOX_WIDTH, BOX_HEIGHT, text
+        kind, status, x - STAGE.width / 2, y - STAGE.height / 2, STAGE.width, STAGE.height, text
     )
 
 

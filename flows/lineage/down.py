@@ -1,0 +1,104 @@
+"""From a model version down to its data, code, parameters, parents and environment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import and_, func, select
+from sqlalchemy.orm import Session, aliased
+
+from flows.catalogue.schema import DataVersion, Edge, Member, ModelVersion, Release, Run
+from flows.lineage.code import Code, Repository
+from flows.lineage.values import Data, Lineage, Made, Place, Unknown
+
+
+def lineage_of(session: Session, root: Path, version: ModelVersion) -> Lineage:
+    """Everything that a version was made from; commits are looked up in the repository at `root`."""
+    return _Search(session, Repository(root)).down(version, ())
+
+
+def releases_of(session: Session, model: str, weights: str) -> tuple[Place, ...]:
+    """The releases that hold these weights; after a rollback that may be several."""
+    newest = select(Release.family, func.max(Release.number).label("number")).group_by(Release.family).subquery()
+    rows = session.execute(
+        select(Release.family, Release.number, newest.c.number)
+        .join(Member, Member.release_id == Release.id)
+        .join(newest, newest.c.family == Release.family)
+        .where(Member.model == model, Member.weights == weights)
+        .order_by(Release.number)
+    )
+    return tuple(Place(family, number, number == now) for family, number, now in rows)
+
+
+@dataclass(frozen=True)
+class _Search:
+    """One walk through the catalogue; `commits` are read once, however many models a run made."""
+
+    session: Session
+    commits: Repository
+
+    def down(self, version: ModelVersion, above: tuple[str, ...]) -> Lineage:
+        """above: the weights on the way here, so that edges in a circle (nothing real has them) come to an end."""
+        run = self.session.get_one(Run, version.run_id)
+        code = self.commits.at(run.commit)
+        edges = self.session.execute(
+            select(Edge.kind, Edge.name, Edge.digest).where(Edge.version_id == version.id).order_by(Edge.name)
+        ).all()
+        problem = code.problem(run.tag)
+        return Lineage(
+            model=version.name,
+            version=version.number,
+            family=version.family,
+            weights=version.weights,
+            tag=version.tag,
+            made=_made(run, code),
+            parameters=code.parameters(version.name),
+            data=tuple(self.data(edge.name, edge.digest) for edge in edges if edge.kind == "data"),
+            parents=tuple(
+                self.parent(edge.name, edge.digest, (*above, version.weights))
+                for edge in edges
+                if edge.kind == "parent"
+            ),
+            releases=releases_of(self.session, version.name, version.weights),
+            problems=(problem,) if problem else (),
+        )
+
+    def data(self, stage: str, digest: str) -> Data:
+        before = aliased(DataVersion)
+        row = self.session.execute(
+            select(DataVersion, before.digest)
+            .outerjoin(before, DataVersion.parent_id == before.id)
+            .where(DataVersion.stage == stage, DataVersion.digest == digest)
+        ).one_or_none()
+        if row is None:
+            return Data(stage, digest)
+        found, earlier = row
+        return Data(stage, digest, found.rows, found.bytes, found.verdict, earlier or "")
+
+    def parent(self, model: str, weights: str, above: tuple[str, ...]) -> Lineage | Unknown:
+        """The parent with these weights; of several versions with the same ones, the first."""
+        found = self.session.scalars(
+            select(ModelVersion)
+            .where(and_(ModelVersion.name == model, ModelVersion.weights == weights))
+            .order_by(ModelVersion.number)
+            .limit(1)
+        ).first()
+        return Unknown(model, weights) if found is None or weights in above else self.down(found, above)
+
+
+def _made(run: Run, code: Code) -> Made:
+    there = code.environment
+    surroundings = {"python": there.python, "torch": there.torch, "requirements.lock": there.lock} if there else {}
+    return Made(
+        run=run.id,
+        tag=run.tag,
+        commit=run.commit,
+        base_commit=run.base_commit,
+        trigger=run.trigger,
+        started=run.started,
+        parameters=run.parameters,
+        environment=run.environment,
+        machine=run.machine,
+        surroundings={name: value for name, value in surroundings.items() if value},
+    )

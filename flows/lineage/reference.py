@@ -1,0 +1,63 @@
+"""From what a person writes, `tokenizer@production`, `tokenizer@v3` or `tokenizer`, to a version of the catalogue."""
+
+from __future__ import annotations
+
+import re
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from data.params import UserError, near
+from flows.catalogue.schema import Member, ModelVersion, Release
+
+REFERENCE = re.compile(r"(?P<model>[A-Za-z0-9][A-Za-z0-9._-]*)(@(?P<which>[A-Za-z0-9][A-Za-z0-9._-]*))?")
+PRODUCTION, PREVIOUS = "production", "previous"
+
+
+def find(session: Session, reference: str) -> ModelVersion:
+    """The version that a reference names; without "@...", what is in production, else the newest.
+
+    UserError for a malformed reference, an unknown model, an alias that nothing has, or a version that is not there.
+    """
+    parts = REFERENCE.fullmatch(reference)
+    if parts is None:
+        raise UserError(f"'{reference}' is not MODEL, MODEL@ALIAS or MODEL@VERSION, such as tokenizer@production")
+    model, which = parts["model"], parts["which"]
+    known = session.scalars(select(ModelVersion.name).distinct().order_by(ModelVersion.name)).all()
+    if model not in known:
+        raise UserError(f"no model '{model}' in the catalogue{near(model, known)}")
+    number = _number(session, model, which)
+    found = session.scalar(select(ModelVersion).where(ModelVersion.name == model, ModelVersion.number == number))
+    if found is None:
+        newest = session.scalar(select(func.max(ModelVersion.number)).where(ModelVersion.name == model))
+        raise UserError(f"{model} has no version {number} in the catalogue; the newest is v{newest}")
+    return found
+
+
+def _number(session: Session, model: str, which: str | None) -> int:
+    standing = _standing(session, model)
+    if which is None:
+        newest = select(func.max(ModelVersion.number)).where(ModelVersion.name == model)
+        return standing.get(PRODUCTION) or session.scalars(newest).one()
+    if re.fullmatch(r"v?\d{1,9}", which):
+        return int(which.removeprefix("v"))
+    if which not in (PRODUCTION, PREVIOUS):
+        raise UserError(f"{model} has no alias '{which}'{near(which, (PRODUCTION, PREVIOUS, 'v1, v2, ...'))}")
+    if which not in standing:
+        raise UserError(f"{model} has no {which} version: no release holds one; versions are named as {model}@v1")
+    return standing[which]
+
+
+def _standing(session: Session, model: str) -> dict[str, int]:
+    """What is in production, and the last other version that was, as the release log has it."""
+    log = session.execute(
+        select(Member.version)
+        .join(Release)
+        .where(Member.model == model, Release.family.in_(select(ModelVersion.family).where(ModelVersion.name == model)))
+        .order_by(Release.number.desc())
+    ).scalars()
+    now = next(log, None)
+    if now is None:
+        return {}
+    before = next((version for version in log if version != now), None)
+    return {PRODUCTION: now} | ({PREVIOUS: before} if before is not None else {})
