@@ -77,7 +77,7 @@ def database_address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty database: what REMINT_CATALOGUE says, once of SQLite and once of PostgreSQL."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'home' / 'catalogue.db'}"
-    return str(request.getfixturevalue("postgres_server").new_database())
+    return str(request.getfixturevalue("postgres_server").empty_database())
 
 
 @pytest.fixture
