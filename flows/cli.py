@@ -7,8 +7,12 @@ import click
 # command -> module of flows.commands: only the one that is called is imported
 COMMANDS = {
     "retrain": "retrain",
+    "gates": "gates",
+    "approve": "approve",
+    "reproduce": "reproduce",
     "lineage": "lineage",
     "gc": "gc",
+    "pull": "pull",
     "ui": "ui",
 }
 

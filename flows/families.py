@@ -45,8 +45,11 @@ def models_in(text: str) -> list[Model]:
 def evaluation_of(workspace: Path, model: Model) -> dict[str, float]:
     """The model's own numbers of the run's evaluation, {} where it was not evaluated."""
     path = workspace / "artifacts" / "evaluate" / model.evaluation / "metrics.json"
-    if not path.exists():
-        return {}
+    return metrics_in(path, model) if path.exists() else {}
+
+
+def metrics_in(path: Path, model: Model) -> dict[str, float]:
+    """The model's own numbers of the metrics.json of an evaluation."""
     prefix = f"{model.section}." if model.section else ""
     return {key.removeprefix(prefix): v for key, v in read_metrics(path).items() if key.startswith(prefix)}
 

@@ -1,17 +1,35 @@
 """The context of an evaluation: on which data, with which code and parameters a model's numbers were measured.
 
-Two numbers are comparable only under one context.
+Two numbers are comparable only under one context. Where production's is another than the candidate's, production is
+evaluated again: with the run's own command, code and data, and production's weights in the places of the candidate's.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import shlex
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from flows.families import Model, models_of
+from flows.settings import Settings, child_environment
+from models.saved import weights_digest
+
+KEPT = ("metrics.json", "per_sample.parquet")
+
+
+class EvaluationFailed(Exception):
+    """Production could not be evaluated again; the message says why in one line."""
 
 
 def context(workspace: Path, model: Model) -> str:
@@ -20,16 +38,98 @@ def context(workspace: Path, model: Model) -> str:
     That is the command, the parameters and every dependency of its `evaluate` stage but the released models
     themselves: held-out data, code, libraries. The proxy is part of it: it measures, and is not released.
     """
-    return _digest(workspace, model.evaluation)
-
-
-def _digest(workspace: Path, evaluation: str) -> str:
-    path = workspace / "dvc.lock"
-    stages = (yaml.safe_load(path.read_text()) or {}).get("stages", {}) if path.exists() else {}
-    entry = stages.get(f"evaluate@{evaluation}")
+    entry = _entry(workspace, model.evaluation)
     if entry is None:
         return ""
     released = {one.path.as_posix() for one in models_of(workspace)}
     deps = {dep["path"]: dep["md5"] for dep in entry.get("deps", []) if dep["path"] not in released}
     whole = {"cmd": entry["cmd"], "params": entry.get("params", {}), "deps": deps}
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+
+
+def evaluate_again(settings: Settings, workspace: Path, model: Model, folders: Mapping[str, Path]) -> Path:
+    """Evaluate models in the context of `model`'s evaluation in `workspace`; returns the folder with the results.
+
+    folders: model name -> its folder, for all that stand in for the workspace's own; a model that is not named (one
+    that production does not have yet) stays the workspace's. The results are kept in the home under the digests of
+    context and weights, so that this happens once. EvaluationFailed says why it did not work.
+    """
+    entry = _entry(workspace, model.evaluation)
+    if entry is None:
+        raise EvaluationFailed(f"dvc.lock records no evaluate@{model.evaluation}, so there is nothing to repeat")
+    words = shlex.split(entry["cmd"] if isinstance(entry["cmd"], str) else " ".join(entry["cmd"]))
+    places = {
+        one.path.as_posix(): (folders.get(one.name) or workspace / one.path).resolve()
+        for one in models_of(workspace)
+        if one.path.as_posix() in words
+    }
+    weights = {path: weights_digest(folder) for path, folder in sorted(places.items())}
+    key = hashlib.sha256(json.dumps([context(workspace, model), weights]).encode()).hexdigest()
+    kept = settings.home / "evaluations" / key
+    if not kept.is_dir():
+        with _beside(kept) as scratch:
+            _run(settings, workspace, _command(words, places, scratch / "out"), scratch)
+            (scratch / "kept").mkdir()
+            for name in KEPT:
+                if not (scratch / "out" / name).exists():
+                    raise EvaluationFailed(f"evaluate@{model.evaluation} wrote no {name}")
+                (scratch / "out" / name).rename(scratch / "kept" / name)
+            with contextlib.suppress(OSError):  # another process was faster, with the same result
+                (scratch / "kept").rename(kept)
+    return kept
+
+
+@contextlib.contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """A scratch folder on the target's disk, so that what is whole can be renamed to it."""
+    folder = target.parent / f".{uuid.uuid4().hex}"
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _command(words: list[str], places: Mapping[str, Path], out: Path) -> list[str]:
+    """The stage's command with production's models and another output folder; `python` is this one."""
+    made = [str(places.get(word, word)) for word in words]
+    if made[0] == "python":
+        made[0] = sys.executable
+    made[made.index("--out") + 1] = str(out)
+    return made
+
+
+def _run(settings: Settings, workspace: Path, command: list[str], scratch: Path) -> None:
+    environment = child_environment(settings) | {
+        "MLFLOW_TRACKING_URI": "",  # no run of a stage: not to be found as one
+        "REMINT_CHECKPOINTS": str(scratch / "checkpoints"),
+    }
+    limit = _time_limit(workspace)
+    try:
+        done = subprocess.run(
+            command, cwd=workspace, env=environment, capture_output=True, text=True, errors="replace", timeout=limit
+        )
+    except subprocess.TimeoutExpired:
+        raise EvaluationFailed(f"it took longer than {limit:g} s, the time limit of the stage") from None
+    if done.returncode != 0:
+        said = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        last = said[-1].removeprefix("error: ") if said else f"exit code {done.returncode}"
+        raise EvaluationFailed(last)
+
+
+def _time_limit(workspace: Path) -> float | None:
+    """The stage's own, from dvc.yaml."""
+    stage = yaml.safe_load((workspace / "dvc.yaml").read_text()).get("stages", {}).get("evaluate", {})
+    return stage.get("do", stage).get("meta", {}).get("timeout")
+
+
+def _entry(workspace: Path, evaluation: str) -> dict[str, Any] | None:
+    """What dvc.lock records of a model's evaluation."""
+    path = workspace / "dvc.lock"
+    return _stages(path, path.stat().st_mtime_ns).get(f"evaluate@{evaluation}") if path.exists() else None
+
+
+@lru_cache(maxsize=8)
+def _stages(path: Path, changed: int) -> dict[str, Any]:
+    """What dvc.lock records; the file takes half a second to read, and is asked about every model."""
+    return (yaml.safe_load(path.read_text()) or {}).get("stages", {})

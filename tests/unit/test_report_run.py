@@ -16,7 +16,7 @@ from models.report.facts import Compared, RunFacts
 
 STARTED = datetime(2026, 1, 1, tzinfo=UTC)
 STAGES = (Stage("scenes", "true"), Stage("tokenizer", "true", upstream=("scenes",)))
-MODEL = Model("maskgit", Path("m"), "", "generator@maskgit", "generator", "maskgit", bound_to="tokenizer")
+MODEL = Model("maskgit", Path("m"), "", "generator@maskgit", "images", "generator", "maskgit", bound_to="tokenizer")
 METRICS = {"gfwd": 9.0, "class_agreement": 74.0, "class_agreement_glass": 60.0}
 
 

@@ -1,0 +1,108 @@
+"""`remint gates`: what the gates said about a model version, with every number."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flows.console import FAILED, OK, one_line_errors, print_json, say
+
+if TYPE_CHECKING:
+    from flows.gates.record import Approval, Stored
+
+HEAD = ("rule", "candidate", "production", "limit", "difference [95 %]", "samples", "")
+
+
+@click.command()
+@click.argument("model")
+@click.argument("version")
+@click.option("--json", "as_json", is_flag=True, help="Print the decision as JSON, with every number in full.")
+def gates(model: str, version: str, as_json: bool) -> None:
+    """Show the last decision about VERSION of MODEL: every rule with both numbers, its interval and its verdict.
+
+    VERSION is a number (3 or v3), "production" or "previous".
+
+    \b
+    Example: remint gates tokenizer v3
+
+    \b
+    Exit codes:
+      0  it passed
+      1  it was refused, or waits for an approval
+      2  a mistake in the input (unknown model or version, never judged)
+    """
+    with one_line_errors():
+        from flows import repository, settings
+        from flows.catalogue import database
+        from flows.gates import record
+
+        catalogue = database.open(settings.load(repository.find(Path.cwd()).main))
+        with catalogue.read() as session:
+            judged, given = record.show(session, model, version)
+        if as_json:
+            print_json(_json(judged, given))
+        else:
+            print(_text(judged))
+            say(_verdict(judged, given))
+        sys.exit(OK if judged.decision.verdict == "passed" else FAILED)
+
+
+def _text(judged: "Stored") -> str:
+    from flows import table
+
+    rows = [
+        (
+            rule.name,
+            _cell(rule.candidate),
+            _cell(rule.production),
+            _cell(rule.limit),
+            _interval(rule.difference, rule.low, rule.high),
+            _cell(rule.samples),
+            f"{'passed' if rule.passed else 'FAILED'}{f' ({rule.note})' if rule.note else ''}",
+        )
+        for rule in judged.decision.rules
+    ]
+    return table.columns([HEAD, *rows], right=(1, 2, 3, 5))
+
+
+def _verdict(judged: "Stored", given: "Approval | None") -> str:
+    one = judged.decision
+    against = f" against v{one.replaces}" if one.replaces is not None else ""
+    lines = [f"{one.model} v{one.version} {one.verdict}{against}: {one.reason}"]
+    lines.append(f"judged in run {judged.run} on {judged.at:%Y-%m-%d %H:%M} UTC, weights {one.weights[:12]}")
+    if given is not None:
+        lines.append(f"approved by {given.who} on {given.at:%Y-%m-%d %H:%M} UTC: {given.why}")
+    return "\n".join(lines)
+
+
+def _json(judged: "Stored", given: "Approval | None") -> dict[str, Any]:
+    from dataclasses import asdict
+
+    one = judged.decision
+    return {
+        "model": one.model,
+        "version": one.version,
+        "family": one.family,
+        "weights": one.weights,
+        "verdict": one.verdict,
+        "reason": one.reason,
+        "against": one.replaces,
+        "run": judged.run,
+        "judged": judged.at.isoformat(),
+        "approval": None if given is None else asdict(given) | {"at": given.at.isoformat()},
+        "rules": [asdict(rule) for rule in one.rules],
+    }
+
+
+def _cell(value: float | str | None) -> str:
+    if value is None:
+        return "-"
+    return value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def _interval(difference: float | None, low: float | None, high: float | None) -> str:
+    if difference is None:
+        return "-"
+    between = "" if low is None or high is None else f" [{low:+.3g}, {high:+.3g}]"
+    return f"{difference:+.3g}{between}"

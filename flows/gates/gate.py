@@ -1,0 +1,169 @@
+"""Decide about a run's models: gather what they and production showed, judge, and store what came of it."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import yaml
+
+from flows.catalogue.database import Catalogue
+from flows.families import Model, metrics_in, models_of
+from flows.gates import record, speed
+from flows.gates.compare import NotComparable, Samples, read_samples
+from flows.gates.evaluation import EvaluationFailed, context, evaluate_again
+from flows.gates.judge import Decision, InProduction, Measured, Speed, decide
+from flows.gates.policy import POLICY, REQUIRED, Gate, read_policy
+from flows.production import bundle, pointers
+from flows.production.bucket import Bucket
+from flows.registry import Registered, data_of
+from flows.run import RunInfo
+from flows.settings import Settings, child_environment
+
+
+@dataclass(frozen=True)
+class _Standing:
+    """A member of a family's newest release, brought to this machine."""
+
+    folder: Path
+    context: str
+    value: InProduction
+
+
+def decide_run(
+    settings: Settings, run: RunInfo, registered: Sequence[Registered], catalogue: Catalogue, bucket: Bucket
+) -> list[Decision]:
+    """Decide about every registered version of a run by the policy of its commit; the decisions are stored.
+
+    Nothing is released. UserError for a mistake in the policy, or a bucket or catalogue that does not answer.
+    """
+    models = models_of(run.workspace)
+    gates = read_policy(run.workspace / POLICY, [model.name for model in models])
+    bound = {model.name: model.bound_to for model in models if model.bound_to}
+    settings.home.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=settings.home, prefix="gates-") as scratch:
+        standing = _production(bucket, registered, Path(scratch))
+        changed = [one for one in registered if one.weights != _weights(standing, one.model.name)]
+        production = _comparable(settings, run.workspace, changed, gates, standing)
+        measured = _measured(settings, run.workspace, changed, gates, standing)
+    with catalogue.read() as session:
+        given = record.approvals(session, [(one.model.name, one.version) for one in registered])
+    decisions = decide(registered, gates, production, bound, measured, given)
+    record.store(catalogue, run.id, decisions)
+    return decisions
+
+
+def _production(bucket: Bucket, registered: Sequence[Registered], scratch: Path) -> dict[str, _Standing]:
+    """What is in production of the families of a run: their newest releases, fetched where anything changed."""
+    found: dict[str, _Standing] = {}
+    candidates = {one.model.name: one.weights for one in registered}
+    for family in dict.fromkeys(one.model.family for one in registered):
+        pointer = pointers.newest(bucket, family)
+        members = pointer.members if pointer else ()
+        changed = any(candidates.get(member.model) not in (None, member.weights) for member in members)
+        for member in members:
+            folder = scratch / member.model
+            only = bundle.FILES if changed else ()
+            manifest = bundle.fetch(bucket, member.model, member.bundle, folder, only=only)
+            numbers = manifest.evaluation
+            value = InProduction(member.version, member.weights, manifest.lineage.parents, numbers.metrics)
+            found[member.model] = _Standing(folder, numbers.context, value)
+    return found
+
+
+def _comparable(
+    settings: Settings,
+    workspace: Path,
+    changed: Sequence[Registered],
+    gates: Mapping[str, Gate],
+    standing: Mapping[str, _Standing],
+) -> dict[str, InProduction]:
+    """Production with numbers of the run's own context; evaluated again where its context is another."""
+    values = {name: one.value for name, one in standing.items()}
+    for one in changed:
+        name, model = one.model.name, one.model
+        if name not in standing or not gates.get(name, Gate()).margins:
+            continue
+        try:
+            values[name] = _in_context(settings, workspace, model, standing)
+        except (EvaluationFailed, NotComparable) as error:
+            values[name] = replace(values[name], problem=f"production v{values[name].version}: {error}")
+    return values
+
+
+def _in_context(settings: Settings, workspace: Path, model: Model, standing: Mapping[str, _Standing]) -> InProduction:
+    now = standing[model.name]
+    wanted = context(workspace, model)
+    if now.context and now.context == wanted:
+        return replace(now.value, samples=read_samples(now.folder / "per_sample.parquet", model.section))
+    results = evaluate_again(settings, workspace, model, {name: one.folder for name, one in standing.items()})
+    samples = read_samples(results / "per_sample.parquet", model.section)
+    return replace(now.value, metrics=metrics_in(results / "metrics.json", model), samples=samples)
+
+
+def _measured(
+    settings: Settings,
+    workspace: Path,
+    changed: Sequence[Registered],
+    gates: Mapping[str, Gate],
+    standing: Mapping[str, _Standing],
+) -> dict[str, Measured]:
+    """What the gates ask about each candidate beside its metrics."""
+    asked = [one for one in changed if gates.get(one.model.name, Gate()).latency.asked]
+    pairs = [_pair(workspace, one.model, models_of(workspace), standing) for one in asked]
+    environment = child_environment(settings) | {"MLFLOW_TRACKING_URI": ""}
+    speeds = speed.measure(workspace, pairs, environment)
+    return {
+        one.model.name: _shown(workspace, one, gates.get(one.model.name, Gate()), speeds.get(one.model.name, Speed()))
+        for one in changed
+    }
+
+
+def _shown(workspace: Path, one: Registered, gate: Gate, took: Speed) -> Measured:
+    samples: Samples | None = None
+    problem = ""
+    if gate.margins:
+        path = workspace / "artifacts" / "evaluate" / one.model.evaluation / "per_sample.parquet"
+        try:
+            samples = read_samples(path, one.model.section)
+        except NotComparable as error:
+            problem = f"the candidate's {error}"
+    size = (workspace / one.model.path / "model.safetensors").stat().st_size
+    verdict = validation_of(workspace, one.model) if gate.validation == REQUIRED else ""
+    return Measured(samples, problem, size, took, verdict)
+
+
+def validation_of(workspace: Path, model: Model) -> str:
+    """What validation said about the very data that a model was trained on: "passed", or what is wrong."""
+    report = workspace / "artifacts" / "validate" / "report.json"
+    if not report.exists():
+        return "not validated: the run has no artifacts/validate/report.json"
+    lock = yaml.safe_load((workspace / "dvc.lock").read_text()) or {}
+    checked = {dep.get("md5") for dep in lock.get("stages", {}).get("validate", {}).get("deps", [])}
+    for name, digests in data_of(lock, model.path.as_posix()).items():
+        if not set(digests.split(",")) <= checked:
+            return f"not validated: the {name} it was trained on are not those of the report"
+    found = json.loads(report.read_text())
+    return "passed" if found["success"] is True else f"failed: {found.get('critical_failed', 'some')} critical"
+
+
+def _pair(workspace: Path, model: Model, models: Sequence[Model], standing: Mapping[str, _Standing]) -> speed.Pair:
+    """The folders of a candidate and of the model it would replace, each with the tokenizer it needs."""
+    places = {one.name: str((workspace / one.path).resolve()) for one in models}
+    fetched = {name: str(one.folder.resolve()) for name, one in standing.items()}
+    beside = model.bound_to or ""
+    return speed.Pair(
+        model=model.name,
+        serving=model.serving,
+        candidate=places[model.name],
+        production=fetched.get(model.name, ""),
+        beside=places.get(beside, ""),
+        production_beside=fetched.get(beside, ""),
+    )
+
+
+def _weights(standing: Mapping[str, _Standing], name: str) -> str:
+    return standing[name].value.weights if name in standing else ""

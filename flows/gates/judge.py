@@ -1,0 +1,386 @@
+"""Judge the candidates of a release: values in, decisions out. Nothing here reads a file, a store or a clock.
+
+A family is judged as a whole, because it goes to production as a whole (a new tokenizer makes its generator train
+again, so a member may have changed without being meant to be better):
+
+    every changed member   has what is required, keeps to its limits and is non-inferior to production everywhere:
+                           the 95 % interval of (candidate - production) stays above minus the margin
+    the family             is better somewhere: at least one metric of one changed member is better by more than
+                           noise, at 5 % over all metrics tested together (Bonferroni, which is Holm's first step)
+    who needs whom         stands beside the very weights that it was trained with
+    people                 have approved what the policy wants approved
+
+One member that is refused holds back the others, and so does one that waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from flows.gates.compare import NotComparable, Paired, Samples, pair
+from flows.gates.policy import REQUIRED, Gate
+from flows.registry import Registered
+from models.metrics import metric
+
+INTERVAL = 0.95  # two-sided: non-inferiority holds at 2.5 %
+NOISE = 0.05  # chance at which a release of equal models may pass for better
+APPROVAL = "approval"
+SAME = "production measured as the candidate was"
+
+Verdict = Literal["passed", "refused", "waiting", "unchanged"]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One test with all its numbers; `limit` is what the candidate had to reach, production's value taken in.
+
+    difference, low, high: candidate - production over `samples` pairs, with its confidence interval; None where
+    there are no values per sample. `note` says what the numbers do not.
+    """
+
+    name: str  # "psnr >= 16", "psnr >= production - 0.2", "required: psnr", "bound to tokenizer"
+    passed: bool
+    candidate: float | str | None
+    limit: float | str | None
+    production: float | None = None
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    samples: int | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What became of one registered version, and by which rules."""
+
+    model: str
+    version: int
+    promoted: bool
+    reason: str  # one line for the table
+    rules: tuple[Rule, ...] = ()
+    replaces: int | None = None  # the version in production until now
+    weights: str = ""
+    family: str = ""
+    unchanged: bool = False  # these weights are in production already: nothing to decide
+
+    @property
+    def failed(self) -> list[Rule]:
+        return [rule for rule in self.rules if not rule.passed]
+
+    @property
+    def waiting(self) -> bool:
+        """Whether nothing but a person's approval is missing, of this version or of one beside it."""
+        return bool(self.failed) and all(rule.name.startswith(APPROVAL) for rule in self.failed)
+
+    @property
+    def verdict(self) -> Verdict:
+        if self.unchanged:
+            return "unchanged"
+        return "passed" if self.promoted else "waiting" if self.waiting else "refused"
+
+
+@dataclass(frozen=True)
+class InProduction:
+    """A version in production with its own numbers, measured in the context in which the candidates were."""
+
+    version: int
+    weights: str
+    parents: Mapping[str, str]
+    metrics: Mapping[str, float]
+    samples: Samples | None = None
+    problem: str = ""  # why it has no numbers that a candidate's may be compared with
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Milliseconds per picture of a candidate and of production, taken in turns in one process."""
+
+    candidate: float | None = None
+    production: float | None = None
+    problem: str = ""  # why there are no numbers
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a candidate showed beside the means of its evaluation."""
+
+    samples: Samples | None = None
+    problem: str = ""  # why there are no samples
+    bytes: int | None = None
+    speed: Speed = Speed()
+    validation: str = "no report"  # of its data: "passed", or what was found
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """A metric's non-inferiority, and the pairs it was judged by."""
+
+    model: str
+    metric: str
+    rule: Rule
+    pairs: Paired | None = None
+
+
+@dataclass
+class _Member:
+    """A changed member of a family while it is judged."""
+
+    one: Registered
+    rules: list[Rule]
+    compared: list[_Compared] = field(default_factory=list)
+    replaces: int | None = None
+
+    @property
+    def passed(self) -> bool:
+        return all(rule.passed or rule.name.startswith(APPROVAL) for rule in self.rules)
+
+
+def decide(
+    candidates: Sequence[Registered],
+    gates: Mapping[str, Gate],
+    production: Mapping[str, InProduction],
+    bound: Mapping[str, str],
+    measured: Mapping[str, Measured],
+    approved: Collection[str] = (),
+) -> list[Decision]:
+    """The decisions about every candidate. bound: generator -> tokenizer; approved: weights digests.
+
+    A model without a gate has no limits, and one that production does not have is compared with nothing.
+    """
+    decisions: dict[str, Decision] = {}
+    for family in dict.fromkeys(one.model.family for one in candidates):
+        own = [one for one in candidates if one.model.family == family]
+        decisions |= {made.model: made for made in _family(own, gates, production, bound, measured, approved)}
+    return [decisions[one.model.name] for one in candidates]
+
+
+def _family(
+    candidates: Sequence[Registered],
+    gates: Mapping[str, Gate],
+    production: Mapping[str, InProduction],
+    bound: Mapping[str, str],
+    measured: Mapping[str, Measured],
+    approved: Collection[str],
+) -> list[Decision]:
+    standing = {one.model.name: production.get(one.model.name) for one in candidates}
+    decisions = [_unchanged(one, now) for one in candidates if (now := standing[one.model.name]) and _same(one, now)]
+    members = []
+    for one in candidates:
+        name, now = one.model.name, standing[one.model.name]
+        if now is not None and _same(one, now):
+            continue
+        gate, shown = gates.get(name, Gate()), measured.get(name, Measured())
+        compared = _margins(one, gate, now, shown) if now else []
+        rules = [*_alone(one, gate, shown), *(each.rule for each in compared)]
+        if gate.approval == REQUIRED:
+            rules.append(_approval(one.weights in approved))
+        members.append(_Member(one, rules, compared, now.version if now else None))
+    after = {one.model.name: one for one in candidates}
+    better = _better(members, all(member.replaces is not None for member in members))
+    for member in members:
+        member.rules += [*_bindings(member.one.model.name, after, production, bound), *better]
+    together = {member.one.model.name: member.passed for member in members}
+    for member in members:
+        refused = [name for name, passed in together.items() if not passed and name != member.one.model.name]
+        member.rules += [_beside(name) for name in refused if member.passed]
+    return settle([*decisions, *(_decision(member) for member in members)], approved)
+
+
+def settle(decisions: Sequence[Decision], approved: Collection[str]) -> list[Decision]:
+    """The decisions about one family with what people have approved by now; nothing else is judged again."""
+    own = [replace(one, rules=tuple(_settled(one, approved))) for one in decisions]
+    refused = any(not one.unchanged and not one.waiting and one.failed for one in own)
+    waiting = [] if refused else [one for one in own if one.waiting]
+    made = []
+    for one in own:
+        others = [f"{APPROVAL} of {other.model} v{other.version}" for other in waiting if other.model != one.model]
+        beside = tuple(Rule(name, False, "not given", "given") for name in others if not one.unchanged)
+        made.append(_concluded(replace(one, rules=(*one.rules, *beside))))
+    return made
+
+
+def _settled(one: Decision, approved: Collection[str]) -> Iterator[Rule]:
+    """A decision's own rules, with its approval as it is now and without those of the versions beside it."""
+    for rule in one.rules:
+        if rule.name == APPROVAL:
+            yield _approval(one.weights in approved)
+        elif not rule.name.startswith(f"{APPROVAL} of "):
+            yield rule
+
+
+def _concluded(one: Decision) -> Decision:
+    """A decision with verdict and reason as its rules have them."""
+    if one.unchanged:
+        return one
+    first = "first release" if one.replaces is None else f"replaces v{one.replaces}"
+    waits = [rule for rule in one.failed if rule.name.startswith(APPROVAL)]
+    fatal = [rule for rule in one.failed if rule not in waits]
+    reason = "; ".join(map(says, fatal)) or ", ".join(f"waits for {rule.name}" for rule in waits) or first
+    return replace(one, promoted=not one.failed, reason=reason)
+
+
+def _decision(member: _Member) -> Decision:
+    one = member.one
+    return Decision(
+        model=one.model.name,
+        version=one.version,
+        promoted=False,
+        reason="",
+        rules=tuple(member.rules),
+        replaces=member.replaces,
+        weights=one.weights,
+        family=one.model.family,
+    )
+
+
+def _same(one: Registered, now: InProduction) -> bool:
+    return one.weights == now.weights
+
+
+def _unchanged(one: Registered, now: InProduction) -> Decision:
+    reason = f"v{now.version} is in production already"
+    return Decision(
+        one.model.name, one.version, False, reason, weights=one.weights, family=one.model.family, unchanged=True
+    )
+
+
+def _alone(one: Registered, gate: Gate, shown: Measured) -> list[Rule]:
+    """What a version must show whatever is in production."""
+    rules = [
+        Rule(f"required: {name}", name in one.metrics, one.metrics.get(name), "a number") for name in gate.required
+    ]
+    rules += [_reaches(one, name, limit, f"{limit:g}") for name, limit in gate.thresholds.items()]
+    if gate.validation == REQUIRED:
+        rules.append(Rule("data passed validation", shown.validation == "passed", shown.validation, "passed"))
+    if gate.max_bytes is not None:
+        small = shown.bytes is not None and shown.bytes <= gate.max_bytes
+        rules.append(Rule(f"bytes of weights <= {gate.max_bytes:,}", small, shown.bytes, gate.max_bytes))
+    return rules + _latency(gate, shown.speed)
+
+
+def _latency(gate: Gate, speed: Speed) -> list[Rule]:
+    limit, ratio, rules = gate.latency.milliseconds, gate.latency.ratio, []
+    took, theirs = speed.candidate, speed.production
+    if limit is not None:
+        fast = took is not None and took <= limit
+        rules.append(Rule(f"ms per picture <= {limit:g}", fast, took, limit, note=speed.problem))
+    if ratio is not None and (theirs is not None or speed.problem):
+        most = ratio * theirs if theirs is not None else None
+        fast = took is not None and most is not None and took <= most
+        name = f"ms per picture <= {ratio:g} x production"
+        rules.append(Rule(name, fast, took, most, theirs, note=speed.problem or "measured in turns, in one process"))
+    return rules
+
+
+def _reaches(one: Registered, name: str, limit: float, words: str, production: float | None = None) -> Rule:
+    value = one.metrics.get(name)
+    higher = metric(name).better == "higher"
+    passed = value is not None and (value >= limit if higher else value <= limit)  # NaN passes nothing
+    return Rule(f"{name} {'>=' if higher else '<='} {words}", passed, value, limit, production)
+
+
+def _margins(one: Registered, gate: Gate, now: InProduction, shown: Measured) -> list[_Compared]:
+    """Non-inferiority of every metric that the policy compares."""
+    if gate.margins and now.problem:
+        return [_Compared(one.model.name, "", Rule(SAME, False, None, None, note=now.problem))]
+    return [_margin(one, now, shown, name, margin) for name, margin in gate.margins.items()]
+
+
+def _margin(one: Registered, now: InProduction, shown: Measured, name: str, margin: float) -> _Compared:
+    """Non-inferiority of one metric: by its interval where there are values per sample, else by the bare numbers."""
+    higher = metric(name).better == "higher"
+    words = f"{name} {'>=' if higher else '<='} production {'-' if higher else '+'} {margin:g}"
+    problem = shown.problem or ("" if shown.samples and now.samples else "production has no values per sample")
+    if problem:
+        return _Compared(one.model.name, name, Rule(words, False, one.metrics.get(name), None, note=problem))
+    assert shown.samples is not None
+    assert now.samples is not None
+    if name not in shown.samples.metrics and name not in now.samples.metrics:
+        return _Compared(one.model.name, name, _plain(one, now, name, margin, words))
+    try:
+        pairs = pair(shown.samples, now.samples, name)
+    except NotComparable as error:
+        rule = Rule(words, False, one.metrics.get(name), None, now.metrics.get(name), note=str(error))
+        return _Compared(one.model.name, name, rule)
+    low, high = pairs.bound((1 - INTERVAL) / 2), pairs.bound((1 + INTERVAL) / 2)
+    passed = low >= -margin if higher else high <= margin
+    limit = pairs.production - margin if higher else pairs.production + margin
+    rule = Rule(words, passed, pairs.candidate, limit, pairs.production, pairs.difference, low, high, pairs.samples)
+    return _Compared(one.model.name, name, rule, pairs)
+
+
+def _plain(one: Registered, now: InProduction, name: str, margin: float, words: str) -> Rule:
+    """A metric of the whole set, such as a distance between distributions: no noise is known."""
+    value, theirs = one.metrics.get(name), now.metrics.get(name)
+    higher = metric(name).better == "higher"
+    if theirs is None:
+        return Rule(words, False, value, None, note=f"production was evaluated without {name}")
+    limit = theirs - margin if higher else theirs + margin
+    passed = value is not None and (value >= limit if higher else value <= limit)
+    difference = None if value is None else value - theirs
+    return Rule(words, passed, value, limit, theirs, difference, note="plain: it has no values per sample")
+
+
+def _better(members: Sequence[_Member], replaced: bool) -> list[Rule]:
+    """Whether the family is better by more than noise somewhere; no question where a member is new, or none compared.
+
+    Each metric's one-sided bound is taken at NOISE / number of metrics, so that all together err once in 1 / NOISE.
+    """
+    asked = [each for member in members for each in member.compared]
+    if not asked or not replaced:
+        return []
+    tested = [each for each in asked if each.pairs is not None]
+    level = NOISE / max(1, len(tested))
+    name = f"better than production by more than noise in one of {len(tested)} metrics"
+    gains = [(f"{each.model} {each.metric}", *_gain(each, level)) for each in tested]
+    winners = ", ".join(what for what, _, least in gains if least > 0)
+    note = "; ".join(f"{what} gains {gain:.4g}, at least {least:.4g}" for what, gain, least in gains)
+    note = f"{note} (at {1 - level:.2%})" if gains else "no metric of the margins has values per sample: name one"
+    return [Rule(name, bool(winners), winners or "none", "one", note=note)]
+
+
+def _gain(each: _Compared, level: float) -> tuple[float, float]:
+    """(gain, its lower bound) of a metric, positive where the candidate is better."""
+    assert each.pairs is not None
+    if metric(each.metric).better == "higher":
+        return each.pairs.difference, each.pairs.bound(level)
+    return -each.pairs.difference, -each.pairs.bound(1 - level)
+
+
+def _bindings(
+    name: str, after: Mapping[str, Registered], production: Mapping[str, InProduction], bound: Mapping[str, str]
+) -> list[Rule]:
+    """Whether `name` would stand in production beside exactly the weights it was trained with, or that need it."""
+    rules = []
+    for child, parent in bound.items():
+        if name not in (child, parent):
+            continue
+        one, other = after.get(child) or production.get(child), after.get(parent) or production.get(parent)
+        if one is None:
+            continue
+        title = f"bound to {parent}" if name == child else f"carries {child}"
+        wanted, there = one.parents.get(parent, ""), other.weights if other else ""
+        rules.append(Rule(title, wanted == there, f"{parent} {wanted[:12]}", f"{parent} {there[:12] or 'none'}"))
+    return rules
+
+
+def _beside(name: str) -> Rule:
+    return Rule(f"released with {name}", False, "refused", "passed")
+
+
+def _approval(given: bool) -> Rule:
+    return Rule(APPROVAL, given, "given" if given else "not given", "given")
+
+
+def says(rule: Rule) -> str:
+    """A failed rule with its numbers, for a table: "psnr >= 16 failed: 14.2"."""
+    if rule.candidate is None:
+        return f"{rule.name} failed: {rule.note or 'not measured'}"
+    if isinstance(rule.candidate, str):
+        return f"{rule.name} failed: {rule.candidate} against {rule.limit}"
+    against = "" if rule.production is None else f" against {rule.production:.4g} in production"
+    interval = "" if rule.low is None or rule.high is None else f" (difference {rule.low:.3g} to {rule.high:.3g})"
+    return f"{rule.name} failed: {rule.candidate:.4g}{against}{interval}"

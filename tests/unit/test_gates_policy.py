@@ -1,0 +1,78 @@
+"""The promotion policy: what it may say, and that a mistake in it is named with the field."""
+
+from pathlib import Path
+
+import pytest
+
+from data.params import UserError
+from flows.families import models_of
+from flows.gates.policy import POLICY, Latency, read_policy
+
+ROOT = Path(__file__).parents[2]
+MODELS = ["tokenizer", "maskgit", "depth-teacher", "depth-small"]
+
+
+def read(tmp_path: Path, text: str):
+    path = tmp_path / "promotion.yaml"
+    path.write_text(text)
+    return read_policy(path, MODELS)
+
+
+def test_the_committed_policy_has_a_gate_for_every_model():
+    models = [model.name for model in models_of(ROOT)]
+    gates = read_policy(ROOT / POLICY, models)
+    assert set(gates) == set(models)
+    assert all(gate.margins and gate.validation for gate in gates.values())
+
+
+def test_a_whole_gate_is_read_with_its_types(tmp_path):
+    text = (
+        "tokenizer: {required: [psnr], thresholds: {psnr: 16}, margins: {psnr: 0.2}, max_bytes: 1_000, "
+        "latency: {milliseconds: 40, ratio: 1.5}, validation: required, approval: required}"
+    )
+    gate = read(tmp_path, text)["tokenizer"]
+    assert gate.required == ("psnr",)
+    assert gate.max_bytes == 1000
+    assert gate.latency == Latency(40.0, 1.5)
+    assert gate.latency.asked
+    assert gate.approval == gate.validation == "required"
+
+
+def test_an_empty_section_asks_for_nothing(tmp_path):
+    gate = read(tmp_path, "tokenizer:")["tokenizer"]
+    assert not gate.latency.asked
+    assert (gate.required, gate.thresholds, gate.margins, gate.approval) == ((), {}, {}, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("tokeniser: {}", "'tokeniser' is not a model of dvc.yaml; did you mean 'tokenizer'?"),
+        ("tokenizer: {treshold: {psnr: 1}}", "tokenizer.treshold is not a parameter; did you mean 'thresholds'?"),
+        ("tokenizer: {thresholds: {pnsr: 1}}", "tokenizer.thresholds: 'pnsr' is not a metric; did you mean 'psnr'?"),
+        ("tokenizer: {required: [lpipz]}", "tokenizer.required: 'lpipz' is not a metric"),
+        ("tokenizer: {required: psnr}", "tokenizer.required must be a list, not 'psnr'"),
+        ("tokenizer: {margins: {psnr: much}}", "tokenizer.margins.psnr must be a number, not 'much'"),
+        ("tokenizer: {margins: {psnr: true}}", "tokenizer.margins.psnr must be a number, not True"),
+        ("tokenizer: {thresholds: {psnr: .nan}}", "tokenizer.thresholds.psnr must be a number, not nan"),
+        ("tokenizer: {margins: {psnr: -0.2}}", "tokenizer.margins.psnr must be at least 0, not -0.2"),
+        ("tokenizer: {margins: {1: 1}}", "tokenizer.margins: '1' is not a metric"),
+        ("tokenizer: {thresholds: [psnr]}", "tokenizer.thresholds must be"),
+        ("tokenizer: {max_bytes: 1.5}", "tokenizer.max_bytes must be a whole number or null, not 1.5"),
+        ("tokenizer: {max_bytes: 0}", "tokenizer.max_bytes must be more than 0"),
+        ("tokenizer: {latency: 40}", "tokenizer.latency must be a section"),
+        ("tokenizer: {latency: {ms: 40}}", "tokenizer.latency.ms is not a parameter"),
+        ("tokenizer: {latency: {ratio: -1}}", "tokenizer.latency.ratio must be more than 0, not -1"),
+        ("tokenizer: {latency: {ratio: .inf}}", "tokenizer.latency.ratio must be a number, not inf"),
+        ("tokenizer: {approval: requierd}", "'required' or left out, not 'requierd'; did you mean 'required'?"),
+        ("tokenizer: {validation: true}", "tokenizer.validation must be a text or null, not True"),
+        ("tokenizer: [1]", "'tokenizer' must be a section"),
+        ("tokenizer: {", "is not valid YAML"),
+        ("- 1", "must hold key: value lines, not list"),
+    ],
+)
+def test_a_mistake_in_the_policy_is_named(tmp_path, text, says):
+    with pytest.raises(UserError) as error:
+        read(tmp_path, text)
+    assert says in str(error.value)
+    assert str(tmp_path / "promotion.yaml") in str(error.value)
