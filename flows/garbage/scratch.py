@@ -1,11 +1,10 @@
-"""Unfinished files of runs and downloads in the home, and the working folders of reproductions."""
+"""What runs, downloads, gates and reproductions need only while they work, left in the home when they were killed."""
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from flows.garbage.place import Garbage, Place, files, newest, remove, size
@@ -13,8 +12,8 @@ from flows.garbage.place import Garbage, Place, files, newest, remove, size
 KIND = "scratch"
 UNFINISHED = (".partial", ".new", ".tmp")
 UPLOADED = re.compile(r"\..+\.[0-9a-f]{32}")  # how a bucket in a folder calls a file that is not whole yet
-# Beside these there is nothing unfinished to look for, or another kind looks there.
-OTHERS = ("checkpoints", "dvc", "mlflow", "prefect", "production", "reproductions", "worktrees")
+OTHERS = ("checkpoints", "dvc", "evaluations", "mlflow", "prefect", "production", "reproductions", "worktrees")
+PROOFS = re.compile(r"cache|checkpoints|environment\.json|tmp\w+")  # of a reproduction; its logs stay
 
 
 def guard(place: Place) -> AbstractContextManager[None]:
@@ -23,37 +22,40 @@ def guard(place: Place) -> AbstractContextManager[None]:
 
 def find(place: Place) -> Iterator[Garbage]:
     home = place.settings.home
-    for file in _unfinished(home):
-        if not _of_the_living(file, place) and place.old(newest(file)):
-            yield Garbage(KIND, str(file), size(file), "written in part and left")
-    folder = home / "reproductions"
-    for path in sorted(folder.iterdir()) if folder.is_dir() and not folder.is_symlink() else ():
-        if place.old(newest(path)) and not _somebody_works_in(path):
-            yield Garbage(KIND, str(path), size(path), "its reproduction has ended")
-
-
-def _unfinished(home: Path) -> Iterator[Path]:
-    for top in sorted(home.iterdir()):
-        if top.name not in OTHERS and not top.is_symlink():
-            every = sorted(files(top)) if top.is_dir() else [top]
-            yield from (file for file in every if file.name.endswith(UNFINISHED))
-    production = home / "production"
-    if production.is_dir() and not production.is_symlink():
-        yield from (file for file in sorted(files(production)) if UPLOADED.fullmatch(file.name))
+    for paths, why in (
+        (_unfinished(home), "written in part and left"),
+        (_children(home, "gates-*"), "its gate was killed"),
+        (_children(home / "evaluations", "*"), "an evaluation for a gate, which can be repeated"),
+        (_reproductions(home), "nobody went on with its reproduction"),
+    ):
+        for path in paths:
+            if not _of_the_living(path, place) and place.old(newest(path)):
+                yield Garbage(KIND, str(path), size(path), why)
 
 
 def delete(place: Place, item: Garbage) -> None:
     remove(Path(item.what), place.settings.home)
 
 
+def _unfinished(home: Path) -> Iterator[Path]:
+    """Files under names that are given up when a file is whole, wherever no other kind looks."""
+    for top in _children(home, "*"):
+        if top.name not in OTHERS and not top.is_symlink():
+            every = sorted(files(top)) if top.is_dir() else [top]
+            yield from (file for file in every if file.name.endswith(UNFINISHED))
+    for top in _children(home, "production"):
+        yield from (file for file in sorted(files(top)) if UPLOADED.fullmatch(file.name))
+
+
+def _reproductions(home: Path) -> Iterator[Path]:
+    for folder in _children(home / "reproductions", "*"):
+        yield from (path for path in _children(folder, "*") if PROOFS.fullmatch(path.name))
+
+
+def _children(folder: Path, pattern: str) -> list[Path]:
+    return sorted(folder.glob(pattern)) if folder.is_dir() and not folder.is_symlink() else []
+
+
 def _of_the_living(file: Path, place: Place) -> bool:
+    """Whether a run that works now has its id in the path; a reproduction is a run too."""
     return not place.living.isdisjoint(file.relative_to(place.settings.home).parts)
-
-
-def _somebody_works_in(folder: Path) -> bool:
-    """Whether a process of this machine stands in a folder."""
-    for link in Path("/proc").glob("[0-9]*/cwd"):
-        with suppress(OSError):
-            if Path(os.readlink(link)).is_relative_to(folder.resolve()):  # noqa: PTH115 - as the kernel prints it
-                return True
-    return False

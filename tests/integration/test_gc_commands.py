@@ -105,8 +105,7 @@ def test_a_link_is_removed_and_what_it_points_to_stays(chosen, tmp_path):
     (chosen.home / "checkpoints").mkdir()
     inner = chosen.home / "checkpoints" / f"left-{'c' * 16}"
     inner.symlink_to(precious.parent)
-    (chosen.home / "reproductions").mkdir()
-    deep = chosen.home / "reproductions" / "one"
+    deep = chosen.home / "gates-x1"
     deep.mkdir()
     (deep / "link").symlink_to(precious.parent)
     collection = collect.apply(chosen, 0.0, lambda item: None)
@@ -129,13 +128,27 @@ def test_no_path_that_leads_out_of_the_home_is_removed(tmp_path, path):
     assert home.exists()
 
 
-def test_a_reproduction_somebody_works_in_stays(chosen):
-    folder = chosen.home / "reproductions" / "one"
-    aged(folder / "work" / "dvc.yaml")
-    with subprocess.Popen(["sleep", "60"], cwd=folder / "work") as worker:
-        assert found(chosen) == set()
-        worker.kill()
-    assert found(chosen) == {("scratch", str(folder))}
+def test_a_killed_reproduction_keeps_its_logs_and_a_working_one_everything(toy, chosen):
+    killed, working = (chosen.home / "reproductions" / f"reproduce-{mark * 12}" for mark in "ab")
+    for folder in (killed, working):
+        for name in ("cache/files/md5/00/1", "checkpoints/left-0/1", "environment.json", "logs/left.log"):
+            aged(folder / name)
+    with workspace.opened(chosen, toy.git("rev-parse", "HEAD"), working.name):
+        assert found(chosen) == {("scratch", str(killed / n)) for n in ("cache", "checkpoints", "environment.json")}
+        collect.apply(chosen, 0.0, lambda item: None)
+    assert [path.name for path in killed.iterdir()] == ["logs"]
+    assert len(list(working.iterdir())) == 4
+
+
+def test_what_a_killed_gate_left_and_evaluations_that_can_be_repeated_go(chosen):
+    aged(chosen.home / "gates-x1" / "tokenizer" / "model.safetensors")
+    aged(chosen.home / "evaluations" / ("a" * 64) / "metrics.json")
+    aged(chosen.home / "evaluations" / f".{'b' * 32}" / "out" / "metrics.json")
+    aged(chosen.home / "production" / "bundles" / f".model.safetensors.{'c' * 32}")
+    aged(chosen.home / "production" / "bundles" / "kept.json")
+    assert len(found(chosen)) == 4
+    collect.apply(chosen, 0.0, lambda item: None)
+    assert sorted(path.name for path in (chosen.home / "production" / "bundles").iterdir()) == ["kept.json"]
 
 
 def test_what_cannot_be_removed_is_named_and_the_rest_goes(toy, chosen, monkeypatch):
