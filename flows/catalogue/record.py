@@ -1,0 +1,233 @@
+"""Write down what a run was: its data, its stages, its model versions and what each was made from.
+
+    alarms = record.record_run(catalogue, settings, run, stages, results, registered)
+
+Recording is idempotent: a run that was killed and is completed, or recorded first without its models and then with
+them, has each row once.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from sqlalchemy import func, insert, select
+from sqlalchemy.orm import Session
+
+from flows import environment
+from flows.catalogue import datasets, journal
+from flows.catalogue import stages as locked
+from flows.catalogue.database import Catalogue
+from flows.catalogue.datasets import Dataset
+from flows.catalogue.schema import DataVersion, Edge, Execution, ModelVersion, Photograph, Run
+from flows.catalogue.schema import Entry as JournalEntry
+from flows.environment import Environment
+from flows.graph import Stage
+from flows.run import RunInfo, StageResult, run_tag
+from flows.settings import Settings
+
+if TYPE_CHECKING:
+    from flows.registry import Registered
+
+RESUMED = "going on from step"  # what a training that found its checkpoint prints, see models.callbacks.Resume
+GTO_TAG = "gto_tag"  # on the version in MLflow: its tag in git
+RUN_CACHE = "DVC's run cache"
+ALARM = "alarm"  # in the journal
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """A stage was seen with two outputs for one input: it is not deterministic, or the machines differ."""
+
+    stage: str
+    input: str  # digest of command, parameters and deps
+    outputs: tuple[str, str]  # digests: seen before, seen in this run
+    runs: tuple[str, str]  # where
+    machines: tuple[str, str]  # classes of machine; "" where it is not known
+
+    def __str__(self) -> str:
+        before, now = (f"{output[:12]} ({run})" for output, run in zip(self.outputs, self.runs, strict=True))
+        return f"{self.stage} is not deterministic: outputs {before} and {now} for the same input {self.input[:12]}"
+
+
+def record_run(
+    catalogue: Catalogue,
+    settings: Settings,
+    run: RunInfo,
+    stages: Sequence[Stage],
+    results: Sequence[StageResult],
+    registered: Sequence[Registered] = (),
+) -> list[Alarm]:
+    """Record a run while its workspace still stands; returns the determinism alarms, which the journal has as well.
+
+    A run with a failed stage is recorded as failed, with the stages that were executed.
+    """
+    by_name = {result.name: result for result in results}
+    lock = locked.read_lock(run.workspace)
+    data = datasets.of_run(run.workspace, stages, by_name, lock)
+    executed = [_executed(result, lock) for result in results if result.action != "skipped"]
+    doubles = list(locked.doubles(run.workspace, {one.stage: lock[one.stage] for one in executed if one.output}))
+    edges = {one.model.name: _edges(one, lock) for one in registered}
+    here = environment.describe(run.workspace)
+
+    def write(session: Session) -> list[Alarm]:
+        for found in data:
+            _data_version(session, found)
+        _run(session, run, results, here)
+        _executions(session, run, executed)
+        for one in registered:
+            _model_version(session, run, one, edges[one.model.name])
+        alarms = [*_between_runs(session, run, here, executed), *_in_run_cache(run, here, executed, doubles)]
+        for alarm in alarms:
+            sound(session, alarm)
+        return alarms
+
+    return catalogue.write(write)
+
+
+@dataclass(frozen=True)
+class _Executed:
+    """A stage as it was executed; no digests for one that failed."""
+
+    stage: str
+    action: str
+    seconds: float
+    input: str = ""
+    output: str = ""
+
+
+def _executed(result: StageResult, lock: Mapping[str, locked.Entry]) -> _Executed:
+    if result.action == "failed" or result.name not in lock:
+        return _Executed(result.name, result.action, result.seconds)
+    entry = lock[result.name]
+    action = "resumed" if result.action == "ran" and _went_on(result) else result.action
+    return _Executed(result.name, action, result.seconds, locked.input_digest(entry), locked.output_digest(entry))
+
+
+def _went_on(result: StageResult) -> bool:
+    """Whether the stage took up a checkpoint, by what it said."""
+    return result.log is not None and result.log.exists() and RESUMED in result.log.read_text(errors="replace")
+
+
+def _data_version(session: Session, found: Dataset) -> None:
+    """Write a data version if it is new; else only what is now known better: validation's verdict, its samples."""
+    where = (DataVersion.stage == found.stage, DataVersion.digest == found.digest)
+    row = session.scalars(select(DataVersion).where(*where)).one_or_none()
+    if row is None:
+        parent = session.scalar(select(func.max(DataVersion.id)).where(DataVersion.stage == found.stage))
+        about = {
+            "stage": found.stage,
+            "digest": found.digest,
+            "rows": 0,
+            "bytes": found.bytes,
+            "verdict": found.verdict,
+        }
+        row = DataVersion(**about, parent_id=parent, created=datetime.now(UTC))
+        session.add(row)
+        session.flush()
+    if found.verdict != "unchecked":
+        row.verdict = found.verdict
+    if found.rows and not row.rows:  # the workspace of an earlier recording may have lacked the files
+        row.rows = found.rows
+        held = [{"data_id": row.id, "photo": photo, "name": name} for photo, name in found.photographs.items()]
+        if held:
+            session.execute(insert(Photograph), held)
+
+
+def _run(session: Session, run: RunInfo, results: Sequence[StageResult], here: Environment) -> None:
+    if session.get(Run, run.id) is not None:
+        return
+    failed = any(result.action in ("failed", "skipped") for result in results)
+    row = Run(
+        id=run.id,
+        seq=(session.scalar(select(func.max(Run.seq))) or 0) + 1,
+        tag=run.tag,
+        commit=run.commit,
+        base_commit=run.base_commit,
+        trigger=run.trigger,
+        parameters=run.parameters,
+        environment=here.digest,
+        machine=here.machine,
+        state="failed" if failed else "done",
+        started=run.started,
+        ended=datetime.now(UTC),
+    )
+    session.add(row)
+    session.flush()
+
+
+def _executions(session: Session, run: RunInfo, executed: Iterable[_Executed]) -> None:
+    """Write what became of each stage; the first word counts: who completes a run sees its stages as current."""
+    known = set(session.scalars(select(Execution.stage).where(Execution.run_id == run.id)))
+    for one in executed:
+        if one.stage not in known:
+            digests = {"input_digest": one.input, "output_digest": one.output}
+            about = {"seconds": one.seconds, "host": socket.gethostname(), "action": one.action}
+            session.add(Execution(run_id=run.id, stage=one.stage, **digests, **about))
+    session.flush()
+
+
+def _model_version(session: Session, run: RunInfo, one: Registered, edges: Mapping[tuple[str, str], str]) -> None:
+    """Write a model version if it is new; else its newest evaluation, and its tag in git once it has one."""
+    where = (ModelVersion.name == one.model.name, ModelVersion.number == one.version)
+    row = session.scalars(select(ModelVersion).where(*where)).one_or_none()
+    tag = one.tags.get(GTO_TAG, "")
+    if row is None:
+        maker = one.tags.get("git_tag", "").removeprefix(run_tag(""))  # an earlier run, if these weights were known
+        about = {"family": one.model.family, "name": one.model.name, "number": one.version, "weights": one.weights}
+        made = {"run_id": maker if session.get(Run, maker) else run.id, "mlflow_run": one.mlflow_run_id, "tag": tag}
+        row = ModelVersion(**about, **made, metrics=dict(one.metrics), created=datetime.now(UTC))
+        row.edges = [Edge(kind=kind, name=name, digest=digest) for (kind, name), digest in edges.items()]
+        session.add(row)
+    row.tag = tag or row.tag
+    row.metrics = dict(one.metrics) or row.metrics
+    session.flush()
+
+
+def _edges(one: Registered, lock: Mapping[str, locked.Entry]) -> dict[tuple[str, str], str]:
+    """What a version was made from; its own tags know better than the lock of a run that only met it again."""
+    data = {key.removeprefix("data."): digest for key, digest in one.tags.items() if key.startswith("data.")}
+    if not data:
+        from flows.registry import data_of
+
+        data = data_of({"stages": lock}, one.model.path.as_posix())
+    named = {("data", name): digest for name, digest in data.items()}
+    return named | {("parent", name): digest for name, digest in one.parents.items()}
+
+
+def _between_runs(session: Session, run: RunInfo, here: Environment, executed: Iterable[_Executed]) -> Iterator[Alarm]:
+    """Outputs that an earlier run had for the same input, where they were others."""
+    for one in executed:
+        if not one.input:
+            continue
+        same = (Execution.stage == one.stage, Execution.input_digest == one.input, Execution.run_id != run.id)
+        other = Execution.output_digest.not_in(("", one.output))
+        columns = (Execution.output_digest, Run.id, Run.machine)
+        seen: set[str] = set()
+        for output, name, machine in session.execute(select(*columns).join(Run).where(*same, other).order_by(Run.seq)):
+            if output not in seen:
+                seen.add(output)
+                yield Alarm(one.stage, one.input, (output, one.output), (name, run.id), (machine, here.machine))
+
+
+def _in_run_cache(
+    run: RunInfo, here: Environment, executed: Iterable[_Executed], doubles: Iterable[tuple[str, str]]
+) -> Iterator[Alarm]:
+    """Outputs that DVC remembers for the same input beside the run's own."""
+    by_stage = {one.stage: one for one in executed}
+    for stage, output in doubles:
+        one = by_stage[stage]
+        yield Alarm(stage, one.input, (output, one.output), (RUN_CACHE, run.id), ("", here.machine))
+
+
+def sound(session: Session, alarm: Alarm) -> None:
+    """Put an alarm into the journal, unless the same two outputs stand there already."""
+    before = select(JournalEntry.body).where(JournalEntry.kind == ALARM, JournalEntry.subject == alarm.stage)
+    for body in map(json.loads, session.scalars(before)):
+        if body["input"] == alarm.input and set(body["outputs"]) == set(alarm.outputs):
+            return
+    journal.append(session, ALARM, alarm.stage, asdict(alarm))
