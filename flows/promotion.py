@@ -8,7 +8,7 @@ from typing import Any
 from data.params import UserError
 from flows.families import models_of
 from flows.gates import judge
-from flows.gates.judge import Decision, InProduction, Rule
+from flows.gates.decision import Decision, InProduction, Rule
 from flows.gates.policy import POLICY, Gate, read_policy
 from flows.registry import Registered
 from flows.run import RunInfo

@@ -14,8 +14,9 @@ from flows.catalogue.database import Catalogue
 from flows.families import Model, metrics_in, models_of
 from flows.gates import record, speed
 from flows.gates.compare import NotComparable, Samples, read_samples
+from flows.gates.decision import Decision, InProduction, Measured, Speed
 from flows.gates.evaluation import EvaluationFailed, context, evaluate_again
-from flows.gates.judge import Decision, InProduction, Measured, Speed, decide
+from flows.gates.judge import decide
 from flows.gates.policy import POLICY, REQUIRED, Gate, read_policy
 from flows.production import bundle, pointers
 from flows.production.bucket import Bucket

@@ -15,103 +15,18 @@ One member that is refused holds back the others, and so does one that waits.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from flows.gates.compare import NotComparable, Paired, Samples, pair
+from flows.gates.compare import NotComparable, Paired, pair
+from flows.gates.decision import APPROVAL, Decision, InProduction, Measured, Rule, Speed, approval, settle
 from flows.gates.policy import REQUIRED, Gate
 from flows.registry import Registered
 from models.metrics import metric
 
 INTERVAL = 0.95  # two-sided: non-inferiority holds at 2.5 %
 NOISE = 0.05  # chance at which a release of equal models may pass for better
-APPROVAL = "approval"
 SAME = "production measured as the candidate was"
-
-Verdict = Literal["passed", "refused", "waiting", "unchanged"]
-
-
-@dataclass(frozen=True)
-class Rule:
-    """One test with all its numbers; `limit` is what the candidate had to reach, production's value taken in.
-
-    difference, low, high: candidate - production over `samples` pairs, with its confidence interval; None where
-    there are no values per sample. `note` says what the numbers do not.
-    """
-
-    name: str  # "psnr >= 16", "psnr >= production - 0.2", "required: psnr", "bound to tokenizer"
-    passed: bool
-    candidate: float | str | None
-    limit: float | str | None
-    production: float | None = None
-    difference: float | None = None
-    low: float | None = None
-    high: float | None = None
-    samples: int | None = None
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What became of one registered version, and by which rules."""
-
-    model: str
-    version: int
-    promoted: bool
-    reason: str  # one line for the table
-    rules: tuple[Rule, ...] = ()
-    replaces: int | None = None  # the version in production until now
-    weights: str = ""
-    family: str = ""
-    unchanged: bool = False  # these weights are in production already: nothing to decide
-
-    @property
-    def failed(self) -> list[Rule]:
-        return [rule for rule in self.rules if not rule.passed]
-
-    @property
-    def waiting(self) -> bool:
-        """Whether nothing but a person's approval is missing, of this version or of one beside it."""
-        return bool(self.failed) and all(rule.name.startswith(APPROVAL) for rule in self.failed)
-
-    @property
-    def verdict(self) -> Verdict:
-        if self.unchanged:
-            return "unchanged"
-        return "passed" if self.promoted else "waiting" if self.waiting else "refused"
-
-
-@dataclass(frozen=True)
-class InProduction:
-    """A version in production with its own numbers, measured in the context in which the candidates were."""
-
-    version: int
-    weights: str
-    parents: Mapping[str, str]
-    metrics: Mapping[str, float]
-    samples: Samples | None = None
-    problem: str = ""  # why it has no numbers that a candidate's may be compared with
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Milliseconds per picture of a candidate and of production, taken in turns in one process."""
-
-    candidate: float | None = None
-    production: float | None = None
-    problem: str = ""  # why there are no numbers
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What a candidate showed beside the means of its evaluation."""
-
-    samples: Samples | None = None
-    problem: str = ""  # why there are no samples
-    bytes: int | None = None
-    speed: Speed = Speed()
-    validation: str = "no report"  # of its data: "passed", or what was found
 
 
 @dataclass(frozen=True)
@@ -165,18 +80,17 @@ def _family(
     measured: Mapping[str, Measured],
     approved: Collection[str],
 ) -> list[Decision]:
-    standing = {one.model.name: production.get(one.model.name) for one in candidates}
-    decisions = [_unchanged(one, now) for one in candidates if (now := standing[one.model.name]) and _same(one, now)]
-    members = []
+    decisions, members = [], []
     for one in candidates:
-        name, now = one.model.name, standing[one.model.name]
-        if now is not None and _same(one, now):
+        name, now = one.model.name, production.get(one.model.name)
+        if now is not None and now.weights == one.weights:
+            decisions.append(_unchanged(one, now))
             continue
         gate, shown = gates.get(name, Gate()), measured.get(name, Measured())
         compared = _margins(one, gate, now, shown) if now else []
         rules = [*_alone(one, gate, shown), *(each.rule for each in compared)]
         if gate.approval == REQUIRED:
-            rules.append(_approval(one.weights in approved))
+            rules.append(approval(one.weights in approved))
         members.append(_Member(one, rules, compared, now.version if now else None))
     after = {one.model.name: one for one in candidates}
     better = _better(members, all(member.replaces is not None for member in members))
@@ -187,39 +101,6 @@ def _family(
         refused = [name for name, passed in together.items() if not passed and name != member.one.model.name]
         member.rules += [_beside(name) for name in refused if member.passed]
     return settle([*decisions, *(_decision(member) for member in members)], approved)
-
-
-def settle(decisions: Sequence[Decision], approved: Collection[str]) -> list[Decision]:
-    """The decisions about one family with what people have approved by now; nothing else is judged again."""
-    own = [replace(one, rules=tuple(_settled(one, approved))) for one in decisions]
-    refused = any(not one.unchanged and not one.waiting and one.failed for one in own)
-    waiting = [] if refused else [one for one in own if one.waiting]
-    made = []
-    for one in own:
-        others = [f"{APPROVAL} of {other.model} v{other.version}" for other in waiting if other.model != one.model]
-        beside = tuple(Rule(name, False, "not given", "given") for name in others if not one.unchanged)
-        made.append(_concluded(replace(one, rules=(*one.rules, *beside))))
-    return made
-
-
-def _settled(one: Decision, approved: Collection[str]) -> Iterator[Rule]:
-    """A decision's own rules, with its approval as it is now and without those of the versions beside it."""
-    for rule in one.rules:
-        if rule.name == APPROVAL:
-            yield _approval(one.weights in approved)
-        elif not rule.name.startswith(f"{APPROVAL} of "):
-            yield rule
-
-
-def _concluded(one: Decision) -> Decision:
-    """A decision with verdict and reason as its rules have them."""
-    if one.unchanged:
-        return one
-    first = "first release" if one.replaces is None else f"replaces v{one.replaces}"
-    waits = [rule for rule in one.failed if rule.name.startswith(APPROVAL)]
-    fatal = [rule for rule in one.failed if rule not in waits]
-    reason = "; ".join(map(says, fatal)) or ", ".join(f"waits for {rule.name}" for rule in waits) or first
-    return replace(one, promoted=not one.failed, reason=reason)
 
 
 def _decision(member: _Member) -> Decision:
@@ -234,10 +115,6 @@ def _decision(member: _Member) -> Decision:
         weights=one.weights,
         family=one.model.family,
     )
-
-
-def _same(one: Registered, now: InProduction) -> bool:
-    return one.weights == now.weights
 
 
 def _unchanged(one: Registered, now: InProduction) -> Decision:
@@ -338,7 +215,11 @@ def _better(members: Sequence[_Member], replaced: bool) -> list[Rule]:
     gains = [(f"{each.model} {each.metric}", *_gain(each, level)) for each in tested]
     winners = ", ".join(what for what, _, least in gains if least > 0)
     note = "; ".join(f"{what} gains {gain:.4g}, at least {least:.4g}" for what, gain, least in gains)
-    note = f"{note} (at {1 - level:.2%})" if gains else "no metric of the margins has values per sample: name one"
+    note = (
+        f"{note} (at {1 - level:.2%})"
+        if gains
+        else "no metric under margins has values per sample of both: name one that has"
+    )
     return [Rule(name, bool(winners), winners or "none", "one", note=note)]
 
 
@@ -369,18 +250,3 @@ def _bindings(
 
 def _beside(name: str) -> Rule:
     return Rule(f"released with {name}", False, "refused", "passed")
-
-
-def _approval(given: bool) -> Rule:
-    return Rule(APPROVAL, given, "given" if given else "not given", "given")
-
-
-def says(rule: Rule) -> str:
-    """A failed rule with its numbers, for a table: "psnr >= 16 failed: 14.2"."""
-    if rule.candidate is None:
-        return f"{rule.name} failed: {rule.note or 'not measured'}"
-    if isinstance(rule.candidate, str):
-        return f"{rule.name} failed: {rule.candidate} against {rule.limit}"
-    against = "" if rule.production is None else f" against {rule.production:.4g} in production"
-    interval = "" if rule.low is None or rule.high is None else f" (difference {rule.low:.3g} to {rule.high:.3g})"
-    return f"{rule.name} failed: {rule.candidate:.4g}{against}{interval}"

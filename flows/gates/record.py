@@ -19,7 +19,7 @@ from flows.catalogue import journal
 from flows.catalogue.database import Catalogue
 from flows.catalogue.schema import Decision as Row
 from flows.catalogue.schema import Entry, ModelVersion
-from flows.gates.judge import APPROVAL, Decision, Rule, settle
+from flows.gates.decision import APPROVAL, Decision, Rule, settle
 from flows.lineage import reference
 
 

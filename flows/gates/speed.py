@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from flows.gates.judge import Speed
+from flows.gates.decision import Speed
 from models.tracking import first_line
 
 WARM_UP, ROUNDS, SECONDS = 3, 200, 3.0  # per pair: at most so many rounds or seconds, whichever ends first
