@@ -4,6 +4,7 @@ REMINT_HOME        databases, worktrees, logs (default: .remint in the main chec
 REMINT_MLFLOW_URI  tracking and registry (default: SQLite in REMINT_HOME)
 REMINT_CATALOGUE   database address of the catalogue (default: SQLite in REMINT_HOME)
 REMINT_PRODUCTION  where releases are published: a folder or s3://bucket/prefix (default: a folder in REMINT_HOME)
+REMINT_CHECKPOINTS where unfinished trainings keep their state: a folder or s3://bucket/prefix (default: in REMINT_HOME)
 REMINT_PREFECT_API address of a Prefect server (default: one is started for the run)
 REMINT_PHOTOS      a folder of one's own photographs, used instead of photos.source of params.yaml
 REMINT_CORES       how many stages may run at once (default: the number of cores)
@@ -39,6 +40,7 @@ class Settings(BaseSettings):
     mlflow_uri: str = ""
     catalogue: str = ""
     production: str = ""
+    checkpoints: str = ""
     prefect_api: str | None = None
     photos: Path | None = None
     cores: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
@@ -52,7 +54,10 @@ class Settings(BaseSettings):
         uri = values.get("mlflow_uri") or f"sqlite:///{home / 'mlflow.db'}"
         catalogue = values.get("catalogue") or f"sqlite:///{home / 'catalogue.db'}"
         production = values.get("production") or str(home / "production")
-        places = {"mlflow_uri": uri, "catalogue": catalogue, "production": production}
+        checkpoints = str(values.get("checkpoints") or home / "checkpoints")
+        if "://" not in checkpoints:  # a stage works in a worktree that goes with its run; this must stay
+            checkpoints = str(root / Path(checkpoints).expanduser())
+        places = {"mlflow_uri": uri, "catalogue": catalogue, "production": production, "checkpoints": checkpoints}
         return values | {"root": root, "home": home, **places}
 
     @property
@@ -95,6 +100,7 @@ def child_environment(settings: Settings) -> dict[str, str]:
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": os.environ.get("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL"),
         "MLFLOW_TRACKING_URI": settings.mlflow_uri,
         "REMINT_HOME": str(settings.home),
+        "REMINT_CHECKPOINTS": settings.checkpoints,
         "DVC_SITE_CACHE_DIR": str(settings.home / "dvc"),
         "PYTHONUNBUFFERED": "1",
     }

@@ -1,13 +1,12 @@
-"""Lightning callbacks of `models.training.fit`: schedule, averaging, recording, progress, resuming."""
+"""Lightning callbacks of `models.training.fit`: schedule, averaging, recording, progress."""
 
 from __future__ import annotations
 
 import math
-import os
+import random
 import sys
 import time
 from collections import defaultdict
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -35,7 +34,10 @@ class Schedule(Callback):
             for group in optimiser.param_groups:
                 group["lr"] = group["initial_lr"] * factor
         task.progress = step / self.steps
-        torch.manual_seed(int(np.random.SeedSequence([self.seed, step, 1]).generate_state(1, np.uint64)[0]) >> 1)
+        drawn = int(np.random.SeedSequence([self.seed, step, 1]).generate_state(1, np.uint64)[0]) >> 1
+        torch.manual_seed(drawn)  # of every device
+        random.seed(drawn)
+        np.random.seed(drawn % 2**32)
 
 
 class Ema(Callback):
@@ -54,8 +56,10 @@ class Ema(Callback):
         return {k: v for k, v in task.net.state_dict(keep_vars=False).items() if v.is_floating_point()}
 
     def on_train_start(self, trainer, task) -> None:
+        live = self.tensors(task)
         if not self.average:
-            self.average = {k: v.clone() for k, v in self.tensors(task).items()}
+            self.average = {k: v.clone() for k, v in live.items()}
+        self.average = {k: self.average[k].to(v.device) for k, v in live.items()}  # a checkpoint's are on the CPU
 
     def on_train_batch_end(self, trainer, task, outputs, batch, step) -> None:
         decay = min(self.decay, (1 + step) / (10 + step))
@@ -98,6 +102,7 @@ class Recorder(Callback):
         self.since = 0.0
 
     def on_train_start(self, trainer, task) -> None:
+        self.pending = defaultdict(list, {k: [x.to(task.device) for x in v] for k, v in self.pending.items()})
         self.since = time.monotonic()
 
     def on_train_batch_end(self, trainer, task, outputs, batch, step) -> None:
@@ -177,46 +182,3 @@ class Progress(Callback):
     def on_train_end(self, trainer, task) -> None:
         if self.bar is not None:
             self.bar.close()
-
-
-class Resume(Callback):
-    """Saves the whole training state every `seconds` under a key made of the stage's inputs, replacing whole files.
-
-    Only this machine's own stages write and read these files, and only tensors and plain values are loaded.
-    """
-
-    def __init__(self, folder: Path | None, batches, seconds: float = 45.0) -> None:
-        self.file = folder / "last.ckpt" if folder else None
-        self.batches, self.seconds, self.last = batches, seconds, time.monotonic()
-
-    def path(self) -> str | None:
-        """The checkpoint to go on from, if a readable one is there; sets where the batches start."""
-        if self.file is None or not self.file.exists():
-            return None
-        try:
-            state = torch.load(self.file, weights_only=True)
-        except Exception as error:
-            sys.stderr.write(f"{self.file} cannot be read ({type(error).__name__}); starting from step 0\n")
-            self.file.unlink()
-            return None
-        self.batches.start = state["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["completed"]
-        sys.stderr.write(f"going on from step {self.batches.start} ({self.file})\n")
-        return str(self.file)
-
-    def on_train_batch_start(self, trainer, task, batch, step) -> None:
-        # between two steps: at the end of a batch Lightning has not yet counted it as completed
-        if self.file is not None and step > self.batches.start and time.monotonic() - self.last >= self.seconds:
-            self.save(trainer)
-
-    def save(self, trainer) -> None:
-        assert self.file is not None
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.file.with_suffix(".partial")
-        trainer.save_checkpoint(partial)
-        os.replace(partial, self.file)  # noqa: PTH105 - atomic: a killed stage leaves the old file or the new one
-        self.last = time.monotonic()
-
-    def forget(self) -> None:
-        """The stage is done: its checkpoint has no further use."""
-        if self.file is not None:
-            self.file.unlink(missing_ok=True)

@@ -9,9 +9,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ class Run:
     stage: str
     out: Path
     tracker: tracking.Tracker
-    checkpoint: Path | None  # folder for resuming, named by the digest of everything the stage depends on
+    checkpoint: str | None  # where its checkpoints lie, named by the digest of everything the stage depends on
+    when_done: list[Callable[[], None]] = field(default_factory=list)  # called once all outputs are written
 
     def say(self, text: str) -> None:
         print(f"{self.stage}  {text}", flush=True)  # noqa: T201 - the flow and the user read a stage's output
@@ -86,6 +87,8 @@ def open(stage: str, inputs: dict[str, Path], out: Path, params: Any) -> Iterato
             tracker.figure(path)
         weights = out / "model" / "model.safetensors"
         tracker.tags({"output": digest(out), **({"weights": digest(weights)} if weights.exists() else {})})
+        for call in run.when_done:
+            call()
 
 
 def arguments(doc: str | None, *names: str) -> argparse.Namespace:
@@ -106,14 +109,14 @@ def digest(path: Path) -> str:
     return whole.hexdigest()
 
 
-def _checkpoint(stage: str, values: dict[str, Any], digests: dict[str, str]) -> Path | None:
+def _checkpoint(stage: str, values: dict[str, Any], digests: dict[str, str]) -> str:
     """Under REMINT_CHECKPOINTS (default .remint/checkpoints), keyed by parameters, inputs, code and versions."""
     root = Path(__file__).parent.parent
     code = [digest(p) for package in ("data", "models") for p in sorted((root / package).rglob("*.py"))]
     lock = root / "requirements.lock"
     key = json.dumps([stage, values, digests, code, digest(lock) if lock.exists() else ""], sort_keys=True, default=str)
-    folder = Path(os.environ.get("REMINT_CHECKPOINTS", ".remint/checkpoints"))
-    return folder / f"{stage}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    address = os.environ.get("REMINT_CHECKPOINTS") or ".remint/checkpoints"
+    return f"{address.rstrip('/')}/{stage}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -8,6 +8,7 @@ checkpoint ends with the same bytes as one that was not.
 from __future__ import annotations
 
 import logging
+import signal
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,11 +17,14 @@ from typing import Any
 import numpy as np
 import torch
 from lightning import LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from models.callbacks import Ema, Progress, Recorder, Resume, Schedule
+from models.callbacks import Ema, Progress, Recorder, Schedule
+from models.checkpoint.checkpoints import Checkpoints
+from models.checkpoint.resume import Resume, SafetensorsIO
 from models.stage import Run
 
 Batch = dict[str, Tensor]
@@ -119,12 +123,15 @@ def fit(task: Task, batches: Batches, plan: Fit, run: Run, validation: list[Batc
     """Train `task.net`; afterwards it holds the averaged (EMA) weights. Returns the curve rows.
 
     Rows are {"step": s, "train_loss": ..., "val_loss": ...}: means over `log_every` steps. Progress, throughput and
-    the rows go to `run` (console and tracking). A checkpoint is left under run.checkpoint from time to time and
-    removed at the end; when one is there, training goes on from it.
+    the rows go to `run` (console and tracking). A checkpoint is left at run.checkpoint from time to time, and removed
+    when the stage is done; when one is there, training goes on from it. Told to end by SIGTERM, it leaves one first.
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no lines about absent TPUs
     recorder = Recorder(run, plan.log_every, batches.batch, plan.unit)
-    resume = Resume(run.checkpoint, batches)
+    checkpoints = Checkpoints(run.checkpoint) if run.checkpoint else None
+    resume = Resume(checkpoints)
+    state = resume.start()
+    batches.start = resume.step
     callbacks = [
         resume,
         Schedule(plan.steps, plan.warmup, plan.end, batches.seed),
@@ -141,6 +148,7 @@ def fit(task: Task, batches: Batches, plan: Fit, run: Run, validation: list[Batc
         val_check_interval=plan.val_every or plan.steps,
         num_sanity_val_steps=0,
         callbacks=callbacks,
+        plugins=[SafetensorsIO(state)],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -152,10 +160,14 @@ def fit(task: Task, batches: Batches, plan: Fit, run: Run, validation: list[Batc
         # `Batches` is resumable by its own means; training without validation is meant
         warnings.filterwarnings("ignore", message=".*(dataloader is not resumable|no `val_dataloader`|LeafSpec).*")
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        trainer.fit(task, batches, loader, ckpt_path=resume.path(), weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
-    resume.forget()
+        try:
+            trainer.fit(task, batches, loader, ckpt_path="checkpoint" if state else None)
+        except SIGTERMException:  # of itself it would end the process as if all were well
+            raise SystemExit(128 + signal.SIGTERM) from None
+        except SystemExit:  # what Lightning makes of Ctrl-C
+            raise KeyboardInterrupt from None
+    if checkpoints:
+        run.when_done.append(checkpoints.forget)
     return recorder.rows
 
 

@@ -12,7 +12,7 @@ from flows import settings
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch):
-    for name in ("HOME", "MLFLOW_URI", "PREFECT_API", "PHOTOS", "CORES"):
+    for name in ("HOME", "MLFLOW_URI", "PREFECT_API", "PHOTOS", "CORES", "CHECKPOINTS"):
         monkeypatch.delenv(f"REMINT_{name}", raising=False)
 
 
@@ -31,6 +31,16 @@ def test_variables_win_and_an_empty_one_counts_as_unset(tmp_path, monkeypatch):
     found = settings.load(tmp_path)
     assert (found.home, found.cores) == (tmp_path / "elsewhere", 3)
     assert found.mlflow_uri == f"sqlite:///{tmp_path}/elsewhere/mlflow.db"
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [("", "{root}/.remint/checkpoints"), ("here", "{root}/here"), ("s3://bucket/some", "s3://bucket/some")],
+)
+def test_checkpoints_stay_where_no_worktree_takes_them_along(tmp_path, monkeypatch, value, kept):
+    monkeypatch.setenv("REMINT_CHECKPOINTS", value)
+    found = settings.child_environment(settings.load(tmp_path))
+    assert found["REMINT_CHECKPOINTS"] == kept.format(root=tmp_path)
 
 
 def test_a_wrong_value_names_its_variable(tmp_path, monkeypatch):

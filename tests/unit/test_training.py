@@ -1,11 +1,15 @@
 """Order, schedule, averaging and exact resuming, on a net of a few weights."""
 
+import random
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from models import layers, optim
+from models.checkpoint.resume import Pace, Resume
 from models.stage import Run
 from models.tracking import NullTracker
 from models.training import Batches, Fit, Task, fit
@@ -39,9 +43,10 @@ def batches(steps=30):
 
 
 def run_in(tmp_path):
-    return Run("tiny", tmp_path, NullTracker(), tmp_path / "checkpoint")
+    return Run("tiny", tmp_path, NullTracker(), str(tmp_path / "checkpoint"))
 
 
+EVERY_STEP = Pace(steps=1, seconds=1e9, share=1e9)
 PLAN = Fit(steps=30, warmup=3, precision="32-true", log_every=5)
 
 
@@ -65,23 +70,87 @@ def test_training_lowers_the_loss_and_validates_the_average(tmp_path):
 @pytest.mark.parametrize("die_at", [7, 20])
 def test_a_killed_training_goes_on_to_the_same_bytes(tmp_path, die_at, monkeypatch):
     whole = task()
-    rows = fit(whole, batches(), PLAN, run_in(tmp_path / "whole"))
-    monkeypatch.setattr("models.callbacks.Resume.__init__.__defaults__", (0.0,))  # a checkpoint at every step
+    validation = [next(iter(batches()))]
+    rows = fit(whole, batches(), PLAN, run_in(tmp_path / "whole"), validation)
+    monkeypatch.setattr(Resume, "pace", EVERY_STEP)
     with pytest.raises(Killed):
-        fit(task(die_at=die_at), batches(), PLAN, run_in(tmp_path / "cut"))
-    assert (tmp_path / "cut/checkpoint/last.ckpt").exists()
-    resumed = task(seed=99)  # other initial weights: all must come from the checkpoint
-    assert fit(resumed, batches(), PLAN, run_in(tmp_path / "cut")) == rows
+        fit(task(die_at=die_at), batches(), PLAN, run_in(tmp_path / "cut"), validation)
+    assert len(list((tmp_path / "cut/checkpoint").iterdir())) == 2
+    resumed, run = task(seed=99), run_in(tmp_path / "cut")  # other initial weights: all must come from the checkpoint
+    assert fit(resumed, batches(), PLAN, run, validation) == rows
     for name, tensor in whole.net.state_dict().items():
         assert torch.equal(tensor, resumed.net.state_dict()[name]), name
-    assert not (tmp_path / "cut/checkpoint/last.ckpt").exists()
+    for call in run.when_done:
+        call()
+    assert not (tmp_path / "cut/checkpoint").exists()
 
 
-def test_a_broken_checkpoint_is_said_and_training_starts_over(tmp_path, capsys):
-    (tmp_path / "checkpoint").mkdir()
-    (tmp_path / "checkpoint/last.ckpt").write_bytes(b"half")
+@pytest.mark.parametrize("kept_at", [1, 4, 5, 6, 15, 29])
+def test_a_training_goes_on_from_any_step(tmp_path, kept_at, monkeypatch):
+    """With a validation at every fifth step, and all three global random states in use."""
+    plan = replace(PLAN, val_every=5)
+    validation = [next(iter(batches()))]
+    whole = noisy_task()
+    rows = fit(whole, batches(), plan, run_in(tmp_path / "whole"), validation)
+    monkeypatch.setattr(Resume, "pace", Pace(steps=kept_at, seconds=1e9, share=1e9))
+    with pytest.raises(Killed):
+        fit(noisy_task(die_at=kept_at), batches(), plan, run_in(tmp_path / "cut"), validation)
+    for draw in (random.seed, np.random.seed, torch.manual_seed):
+        draw(0)
+    resumed = noisy_task(seed=99)
+    assert fit(resumed, batches(), plan, run_in(tmp_path / "cut"), validation) == rows
+    assert all(torch.equal(a, b) for a, b in zip(whole.net.parameters(), resumed.net.parameters(), strict=True))
+
+
+def noisy_task(seed=0, die_at=None):
+    made = task(seed)
+    plain, seen = made._step, []
+
+    def step(net, batch, progress):
+        if net.training:
+            if len(seen) == die_at:
+                raise Killed
+            seen.append(progress)
+        found = plain(net, batch, progress)
+        noise = random.random() + np.random.random() + torch.rand(()) if net.training else 0.0
+        return {"loss": found["loss"] * (1 + noise)}
+
+    made._step = step
+    return made
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Resume, "pace", EVERY_STEP)
+    with pytest.raises(Killed):
+        fit(task(die_at=9), batches(), PLAN, run_in(tmp_path))
+    older, newest = sorted((tmp_path / "checkpoint").iterdir())
+    newest.write_bytes(newest.read_bytes()[:-1])
+    capsys.readouterr()
     fit(task(), batches(), PLAN, run_in(tmp_path))
-    assert "cannot be read" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"{newest} is damaged (expected SHA-256 {newest.name[9:21]}, found" in said
+    assert f"going on from step {int(older.name[:8])}" in said
+
+
+def test_without_a_good_checkpoint_training_starts_over(tmp_path, capsys):
+    rows = fit(task(), batches(), PLAN, run_in(tmp_path / "other"))
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint" / f"00000007-{'0' * 64}.safetensors").write_bytes(b"half")
+    assert fit(task(), batches(), PLAN, run_in(tmp_path)) == rows
+    assert "is damaged" in capsys.readouterr().err
+
+
+def test_a_store_that_cannot_be_reached_is_said_once_and_training_goes_on(tmp_path, capsys, monkeypatch):
+    environment = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "me", "AWS_SECRET_ACCESS_KEY": "it"}
+    for name, value in (environment | {"AWS_MAX_ATTEMPTS": "1"}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(Resume, "pace", Pace(steps=15, seconds=1e9, share=1e9))
+    rows = fit(task(), batches(), PLAN, run_in(tmp_path))
+    run = Run("tiny", tmp_path, NullTracker(), "s3://nobody/tiny-0123456789abcdef")
+    assert fit(task(), batches(), PLAN, run) == rows
+    said = capsys.readouterr().err
+    assert said.count("the training goes on") == 1
+    assert "s3://nobody/tiny-0123456789abcdef: Could not connect" in said
 
 
 def test_a_diverging_loss_stops_the_stage(tmp_path):
