@@ -1,7 +1,7 @@
 """What DVC knows about a workspace: its lock file, its cache and its run cache, as a plan asks for them."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,14 +103,22 @@ class Store:
         earlier = as_recorded(entry)
         return earlier if self.stored(earlier.outs) else None
 
-    def checkout(self) -> None:
-        """Put every output that dvc.lock records and the cache holds into the workspace."""
+    def checkout(self, outs: Sequence[str] = ()) -> None:
+        """Put the outputs that dvc.lock records and the cache holds into the workspace: these, or all."""
         from dvc.exceptions import DvcException
 
         try:
-            self.repo.checkout(force=True, allow_missing=True)
+            self.repo.checkout([str(self.root / out) for out in outs] or None, force=True, allow_missing=not outs)
         except DvcException as error:
             raise UserError(f"DVC could not put the recorded outputs into {self.root}: {error}") from None
+
+    def files(self, oid: str) -> dict[str, Path]:
+        """Where the cache keeps the files of an output that it holds, by their names in it; "" for a single file."""
+        cache = self.repo.cache.local
+        if not oid.endswith(".dir"):
+            return {"": Path(cache.oid_to_path(oid))}
+        members = self._tree(oid).iteritems()
+        return {"/".join(key): Path(cache.oid_to_path(info.value)) for key, (_, info) in members if info}
 
     def _deps(self, stage: Stage) -> dict[str, Any]:
         from dvc.dependency import ParamsDependency

@@ -1,0 +1,50 @@
+"""What the release log and the catalogue say of a version: the commit that made it, which a moved tag cannot change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows.settings import Settings
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a place other than git says of a version."""
+
+    tag: str  # "tokenizer@v3.0.0"
+    commit: str
+    weights: str  # sha256 of model.safetensors
+    by: str  # "images #3 in /srv/production", "the catalogue"
+    bundle: str = ""  # of the release
+
+
+def of_release(settings: Settings, name: str, family: str, alias: str) -> Claim | None:
+    """The version that holds an alias by the newest pointer; None if nothing was released or nothing holds it."""
+    from flows.production import bucket, bundle, pointers
+    from flows.release import projections
+
+    place = bucket.open(settings)
+    log = pointers.log(place, family)
+    stands = projections.standing(log).get(name)
+    member = getattr(stands, alias, None)
+    if member is None:
+        return None
+    lineage = bundle.read(place, name, member.bundle).lineage
+    by = f"{projections.title(log[-1])} in {place.name}"
+    return Claim(member.tag, lineage.commit, member.weights, by, member.bundle)
+
+
+def of_catalogue(settings: Settings, tag: str) -> Claim | None:
+    """What the catalogue has for a version's tag. None is made to answer a question."""
+    from sqlalchemy import select
+
+    from flows.catalogue import database, schema
+
+    file = settings.catalogue.removeprefix("sqlite:///")
+    if file != settings.catalogue and not Path(file).exists():
+        return None
+    wanted = select(schema.ModelVersion, schema.Run).join(schema.Run, schema.Run.id == schema.ModelVersion.run_id)
+    with database.open(settings).read() as session:
+        found = session.execute(wanted.where(schema.ModelVersion.tag == tag)).first()
+        return Claim(tag, found[1].commit, found[0].weights, "the catalogue") if found else None

@@ -1,0 +1,68 @@
+"""Reproduce targets: one worktree and one run of the graph for all models that one commit made."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from flows.catalogue.stages import read_lock
+from flows.process import StageFailed
+from flows.progress import Progress
+from flows.reproduce import prove, record, remake
+from flows.reproduce.compare import FAILED, Tolerance
+from flows.reproduce.prove import Proof
+from flows.reproduce.remake import Remake, Source
+from flows.reproduce.target import Target
+from flows.settings import Settings
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What came of making the models of one commit again."""
+
+    proof: Proof
+    failures: tuple[StageFailed, ...]
+    unrecorded: tuple[str, ...]  # where the verdict could not be noted, and why
+    folder: Path  # its logs and proof.json
+
+
+def groups(targets: Iterable[Target], source: Source) -> list[list[Target]]:
+    """Which targets are made in one go: from scratch those of one commit, from their inputs each alone."""
+    ordered = sorted(targets, key=lambda target: (target.commit, target.model.name))
+    if source == "inputs":
+        return [[target] for target in ordered]
+    return [list(group) for _, group in groupby(ordered, key=lambda target: target.commit)]
+
+
+def reproduce(
+    settings: Settings, targets: Sequence[Target], source: Source, tolerance: Tolerance, progress: Progress
+) -> Reproduction:
+    """Make models of one commit again, compare and record. What a failed attempt finished is kept for the next."""
+    began = time.monotonic()
+    with remake.prepared(settings, targets, source) as job:
+        for line in _beforehand(job):
+            progress.note(line)
+        outcome = remake.run(job, progress)
+        made = read_lock(job.run.workspace)
+        proof = prove.prove(job, made, outcome, tolerance, time.monotonic() - began)
+        unrecorded = record.record(job, made, proof)
+        if proof.verdict != FAILED:
+            remake.forget(job)
+        return Reproduction(proof, tuple(outcome.failures.values()), tuple(unrecorded), job.folder)
+
+
+def _beforehand(job: Remake) -> list[str]:
+    """What is to be known before anything runs."""
+    names = ", ".join(target.title for target in job.targets)
+    lines = [
+        f"{names}: {len(job.stages)} stages of commit {job.run.commit[:12]} run again, known by {job.targets[0].by}"
+    ]
+    if job.then is None:
+        lines.append("the run did not note its environment: equal bytes are proof, other bytes may be the machine's")
+    lines += [f"other environment: {difference}" for difference in job.differences]
+    for stage, said in job.altered.items():
+        lines.append(f"{stage} of this commit is not what its dvc.lock records: {'; '.join(said)}")
+    return lines
