@@ -7,10 +7,12 @@ import click
 # command -> module of flows.commands: only the one that is called is imported
 COMMANDS = {
     "retrain": "retrain",
+    "status": "status",
     "gates": "gates",
     "approve": "approve",
     "reproduce": "reproduce",
     "lineage": "lineage",
+    "diff": "diff",
     "gc": "gc",
     "pull": "pull",
     "ui": "ui",

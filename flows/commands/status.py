@@ -1,0 +1,34 @@
+"""`remint status`: what is in production, and what asks for attention."""
+
+from pathlib import Path
+
+import click
+
+from flows.console import one_line_errors, print_json
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON on standard output.")
+def status(as_json: bool) -> None:
+    """Show what is in production, what waits for approval or is unfinished, open alarms, and the last runs.
+
+    Of each model in production: its version, its headline metric, and how its last reproduction ended. Everything is
+    read from the catalogue; `remint doctor` says whether bucket, registry and git agree with it.
+
+    \b
+    Example: remint status
+    """
+    with one_line_errors():
+        from flows import families, repository, settings
+        from flows.catalogue import database
+        from flows.catalogue import status as state
+
+        chosen = settings.load(repository.find(Path.cwd()).main)
+        graph = chosen.root / "dvc.yaml"
+        known = [model.family for model in families.models_of(chosen.root)] if graph.exists() else []
+        with database.open(chosen).read() as session:
+            found = state.read(session, known)
+        if as_json:
+            print_json(state.to_json(found))
+        else:
+            print(state.text(found))
