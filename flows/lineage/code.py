@@ -36,11 +36,11 @@ class Code:
 
     def parameters(self, model: str) -> dict[str, dict[str, Any]]:
         """Parameters of the stages that made a model, by stage: from its own back to its parents and to its data."""
-        path = self._models.get(model)
-        if path is None:
-            return {}
-        others = set(self._models.values()) - {path}
-        return {name: _values(self._stages[name]) for name in _stages_behind(self._stages, path, others)}
+        return {name: _values(self._stages[name]) for name in self._behind(model)}
+
+    def sections(self, model: str) -> set[str]:
+        """The parameters that these stages name: "seed", "generator.maskgit" for all below it."""
+        return {section for name in self._behind(model) for section in _given(self._stages[name])}
 
     def problem(self, tag: str) -> str:
         """What is wrong with the tag that should keep this commit, "" if nothing."""
@@ -55,6 +55,11 @@ class Code:
         if self.there:
             return f"tag {tag} was deleted, so nothing keeps commit {short}; again: git tag -a {tag} {short}"
         return f"tag {tag} and commit {short} are not in this repository; git fetch --tags, if another one has them"
+
+    def _behind(self, model: str) -> list[str]:
+        path = self._models.get(model)
+        others = set(self._models.values()) - {path}
+        return _stages_behind(self._stages, path, others) if path else []
 
     @cached_property
     def _stages(self) -> Mapping[str, Any]:
@@ -136,7 +141,12 @@ def _stages_behind(stages: Mapping[str, Any], path: str, others: Collection[str]
 
 def _values(stage: Mapping[str, Any]) -> dict[str, Any]:
     """A stage's parameters without the names of its sections, then what all share: {"net.dim": 128, "seed": 42}."""
-    given = stage.get("params", {}).get("params.yaml", {}).items()
-    sections = [flatten(value) for _, value in given if isinstance(value, Mapping)]
-    shared = {name: value for name, value in given if not isinstance(value, Mapping)}
+    given = _given(stage)
+    sections = [flatten(value) for value in given.values() if isinstance(value, Mapping)]
+    shared = {name: value for name, value in given.items() if not isinstance(value, Mapping)}
     return {name: value for section in sections for name, value in section.items()} | shared
+
+
+def _given(stage: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A stage's parameters as dvc.lock has them."""
+    return stage.get("params", {}).get("params.yaml", {})

@@ -31,6 +31,20 @@ def releases_of(session: Session, model: str, weights: str) -> tuple[Place, ...]
     return tuple(Place(family, number, number == now) for family, number, now in rows)
 
 
+def data_version(session: Session, stage: str, digest: str) -> Data:
+    """A data version with what the catalogue knows of it."""
+    before = aliased(DataVersion)
+    row = session.execute(
+        select(DataVersion, before.digest)
+        .outerjoin(before, DataVersion.parent_id == before.id)
+        .where(DataVersion.stage == stage, DataVersion.digest == digest)
+    ).one_or_none()
+    if row is None:
+        return Data(stage, digest)
+    found, earlier = row
+    return Data(stage, digest, found.rows, found.bytes, found.verdict, earlier or "")
+
+
 @dataclass(frozen=True)
 class _Search:
     """One walk through the catalogue; `commits` are read once, however many models a run made."""
@@ -54,7 +68,7 @@ class _Search:
             tag=version.tag,
             made=_made(run, code),
             parameters=code.parameters(version.name),
-            data=tuple(self.data(edge.name, edge.digest) for edge in edges if edge.kind == "data"),
+            data=tuple(data_version(self.session, edge.name, edge.digest) for edge in edges if edge.kind == "data"),
             parents=tuple(
                 self.parent(edge.name, edge.digest, (*above, version.weights))
                 for edge in edges
@@ -63,18 +77,6 @@ class _Search:
             releases=releases_of(self.session, version.name, version.weights),
             problems=(problem,) if problem else (),
         )
-
-    def data(self, stage: str, digest: str) -> Data:
-        before = aliased(DataVersion)
-        row = self.session.execute(
-            select(DataVersion, before.digest)
-            .outerjoin(before, DataVersion.parent_id == before.id)
-            .where(DataVersion.stage == stage, DataVersion.digest == digest)
-        ).one_or_none()
-        if row is None:
-            return Data(stage, digest)
-        found, earlier = row
-        return Data(stage, digest, found.rows, found.bytes, found.verdict, earlier or "")
 
     def parent(self, model: str, weights: str, above: tuple[str, ...]) -> Lineage | Unknown:
         """The parent with these weights; of several versions with the same ones, the first."""

@@ -1,0 +1,132 @@
+"""A comparison of two releases as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from flows.lineage.values import Data
+
+Says = Literal["better", "worse", "within noise", "same", ""]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two releases."""
+
+    family: str
+    number: int
+    run: str
+    commit: str
+    who: str
+    why: str
+    at: str
+    restores: int | None
+
+
+@dataclass(frozen=True)
+class Version:
+    """A model as a release holds it."""
+
+    number: int
+    weights: str
+    bundle: str
+    tag: str
+
+
+@dataclass(frozen=True)
+class Number:
+    """One metric of a model in both releases; the interval is of (after - before) on the same samples, at 95 %."""
+
+    metric: str
+    before: float | None
+    after: float | None
+    better: str  # "higher", "lower"; "" for a metric that is not declared
+    unit: str
+    whole: bool  # over all classes, not one
+    says: Says  # "" where the two cannot be compared
+    low: float | None = None
+    high: float | None = None
+    samples: int = 0
+
+    @property
+    def difference(self) -> float | None:
+        return None if self.before is None or self.after is None else self.after - self.before
+
+
+@dataclass(frozen=True)
+class Member:
+    """A model that at least one of the releases holds, with its numbers; `note` says why they are not judged."""
+
+    model: str
+    before: Version | None
+    after: Version | None
+    numbers: tuple[Number, ...] = ()
+    note: str = ""
+
+    @property
+    def same(self) -> bool:
+        return bool(self.before and self.after and self.before.weights == self.after.weights)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter that differs; None where one side does not have it. `models`: those of the family that it reaches."""
+
+    name: str
+    before: Any
+    after: Any
+    models: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DataPair:
+    """The versions of one data stage that the models of each release were made from."""
+
+    stage: str
+    before: tuple[Data, ...]
+    after: tuple[Data, ...]
+
+    @property
+    def same(self) -> bool:
+        return {data.digest for data in self.before} == {data.digest for data in self.after}
+
+
+@dataclass(frozen=True)
+class Commit:
+    hash: str
+    subject: str
+
+
+@dataclass(frozen=True)
+class File:
+    """A file that differs; None lines for a binary one."""
+
+    path: str
+    added: int | None
+    removed: int | None
+
+
+@dataclass(frozen=True)
+class Code:
+    """What lies between the two commits in data/, models/ and dvc.yaml."""
+
+    gained: tuple[Commit, ...] = ()  # only in the code of the second
+    lost: tuple[Commit, ...] = ()  # only in the code of the first
+    files: tuple[File, ...] = ()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two releases of a family: `after` is measured against `before`. `notes` name what could not be had.
+
+    `parameters` and `code` are None where a commit is out of reach.
+    """
+
+    before: Side
+    after: Side
+    members: tuple[Member, ...]
+    parameters: tuple[Parameter, ...] | None
+    data: tuple[DataPair, ...]
+    code: Code | None
+    notes: tuple[str, ...]
