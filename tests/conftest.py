@@ -35,14 +35,18 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
     """The environment of a real S3 server, Ceph's object gateway, which is started once and takes 13 s."""
     if shutil.which("radosgw") is None:
         pytest.skip("radosgw is not installed; .ci/run names the packages")
-    script, folder = Path(__file__).with_name("s3.sh"), tmp_path_factory.mktemp("ceph")
-    try:
-        done = subprocess.run(
-            [script, "start", folder, str(_free_port())], capture_output=True, text=True, timeout=120, check=True
-        )
-        yield dict(word.split("=", 1) for word in done.stdout.split())
-    finally:
-        subprocess.run([script, "stop", folder], check=True)
+    script = Path(__file__).with_name("s3.sh")
+    for _ in range(3):  # a port may be taken meanwhile, and a slow machine's daemons may miss each other
+        folder = tmp_path_factory.mktemp("ceph")
+        command = [script, "start", folder, str(_free_port())]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+            if done.returncode == 0:
+                yield dict(word.split("=", 1) for word in done.stdout.split())
+                return
+        finally:
+            subprocess.run([script, "stop", folder], check=True)
+    pytest.fail(f"the S3 server did not start: {(folder / 'start.log').read_text()}")
 
 
 @pytest.fixture

@@ -19,15 +19,18 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 from botocore import exceptions as aws
+from botocore.parsers import ResponseParserError
 
 from data.params import UserError
 from flows.production.bucket import SMALL, NotThere, Taken, Watch, check_key
 from flows.production.transfer import ATTEMPTS, CHUNK, Broken, receive, sha256_of, wait
 
+TRIES = 4  # of a request, by the library, with growing waits that are out of step with others
 PART_BYTES = 64 << 20  # S3 takes 10,000 parts of a file, of at least 5 MiB: enough for 640 GB
-CONNECT_SECONDS, READ_SECONDS = 5.0, 30.0  # without a single byte
+CONNECT_SECONDS, READ_SECONDS = 5.0, 20.0  # without a single byte
 ABSENT = ("NoSuchKey", "404", "NotFound")
 LOST = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
+UNANSWERED = (aws.HTTPClientError, aws.ConnectionError)
 REFUSED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "403", "ExpiredToken", "InvalidToken")
 SHA256, WRITER = "sha256", "writer"  # metadata of an object: its digest, and which call wrote it
 
@@ -51,7 +54,7 @@ class S3Bucket:
         config = Config(
             connect_timeout=min(CONNECT_SECONDS, self.timeout),
             read_timeout=self.timeout,
-            retries={"mode": "standard", "total_max_attempts": ATTEMPTS},  # backs off with jitter
+            retries={"mode": "standard", "total_max_attempts": TRIES},
             max_pool_connections=16,
             # the server compares every body with its SHA-256, which is signed, and not only over http
             s3={"addressing_style": "path" if own_server else "auto", "payload_signing_enabled": True},
@@ -70,11 +73,14 @@ class S3Bucket:
             try:
                 with self._explained("read", key):
                     answer = self._client.get_object(Bucket=self.bucket, Key=self._key(key))
-                    if answer["ContentLength"] > limit:
-                        raise UserError(
-                            f"{self.name}/{key} has more than {limit} bytes, which no such file has; it is not read"
-                        )
-                    return b"".join(_body(answer))
+                    data = bytearray()
+                    for chunk in _body(answer):
+                        data += chunk
+                        if len(data) > limit:
+                            raise UserError(
+                                f"{self.name}/{key} has more than {limit} bytes, which no such file has; it is not read"
+                            )
+                    return bytes(data)
             except Broken as error:
                 if attempt == ATTEMPTS:
                     raise UserError(f"cannot read {key} in {self.name}: {error}; try again later") from None
@@ -154,20 +160,18 @@ class S3Bucket:
                     Metadata={SHA256: sha256, WRITER: writer},
                 )
                 return True
-            except aws.ClientError as error:
-                if _code(error) not in LOST:
+            except (aws.ClientError, *UNANSWERED) as error:
+                lost = isinstance(error, aws.ClientError) and _code(error) in LOST
+                if isinstance(error, aws.ClientError) and not lost and _status(error) < 500:
                     raise
-                there = self._head(key)
-                if there is not None:
-                    return there["Metadata"].get(WRITER) == writer
-                wait(attempt)  # a conflict with a writer that did not finish
-            except aws.HTTPClientError:
-                with contextlib.suppress(UserError, aws.BotoCoreError, aws.ClientError):
+                with contextlib.suppress(aws.ClientError, *UNANSWERED):  # it may have been written all the same
                     there = self._head(key)
                     if there is not None:
                         return there["Metadata"].get(WRITER) == writer
-                raise
-        raise Broken("other writers of this key keep getting in the way")
+                if not lost:
+                    raise
+            wait(attempt)  # a conflict with a writer that did not finish
+        raise UserError(f"other programs keep writing {key} in {self.name} without an end; run again")
 
     def _put_parts(self, key: str, file: IO[bytes], sha256: str) -> None:
         """Write a large file in parts, each with its checksum; what an interrupted call left is taken away."""
@@ -240,16 +244,23 @@ class S3Bucket:
                     f"{failed}: {server} refuses ({code}); check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what "
                     "they may do"
                 ) from None
-            raise UserError(f"{failed}: {server} answers {code}; try again later") from None
+            advice = "try again later" if _status(error) >= 500 else "check REMINT_PRODUCTION and the AWS_* variables"
+            raise UserError(f"{failed}: {server} answers {code}; {advice}") from None
         except (aws.NoCredentialsError, aws.PartialCredentialsError):
             raise UserError(f"{failed}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") from None
         except (aws.ConnectTimeoutError, aws.ReadTimeoutError):
             raise UserError(
                 f"{failed}: {server} did not answer in time; check AWS_ENDPOINT_URL, or try later"
             ) from None
-        except (aws.HTTPClientError, aws.SSLError) as error:
-            reason = "cannot be reached" if isinstance(error, aws.ConnectionError) else "breaks off its answers"
-            raise UserError(f"{failed}: {server} {reason}; check AWS_ENDPOINT_URL, or try later") from None
+        except aws.ConnectionError as error:
+            reason = f"{server} cannot be reached ({type(error).__name__})"
+            raise UserError(f"{failed}: {reason}; check AWS_ENDPOINT_URL, or try later") from None
+        except aws.HTTPClientError:
+            raise UserError(
+                f"{failed}: {server} breaks off its answers; check AWS_ENDPOINT_URL, or try later"
+            ) from None
+        except ResponseParserError:
+            raise UserError(f"{failed}: {server} does not speak S3; check AWS_ENDPOINT_URL") from None
         except aws.BotoCoreError as error:
             raise UserError(f"{failed}: {type(error).__name__}; check the AWS_* variables") from None
 
@@ -264,12 +275,20 @@ def _body(answer: Mapping[str, Any]) -> Iterator[bytes]:
 
 def _extent(answer: Mapping[str, Any]) -> tuple[int, int]:
     """(first byte, size of the whole object) of an answer, partial or not."""
-    ranged = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.get("ContentRange") or "")
-    return (int(ranged[1]), int(ranged[2])) if ranged else (0, answer["ContentLength"])
+    if ranged := re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.get("ContentRange") or ""):
+        return int(ranged[1]), int(ranged[2])
+    if "ContentLength" not in answer:
+        raise Broken("the answer does not say how long it is")
+    return 0, answer["ContentLength"]
 
 
 def _code(error: aws.ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", "an error"))
+    """The server's word for what is wrong; plain letters, whatever it sends."""
+    return re.sub(r"[^A-Za-z0-9]", "", str(error.response.get("Error", {}).get("Code")))[:40] or "an error"
+
+
+def _status(error: aws.ClientError) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 def _md5(data: bytes) -> str:
