@@ -8,6 +8,7 @@ can be read without the others and reading can resume anywhere.
 from __future__ import annotations
 
 import hashlib
+import re
 import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -63,7 +64,10 @@ def pack(key: str, members: dict[str, bytes]) -> bytes:
 
 
 def read(folder: Path, entry: Entry) -> dict[str, bytes]:
-    """One sample's {suffix: bytes}. Raises UserError naming shard and sample when the checksum differs."""
+    """One sample's {suffix: bytes}. UserError names shard and sample when the checksum differs, or when the bytes are
+    anything else than what `pack` writes: a link, a name of another sample's, a size that is not true."""
+    if not re.fullmatch(r"[\w-][\w.-]*", entry.shard) or entry.offset < 0 or entry.size < 0:
+        raise UserError(f"{folder}: the manifest puts sample {entry.key} outside the folder, at {entry.shard!r}")
     try:
         with (folder / entry.shard).open("rb") as file:
             file.seek(entry.offset)
@@ -76,11 +80,30 @@ def read(folder: Path, entry: Entry) -> dict[str, bytes]:
             f"{folder / entry.shard}: sample {entry.key} is corrupt (SHA-256 {found[:12]}, the manifest says "
             f"{entry.sha256[:12]}); delete the folder and run the stage that writes it again"
         )
-    with tarfile.open(fileobj=BytesIO(packed + bytes(2 * BLOCK)), format=tarfile.USTAR_FORMAT) as archive:
-        return {
-            member.name.removeprefix(f"{entry.key}."): archive.extractfile(member).read()  # type: ignore[union-attr]
-            for member in archive
-        }
+    try:
+        return unpack(entry.key, packed)
+    except ValueError as error:
+        raise UserError(f"{folder / entry.shard}: sample {entry.key} is refused: {error}") from None
+
+
+def unpack(key: str, packed: bytes) -> dict[str, bytes]:
+    """The {suffix: bytes} of which `pack` makes exactly `packed`; ValueError says why there are none."""
+    members: dict[str, bytes] = {}
+    try:
+        with tarfile.open(fileobj=BytesIO(packed + bytes(2 * BLOCK)), format=tarfile.USTAR_FORMAT) as archive:
+            for member in archive:
+                if member.type != tarfile.REGTYPE:
+                    raise ValueError(f"{member.name!r} is a link, a folder or a device")
+                if not member.name.startswith(f"{key}.") or "/" in member.name.removeprefix(key):
+                    raise ValueError(f"{member.name!r} is not a name of its files")
+                if member.size > len(packed):
+                    raise ValueError(f"{member.name!r} announces {member.size} bytes, of {len(packed)} in all")
+                members[member.name.removeprefix(f"{key}.")] = archive.extractfile(member).read()  # type: ignore[union-attr]
+    except tarfile.TarError as error:
+        raise ValueError(f"it is not a tar archive ({error})") from None
+    if pack(key, members) != packed:
+        raise ValueError("it holds more, or other, bytes than its files")
+    return members
 
 
 def _close(file) -> None:

@@ -23,10 +23,19 @@ def write(folder: Path, state: dict[str, Any], config: dict[str, Any]) -> None:
 
 def read(folder: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """(config, state) of a model folder, or of the one in a stage's output folder."""
+    place = find(folder)
+    return json.loads((place / "config.json").read_text()), tensors(place / "model.safetensors")
+
+
+def tensors(path: Path) -> dict[str, Any]:
+    """The tensors in a safetensors file; UserError names a file that is none, or is cut off."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    place = find(folder)
-    return json.loads((place / "config.json").read_text()), load_file(place / "model.safetensors")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise UserError(f"{path} is damaged ({error}); run the stage that writes it again (dvc repro)") from None
 
 
 def find(folder: str | Path) -> Path:

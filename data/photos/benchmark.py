@@ -38,7 +38,7 @@ def views() -> list[np.ndarray]:
 
 def inverse_depth() -> np.ndarray:
     """Measured inverse depth of the left picture in 1/m, float32 (500, 741), 0 where nothing was measured."""
-    with np.load(_installed("motorcycle_disp.npz")) as stored:
+    with np.load(_installed("motorcycle_disp.npz"), allow_pickle=False) as stored:
         disparity = stored["arr_0"].astype(np.float64)  # pixels; +inf where nothing was measured
     return np.where(np.isfinite(disparity), (disparity + OFFSET) / (FOCAL * BASELINE), 0).astype(np.float32)
 

@@ -154,7 +154,7 @@ def load(folder: str | Path) -> nn.Module:
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # it would show a tenth of a second
-    return for_cpu(DepthAnythingForDepthEstimation.from_pretrained(str(saved.find(folder)))).eval()
+    return for_cpu(DepthAnythingForDepthEstimation.from_pretrained(str(saved.find(folder)), use_safetensors=True)).eval()
 
 
 @torch.no_grad()

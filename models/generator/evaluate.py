@@ -27,7 +27,7 @@ from data import entry, params
 from data.samples import Samples
 from models import figures, stage
 from models.generator import load, probe
-from models.images import to_array, to_tensor, unit
+from models.images import flip, to_array, to_tensor, unit
 from models.metrics.fwd import fwd
 from models.metrics.precision_recall import precision_recall
 from models.tokenizer.tokenizer import load as load_tokenizer
@@ -92,10 +92,12 @@ def main() -> None:
         seen = Seen(*probe.look(classifier, generated.images))
         metrics = dict(compare(generated, train, held_out, decoded, classifier, seen, generator.classes, p.seed))
         run.save_metrics(metrics)
-        distance, nearest = nearest_neighbours(generated.images, train.images)
+        distance, nearest, mirrored = nearest_neighbours(generated.images, train.images)
         save_samples(args.out, generated.labels, seen, distance, [train_samples.keys[i] for i in nearest])
         grid(generated, seen, generator.classes).save(run.figure("samples.png"))
-        copies(generated, train.images[nearest], distance, generator.classes).save(run.figure("nearest.png"))
+        copies(generated, flip(train.images[nearest], mirrored), distance, generator.classes).save(
+            run.figure("nearest.png")
+        )
         run.say(
             f"gFWD {metrics['gfwd']:.3f} (real {metrics['real_fwd']:.3f}), "
             f"class agreement {metrics['class_agreement']:.0f} % (probe {metrics['probe_accuracy']:.0f} %)"
@@ -135,15 +137,16 @@ def compare(
     yield "novelty", float(own / nearest_neighbours(decoded, train.images)[0].median())
 
 
-def nearest_neighbours(images: Tensor, among: Tensor) -> tuple[Tensor, Tensor]:
+def nearest_neighbours(images: Tensor, among: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Root mean squared difference (N,) in [0, 1] to, and index (N,) of, the nearest of `among`, at 16 x 16 pixels.
 
-    The pictures of `among` are also tried mirrored, as training saw them.
+    The pictures of `among` are also tried mirrored, as training saw them; the third value (N,) says whether the mirror
+    image was the nearer one.
     """
     a, b, mirrored = (thumbnails(x) for x in (images, among, among.flip(-1)))
-    distance = torch.minimum(torch.cdist(a, b), torch.cdist(a, mirrored)) / a.shape[1] ** 0.5  # (N, M)
-    least = distance.min(dim=1)
-    return least.values, least.indices
+    plain, turned = torch.cdist(a, b), torch.cdist(a, mirrored)
+    least = (torch.minimum(plain, turned) / a.shape[1] ** 0.5).min(dim=1)  # over (N, M)
+    return least.values, least.indices, (turned < plain).gather(1, least.indices[:, None])[:, 0]
 
 
 def thumbnails(images: Tensor) -> Tensor:
@@ -176,7 +179,8 @@ def grid(generated: Pictures, seen: Seen, classes: tuple[str, ...]) -> Image.Ima
 
 
 def copies(generated: Pictures, nearest: Tensor, distance: Tensor, classes: tuple[str, ...]) -> Image.Image:
-    """Of every class the four samples closest to a training picture, each beside that picture."""
+    """Of every class the four samples closest to a training picture, each beside that picture (mirrored
+    where its mirror image is the closer one)."""
     rows = []
     for index in range(len(classes)):
         of_class = torch.nonzero(generated.labels == index).flatten()

@@ -139,12 +139,10 @@ def held_out(net: Any, tokens: Tokens, batch: int, draws: int = 4) -> list[Batch
 
 def read_tokens(folder: Path) -> Tokens:
     """The output of the tokens stage; UserError when it is not one."""
-    from safetensors.torch import load_file
-
     for name in ("tokens.safetensors", "info.json"):
         if not (folder / name).exists():
             raise UserError(f"{folder / name} does not exist; run the tokens stage first (dvc repro tokens)")
-    stored = load_file(folder / "tokens.safetensors")
+    stored = saved.tensors(folder / "tokens.safetensors")
     info = json.loads((folder / "info.json").read_text())
     long = {k: v.long() for k, v in stored.items()}
     return Tokens(

@@ -101,13 +101,12 @@ def by_class(samples: Samples, truth: Tensor, restored: Tensor, per_class: int) 
     return figures.tile(to_array(torch.cat(cells)), columns=3 * shown, captions=captions, row_labels=list(places))
 
 
-def histogram(counts: np.ndarray, height: int = 240, bar: int = 1) -> Image.Image:
+def histogram(counts: np.ndarray) -> Image.Image:
     """How often each code is used, most used first: a flat picture is a codebook well used."""
-    ordered = np.sort(counts)[::-1]
-    tall = np.ceil(ordered / max(1, ordered[0]) * (height - 1)).astype(np.int64)
-    filled = np.arange(height)[::-1, None] < tall[None]  # (height, codes)
-    colours = np.where(filled[..., None], (48, 110, 190), (255, 255, 255)).astype(np.uint8).repeat(bar, axis=1)
-    return Image.fromarray(colours)
+    codes, used, share = len(counts), int((counts > 0).sum()), 100 * np.sort(counts)[::-1] / counts.sum()
+    perplexity = dict(codebook.usage(np.repeat(np.arange(codes), counts), codes))["codebook_perplexity"]
+    caption = f"{used:,} of {codes:,} codes in use, perplexity {perplexity:,.0f}"
+    return figures.ranked(share, caption, "codes, most used first", "% of all tokens", (100 / codes, "even use"))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from data.params import UserError
 from models import saved
 from models.generator import evaluate, load, probe
 from models.generator.sampler import Sampling
+from models.images import flip
 
 
 def bars(n, seed=0, size=32):
@@ -44,9 +45,12 @@ def test_agreement_is_the_share_of_pictures_seen_as_asked():
 
 def test_a_mirrored_copy_of_a_training_picture_is_found_at_distance_zero():
     images, _ = bars(10)
-    distance, index = evaluate.nearest_neighbours(images[3:5].flip(-1), images)
+    asked = torch.cat([images[3:4].flip(-1), images[4:5]])
+    distance, index, mirrored = evaluate.nearest_neighbours(asked, images)
     assert index.tolist() == [3, 4]
     assert distance.tolist() == pytest.approx([0, 0], abs=1e-3)
+    assert mirrored.tolist() == [True, False]
+    assert torch.equal(flip(images[index], mirrored), asked)  # as the picture shows it
 
 
 def test_distance_is_in_units_of_brightness():

@@ -22,10 +22,6 @@ CALLS = {  # by the last two parts of a call's name
 }
 BUILTINS = {"eval", "exec", "compile", "__import__"}
 METHODS = {"extractall": "writes wherever the archive says", "extract": "writes wherever the archive says"}
-EXCEPTIONS = {
-    ("data/photos/benchmark.py", "np.load without allow_pickle=False"): "a file of an installed library, by name; "
-    "numpy refuses pickles unless it is told otherwise",
-}
 
 
 def dangers(source: str) -> Iterator[str]:
@@ -73,8 +69,7 @@ def test_nothing_in_data_models_and_flows_can_run_what_it_loads():
         for path in sorted((ROOT / package).rglob("*.py"))
         for danger in dangers(path.read_text())
     }
-    assert found - EXCEPTIONS.keys() == set()
-    assert EXCEPTIONS.keys() - found == set(), "these exceptions are not needed any more"
+    assert found == set()
 
 
 @pytest.mark.parametrize(
