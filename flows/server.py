@@ -21,6 +21,7 @@ from pathlib import Path
 
 from data.params import UserError
 from flows.settings import Settings
+from models.tracking import shown
 
 START_SECONDS = 120  # 8 s on an idle machine; the first start also makes the database
 LEAN = {  # what a server needs for one machine's runs: no web pages, no registry of block types
@@ -37,7 +38,7 @@ def borrowed(settings: Settings, environment: Mapping[str, str]) -> Iterator[str
     if settings.prefect_api:
         if not answers(settings.prefect_api):
             raise UserError(
-                f"REMINT_PREFECT_API={settings.prefect_api}: no Prefect server answers there; "
+                f"REMINT_PREFECT_API={shown(settings.prefect_api)}: no Prefect server answers there; "
                 "start it, or unset the variable to have one started for the run"
             )
         yield settings.prefect_api

@@ -81,7 +81,7 @@ def mlflow_page(settings: Settings) -> Page:
 def prefect_page(settings: Settings) -> Page:
     """Prefect over the runs' database, or the server that is named in the settings."""
     if settings.prefect_api:
-        return Page("Prefect", settings.prefect_api.rstrip("/").removesuffix("/api"))
+        return Page("Prefect", shown(settings.prefect_api).rstrip("/").removesuffix("/api"))
     port = free_port(PREFECT_PORT)
     address = f"http://127.0.0.1:{port}"
     only_show = {  # no schedulers: a run brings the server that works for it
