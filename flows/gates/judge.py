@@ -95,11 +95,11 @@ def _family(
     after = {one.model.name: one for one in candidates}
     better = _better(members, all(member.replaces is not None for member in members))
     for member in members:
-        member.rules += [*_bindings(member.one.model.name, after, production, bound), *better]
+        member.rules += _bindings(member.one.model.name, after, production, bound)
     together = {member.one.model.name: member.passed for member in members}
     for member in members:
         refused = [name for name, passed in together.items() if not passed and name != member.one.model.name]
-        member.rules += [_beside(name) for name in refused if member.passed]
+        member.rules += [*better, *(_beside(name) for name in refused if member.passed)]
     return settle([*decisions, *(_decision(member) for member in members)], approved)
 
 

@@ -22,7 +22,7 @@ from typing import Any
 from flows.gates.decision import Speed
 from models.tracking import first_line
 
-WARM_UP, ROUNDS, SECONDS = 3, 200, 3.0  # per pair: at most so many rounds or seconds, whichever ends first
+WARM_UP, ROUNDS, SECONDS = 3, 200, 1.0  # per pair: at most so many rounds or seconds, whichever ends first
 LEAST_ROUNDS = 7
 LIMIT = 600.0  # seconds for all pairs, loading included
 
