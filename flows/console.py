@@ -23,7 +23,8 @@ def one_line_errors(again: str = "remint retrain") -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        say(f"error: {error}")
+        # a name in it may hold anything: not to become a second line, or a code for the terminal
+        say("error: " + "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(error)))
         sys.exit(MISTAKE)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from flows.garbage.place import Garbage, Place, files, newest, remove, size
+from flows.garbage.place import Garbage, Place, newest, remove, size
 
 KIND = "scratch"
 UNFINISHED = (".partial", ".new", ".tmp")
@@ -38,13 +39,20 @@ def delete(place: Place, item: Garbage) -> None:
 
 
 def _unfinished(home: Path) -> Iterator[Path]:
-    """Files under names that are given up when a file is whole, wherever no other kind looks."""
+    """Files and folders under names that are given up when they are whole, wherever no other kind looks."""
     for top in _children(home, "*"):
-        if top.name not in OTHERS and not top.is_symlink():
-            every = sorted(files(top)) if top.is_dir() else [top]
-            yield from (file for file in every if file.name.endswith(UNFINISHED))
-    for top in _children(home, "production"):
-        yield from (file for file in sorted(files(top)) if UPLOADED.fullmatch(file.name))
+        if top.name.endswith(UNFINISHED):
+            yield top
+        elif top.name not in OTHERS:
+            yield from _named(top, lambda name: name.endswith(UNFINISHED))
+    yield from _named(home / "production", lambda name: bool(UPLOADED.fullmatch(name)))
+
+
+def _named(folder: Path, fits: Callable[[str], bool]) -> Iterator[Path]:
+    """What has such a name below a folder; links are not followed, and what fits is not looked into."""
+    for parent, folders, names in os.walk(folder) if not folder.is_symlink() else ():
+        yield from (Path(parent, name) for name in sorted([*folders, *names]) if fits(name))
+        folders[:] = [name for name in folders if not fits(name)]
 
 
 def _reproductions(home: Path) -> Iterator[Path]:

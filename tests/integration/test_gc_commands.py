@@ -140,13 +140,15 @@ def test_a_killed_reproduction_keeps_its_logs_and_a_working_one_everything(toy, 
     assert len(list(working.iterdir())) == 4
 
 
-def test_what_a_killed_gate_left_and_evaluations_that_can_be_repeated_go(chosen):
+def test_what_killed_gates_and_pulls_left_and_evaluations_that_can_be_repeated_go(chosen):
     aged(chosen.home / "gates-x1" / "tokenizer" / "model.safetensors")
     aged(chosen.home / "evaluations" / ("a" * 64) / "metrics.json")
     aged(chosen.home / "evaluations" / f".{'b' * 32}" / "out" / "metrics.json")
     aged(chosen.home / "production" / "bundles" / f".model.safetensors.{'c' * 32}")
     aged(chosen.home / "production" / "bundles" / "kept.json")
-    assert len(found(chosen)) == 4
+    aged(chosen.home / "pulled.partial" / "tokenizer" / "model.safetensors.partial")
+    aged(chosen.home / "models" / "images.partial" / "release.json")
+    assert len(found(chosen)) == 6
     collect.apply(chosen, 0.0, lambda item: None)
     assert sorted(path.name for path in (chosen.home / "production" / "bundles").iterdir()) == ["kept.json"]
 
