@@ -105,6 +105,23 @@ class Task(LightningModule):
 
 
 @dataclass(frozen=True)
+class Learning:
+    """The parameters that every training has: rates for Muon and for AdamW, the rest as in `Fit`."""
+
+    steps: int
+    batch: int
+    warmup: int
+    muon_lr: float
+    lr: float
+    ema: float
+    clip: float
+    precision: str
+
+    def plan(self, **more: Any) -> Fit:
+        return Fit(self.steps, self.warmup, ema=self.ema, precision=self.precision, **more)
+
+
+@dataclass(frozen=True)
 class Fit:
     """How long and how: `warmup` and `steps` in steps, `end` the final learning-rate factor, EMA with the ramp
     (1+s)/(10+s) up to `ema`; `precision` as Lightning's ("32-true", "bf16-mixed")."""

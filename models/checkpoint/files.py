@@ -78,7 +78,8 @@ def _flatten(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
 
 def _take(tensor: Tensor, place: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
     """Keep a copy of `tensor`, and say where. Memory order is kept, for kernels may add in that order."""
-    order = sorted(range(tensor.ndim), key=lambda d: -tensor.stride(d))
+    strides = tensor.stride()
+    order = sorted(range(tensor.ndim), key=lambda d: -strides[d])
     while place in tensors:  # "a/b" at the top and "b" within "a"
         place += "'"
     if tensor.is_contiguous():

@@ -54,7 +54,7 @@ def open(address: str) -> Store:
         return Folder(Path(address))
     bucket, _, prefix = rest.partition("/")
     if scheme != "s3" or not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", bucket):
-        raise UserError(f"REMINT_CHECKPOINTS: {address} is neither a folder nor s3://bucket/prefix")
+        raise UserError("REMINT_CHECKPOINTS is neither a folder nor s3://bucket/prefix")  # unquoted: it may hold a key
     return Bucket(bucket, prefix.strip("/"))
 
 
@@ -158,4 +158,4 @@ def _as_os_errors(address: str) -> Iterator[None]:
         yield
     except (Boto3Error, BotoCoreError, ClientError) as error:
         lines = str(error).splitlines() or [type(error).__name__]
-        raise OSError(f"{address}: {lines[0]}") from error
+        raise OSError(f"{address}: {re.sub('//[^/@]*@', '//', lines[0])}") from error

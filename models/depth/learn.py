@@ -13,22 +13,15 @@ from models.depth import losses, net
 from models.depth.augment import augment
 from models.metrics import depth as metrics
 from models.optim import muon_adamw
-from models.training import Batch, Batches, Fit, Task, fit
+from models.training import Batch, Batches, Learning, Task, fit
 
 
 @dataclass(frozen=True)
-class LearnParams:
+class LearnParams(Learning):
     """How to train. `absolute` is the first weight of the absolute error, which fades out over `absolute_share` of
     the steps; `ignored` the share of largest errors left out; `zoom`, `jitter`, `merged` and `grey` as in `augment`."""
 
-    steps: int
-    batch: int
-    warmup: int
-    lr: float
-    muon_lr: float
     weight_decay: float
-    clip: float
-    ema: float
     gradient: float
     absolute: float
     absolute_share: float
@@ -37,7 +30,6 @@ class LearnParams:
     jitter: float
     merged: float
     grey: float
-    precision: str
 
 
 @dataclass(frozen=True)
@@ -72,7 +64,7 @@ def learn(
 
     optimisers = muon_adamw(made, p.muon_lr, p.lr, p.weight_decay, blocks=net.BLOCKS)
     batches = Batches(len(images), p.batch, p.steps, seed, make)
-    plan = Fit(p.steps, p.warmup, ema=p.ema, precision=p.precision, log_every=max(1, min(50, p.steps // 4)))
+    plan = p.plan(log_every=max(1, min(50, p.steps // 4)))
     rows = fit(Task(made, optimisers, step, clip=p.clip), batches, plan, run, validation=whole(held_out, p.batch))
     return made, rows
 

@@ -154,7 +154,8 @@ def load(folder: str | Path) -> nn.Module:
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # it would show a tenth of a second
-    return for_cpu(DepthAnythingForDepthEstimation.from_pretrained(str(saved.find(folder)), use_safetensors=True)).eval()
+    net = DepthAnythingForDepthEstimation.from_pretrained(str(saved.find(folder)), use_safetensors=True)
+    return for_cpu(net).eval()
 
 
 @torch.no_grad()

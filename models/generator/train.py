@@ -25,7 +25,7 @@ from models.generator.load import NETS, build, config, generate, load
 from models.generator.sampler import Sampling
 from models.optim import muon_adamw
 from models.tokenizer.tokenizer import load as load_tokenizer
-from models.training import Batch, Batches, Fit, Task, fit
+from models.training import Batch, Batches, Learning, Task, fit
 
 
 @dataclass(frozen=True)
@@ -39,23 +39,15 @@ class Net:
 
 
 @dataclass(frozen=True)
-class Params:
+class Params(Learning):
     """Section `generator.maskgit`; `sampler` is stored with the model as its default way to draw."""
 
     seed: int
     threads: int
     net: Net
     sampler: Sampling
-    steps: int
-    batch: int
-    warmup: int
-    muon_lr: float
-    lr: float
     weight_decay: float
     label_drop: float
-    ema: float
-    clip: float
-    precision: str
 
 
 @dataclass(frozen=True)
@@ -109,14 +101,7 @@ def learn(
         return masked_batch(net, tokens.train[indices], tokens.train_labels[indices], p.label_drop, random)
 
     optimisers = muon_adamw(net, p.muon_lr, p.lr, p.weight_decay, betas=(0.9, 0.96))
-    plan = Fit(
-        steps=p.steps,
-        warmup=p.warmup,
-        ema=p.ema,
-        precision=p.precision,
-        val_every=max(1, p.steps // 5),
-        unit="sequences",
-    )
+    plan = p.plan(val_every=max(1, p.steps // 5), unit="sequences")
     batches = Batches(len(tokens.train), p.batch, p.steps, p.seed, make)
     rows = fit(Task(net, optimisers, losses.step, p.clip), batches, plan, run, held_out(net, tokens, p.batch))
     return net, rows

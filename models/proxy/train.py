@@ -19,11 +19,11 @@ from models.images import flip, to_array, to_tensor, unit
 from models.metrics import codebook, image
 from models.optim import muon_adamw
 from models.proxy.vqgan import VQGAN
-from models.training import Batch, Batches, Fit, Task, fit
+from models.training import Batch, Batches, Learning, Task, fit
 
 
 @dataclass(frozen=True)
-class Params:
+class Params(Learning):
     """Section `proxy`. Widths finest first; `bypass` is the share of steps before quantisation sets in.
 
     Muon trains the convolutions of the levels: after 430 steps it is where AdamW alone is after 1,500.
@@ -36,17 +36,9 @@ class Params:
     stem: int
     codes: int
     code_dim: int
-    steps: int
-    batch: int
-    muon_lr: float
-    lr: float
-    warmup: int
-    ema: float
-    clip: float
     bypass: float
     l1: float
     commitment: float
-    precision: str
 
 
 def main() -> None:
@@ -102,10 +94,9 @@ def learn(p: Params, config: dict, train: Tensor, held_out: Tensor, run: stage.R
         return {"loss": loss, "mse": mse, "commitment": commitment}
 
     task = Task(net, muon_adamw(net, p.muon_lr, p.lr, blocks="levels."), step, p.clip)
-    plan = Fit(steps=p.steps, warmup=p.warmup, ema=p.ema, precision=p.precision)
     batches = Batches(len(train), p.batch, p.steps, p.seed, make)
     validation = [{"images": unit(part)} for part in held_out.split(64)]
-    return net, fit(task, batches, plan, run, validation)
+    return net, fit(task, batches, p.plan(), run, validation)
 
 
 @torch.no_grad()

@@ -27,13 +27,13 @@ from models.tokenizer.encode import encode
 from models.tokenizer.losses import feature_distance, hinge_critic, lecam
 from models.tokenizer.tokenizer import Tokenizer
 from models.tokenizer.warm_up import load as load_warm_up
-from models.training import Batch, Batches, Fit, Task, fit
+from models.training import Batch, Batches, Learning, Task, fit
 
 BATCH = 64  # pictures at once where nothing is learned
 
 
 @dataclass(frozen=True)
-class Params:
+class Params(Learning):
     """Section `tokenizer`. The loss is mse + l1 * |error| + perceptual * features + adversarial * critic.
 
     `critic_start` is the share of steps before the discriminator joins; its weight then grows over a tenth of them.
@@ -41,13 +41,6 @@ class Params:
 
     seed: int
     threads: int
-    steps: int
-    batch: int
-    muon_lr: float
-    lr: float
-    warmup: int
-    ema: float
-    clip: float
     l1: float
     perceptual: float
     adversarial: float
@@ -56,7 +49,6 @@ class Params:
     critic_lr: float
     critic_width: int
     critic_stages: int
-    precision: str
 
 
 def main() -> None:
@@ -163,9 +155,9 @@ def learn(p: Params, net: Tokenizer, proxy: VQGAN, train: Tensor, held_out: Tens
         mirrored = torch.rand(len(indices), generator=random) < 0.5
         return {"images": flip(unit(train[indices]), mirrored), "tokens": tokens[mirrored.long(), indices]}
 
-    plan = Fit(steps=p.steps, warmup=p.warmup, ema=p.ema, precision=p.precision)
     batches = Batches(len(train), p.batch, p.steps, p.seed, make)
-    return fit(FineTuning(p, net, proxy), batches, plan, run, validation)
+
+    return fit(FineTuning(p, net, proxy), batches, p.plan(), run, validation)
 
 
 if __name__ == "__main__":

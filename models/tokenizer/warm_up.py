@@ -25,11 +25,11 @@ from models.proxy.load import load as load_proxy
 from models.proxy.vqgan import VQGAN
 from models.tokenizer.losses import soft_codes
 from models.tokenizer.titok import TiTok
-from models.training import Batch, Batches, Fit, Task, fit
+from models.training import Batch, Batches, Learning, Task, fit
 
 
 @dataclass(frozen=True)
-class Params:
+class Params(Learning):
     """Section `warmup`.
 
     The paper's loss is the cross-entropy and the quantizer's. Two named terms are ours and can be 0: `embedding`
@@ -48,18 +48,10 @@ class Params:
     latents: int
     token_dim: int
     codes: int
-    steps: int
-    batch: int
-    muon_lr: float
-    lr: float
-    warmup: int
-    ema: float
-    clip: float
     bypass: float
     commitment: float
     embedding: float
     pixels: float
-    precision: str
 
 
 class WarmUp(nn.Module):
@@ -138,9 +130,8 @@ def learn(
         return {"loss": loss, **terms, "accuracy": accuracy}
 
     task = Task(net, muon_adamw(net, p.muon_lr, p.lr), step, p.clip)
-    plan = Fit(steps=p.steps, warmup=p.warmup, ema=p.ema, precision=p.precision)
     validation = [{"images": unit(part), "codes": proxy_codes(proxy, part)} for part in held_out.split(64)]
-    rows = fit(task, Batches(len(train), p.batch, p.steps, p.seed, make), plan, run, validation)
+    rows = fit(task, Batches(len(train), p.batch, p.steps, p.seed, make), p.plan(), run, validation)
     return net.titok, rows
 
 
