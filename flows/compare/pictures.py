@@ -12,7 +12,7 @@ from typing import Any
 
 from data.params import UserError
 from models.report.collect import Picture, picture
-from models.report.words import caption
+from models.report.words import ASIDE, caption
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def pairs(root: Path, before: str, after: str, evaluations: Sequence[str]) -> tu
     found = [
         Pair(name, figure, caption(f"evaluate@{name}", figure), old[name].get(figure), new[name].get(figure))
         for name in evaluations
-        for figure in dict.fromkeys([*old[name], *new[name]])
+        for figure in sorted({*old[name], *new[name]}, key=lambda figure: (figure in ASIDE, figure))
     ]
     return tuple(found), tuple(notes)
 

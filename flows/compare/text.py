@@ -101,7 +101,8 @@ def _code(found: Code | None) -> Iterator[str]:
         yield "No code in data/, models/ or dvc.yaml differs."
         return
     added, removed = (sum(getattr(file, name) or 0 for file in found.files) for name in ("added", "removed"))
-    yield f"Code in data/, models/ and dvc.yaml: {len(found.files)} files, +{added} −{removed} lines"
+    files = f"{len(found.files)} file{'s' * (len(found.files) != 1)}"
+    yield f"Code in data/, models/ and dvc.yaml: {files}, +{added} −{removed} lines"
     yield from _some([f"  + {commit.hash[:9]} {commit.subject}" for commit in found.gained], "commits")
     yield from _some([f"  − {commit.hash[:9]} {commit.subject}" for commit in found.lost], "commits")
     yield from _some([f"    {file.path} {lines(file.added, file.removed)}" for file in found.files], "files")

@@ -51,7 +51,7 @@ def branch(lineage: Lineage) -> Branch:
 
 
 def trace(found: Trace) -> str:
-    """What contains something: those in production first; of those never released only the newest."""
+    """What contains something: those in production first; of the others only some, if there are many."""
     lines = [found.asked[:1].upper() + found.asked[1:]]
     newest = found.data[-LISTED:]
     lines += [f"  in {len(found.data)} data versions, the newest of them:"] if newest != found.data else []
@@ -62,13 +62,14 @@ def trace(found: Trace) -> str:
     now = found.in_production
     held = ", ".join(f"{one.model} v{one.version} ({one.family} release {one.now})" for one in now)
     lines += ["", f"In production now: {held or 'none that contains it'}."]
-    released = [one for one in found.holders if one.releases]
-    others = [one for one in found.holders if not one.releases]
-    rest = len(others) - LISTED
+    once = [one for one in found.holders if one.releases and one.now is None]
+    never = [one for one in found.holders if not one.releases]
     count = len(found.holders)
-    lines += [f"{count} model version{'s' * (count != 1)} contain{'s' * (count == 1)} it:", ""]
-    lines += [_table([*released, *others[:LISTED]])]
-    return "\n".join(lines + ([f"and {rest:,} more that were never released (--json lists them)"] if rest > 0 else []))
+    lines += [f"{count:,} model version{'s' * (count != 1)} contain{'s' * (count == 1)} it:", ""]
+    lines += [_table([*now, *once[:LISTED], *never[:LISTED]])]
+    left = {"were in production once": len(once) - LISTED, "were never released": len(never) - LISTED}
+    lines += [f"and {rest:,} more that {which} (--json lists them)" for which, rest in left.items() if rest > 0]
+    return "\n".join(lines)
 
 
 def _table(holders: Sequence[Holder]) -> str:
