@@ -7,12 +7,17 @@ import click
 # command -> module of flows.commands: only the one that is called is imported
 COMMANDS = {
     "retrain": "retrain",
+    "promote": "promote",
+    "rollback": "rollback",
+    "history": "history",
     "status": "status",
+    "settle": "settle",
     "gates": "gates",
     "approve": "approve",
     "reproduce": "reproduce",
     "lineage": "lineage",
     "diff": "diff",
+    "doctor": "doctor",
     "gc": "gc",
     "pull": "pull",
     "ui": "ui",

@@ -1,8 +1,11 @@
-"""What a run does once its stages are done, each step a plain function: record, register, release, report.
+"""What a run does once its stages are done, each step a plain function: record, register, judge, release, report.
 
-The run's tag comes first: what the registry names can then always be made again from git. `journal` notes how far
-a run has come, so that a run that was interrupted between its tag and its release is finished by the next one.
+The run's tag comes first: what the registry names can then always be made again from git. `note` writes down how far
+a run has come, so that a run that was interrupted between its tag and its release is finished by the next one, or by
+`remint doctor --repair`.
 """
+
+from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,30 +19,59 @@ from flows.run import RunInfo, StageResult
 from flows.settings import Settings
 
 if TYPE_CHECKING:
-    from flows.promotion import Decision, InProduction
+    from flows.catalogue.record import Alarm
+    from flows.gates.judge import Decision, InProduction
+    from flows.production.pointers import Pointer
     from flows.registry import Registered
+    from flows.release.promote import Outcome
+    from flows.release.stores import Stores
+
+RECORD = "run.json"
 
 
 @dataclass(frozen=True)
 class Release:
     """What became of a run's models."""
 
-    registered: tuple["Registered", ...] = ()
-    decisions: tuple["Decision", ...] = ()
-    before: Mapping[str, "InProduction"] = field(default_factory=dict)  # what was in production until now
-    tags: tuple[str, ...] = ()  # tokenizer@v1.0.0
+    registered: tuple[Registered, ...] = ()
+    alarms: tuple[Alarm, ...] = ()  # stages that were seen with two outputs for one input
+    bases: Mapping[str, Pointer | None] = field(default_factory=dict)  # by family, what was in production till now
+    before: Mapping[str, InProduction] = field(default_factory=dict)  # and its models with their numbers
+    decisions: tuple[Decision, ...] = ()
+    outcomes: tuple[Outcome, ...] = ()  # by family
 
 
-def record(settings: Settings, ran: RunInfo, stages: Sequence[Stage]) -> RunInfo:
-    """Commit dvc.lock in the run's worktree, tag the commit, and return the run with its commit."""
+@dataclass(frozen=True)
+class Noted:
+    """What this machine noted of a run."""
+
+    run: RunInfo
+    results: tuple[StageResult, ...]
+    finished: bool
+
+
+def record(settings: Settings, ran: RunInfo, stages: Sequence[Stage], results: Sequence[StageResult]) -> RunInfo:
+    """Commit dvc.lock in the run's worktree, tag the commit, and return the run with its commit.
+
+    The note comes before the tag: every run whose tag is there can be finished by whoever finds it unfinished.
+    """
     workspace.order_lock(ran.workspace, [stage.name for stage in stages])
     kept = [path for stage in stages for path in stage.metrics if _is_tracked(ran.workspace, path)]
     message = f"Record the results of run {ran.id}\n\n{environment.trailer(environment.describe(ran.workspace))}"
     commit = repository.commit(ran.workspace, message, ["dvc.lock", *kept], allow_empty=True)
     done = replace(ran, commit=commit)
+    note(settings, done, results, finished=False)
     repository.tag(ran.workspace, ran.tag, f"Run {ran.id} of {ran.base_commit[:7]} ({ran.trigger})", commit)
-    journal(settings, done, finished=False)
     return done
+
+
+def record_failure(settings: Settings, ran: RunInfo, stages: Sequence[Stage], results: Sequence[StageResult]) -> None:
+    """Remember a run that failed; it has no tag, and nothing of it is registered."""
+    from flows.catalogue import record
+    from flows.release import stores
+
+    with stores.opened(settings) as places:
+        record.record_run(places.catalogue, settings, ran, stages, results)
 
 
 def with_tracking(settings: Settings, ran: RunInfo, results: Sequence[StageResult]) -> tuple[StageResult, ...]:
@@ -55,24 +87,42 @@ def with_tracking(settings: Settings, ran: RunInfo, results: Sequence[StageResul
     return tuple(replace(result, mlflow_run_id=ids.get(result.name)) for result in results)
 
 
-def register(settings: Settings, ran: RunInfo) -> Release:
-    """Register the run's models and decide about each, releasing nothing yet."""
-    from flows import promotion, registry
-    from models import tracking
+def register(
+    stores: Stores, ran: RunInfo, stages: Sequence[Stage], results: Sequence[StageResult], family: str | None = None
+) -> Release:
+    """Register the run's models (of one family), tag their versions in git, and write the run into the catalogue."""
+    from flows import registry
+    from flows.catalogue import record
+    from flows.release import tags
 
-    registered = registry.register_models(ran, settings)
-    client, _ = tracking.connect(settings.mlflow_uri)
-    before = promotion.production(client, [one.model.name for one in registered])
-    decisions = promotion.decide(registered, ran, settings)
-    return Release(tuple(registered), tuple(decisions), before)
+    registered = registry.register_models(ran, stores.settings, family)
+    tagged = tags.tag_versions(registered, ran, stores.settings)
+    alarms = record.record_run(stores.catalogue, stores.settings, ran, stages, results, tagged)
+    return Release(tuple(tagged), tuple(alarms))
 
 
-def release(settings: Settings, ran: RunInfo, made: Release) -> Release:
-    """Move the aliases of what was decided to go to production, and tag the versions in git."""
-    from flows import promotion, versions
+def judge(stores: Stores, ran: RunInfo, made: Release) -> Release:
+    """Let the gates decide about the registered versions, against what is in production now."""
+    from flows.gates import gate
+    from flows.release import promote
 
-    promotion.apply(made.decisions, ran, settings)
-    return replace(made, tags=tuple(versions.tag_versions(made.registered, made.decisions, ran, settings)))
+    bases = promote.newest(stores, sorted({one.model.family for one in made.registered}))
+    decisions = gate.decide_run(stores.settings, ran, made.registered, stores.catalogue, stores.bucket)
+    before = promote.comparable(stores, bases, ran, made.registered)
+    return replace(made, bases=bases, before=before, decisions=tuple(decisions))
+
+
+def release(stores: Stores, ran: RunInfo, made: Release) -> Release:
+    """Promote each family that the gates let pass."""
+    from flows.release import promote
+    from flows.release.stores import who
+
+    person = who(stores.settings)
+    outcomes = [
+        promote.promote(stores, ran, family, made.registered, made.decisions, base, person, ran.trigger)
+        for family, base in made.bases.items()
+    ]
+    return replace(made, outcomes=tuple(outcomes))
 
 
 def report(settings: Settings, ran: RunInfo, results: Sequence[StageResult], made: Release) -> Path:
@@ -82,25 +132,61 @@ def report(settings: Settings, ran: RunInfo, results: Sequence[StageResult], mad
     return pages.write(ran, results, made.decisions, made.registered, settings, made.before)
 
 
-def journal(settings: Settings, ran: RunInfo, *, finished: bool) -> None:
+def complete(stores: Stores, left: Noted) -> tuple[tuple[StageResult, ...], Release, Path]:
+    """Register, judge, release and report a run that was recorded and then interrupted; no stage runs again."""
+    from flows.release import recorded
+    from flows.store import Store
+
+    with recorded.opened(stores, left.run) as ran:
+        store = Store(ran.workspace)
+        try:
+            stages = store.stages
+        finally:
+            store.close()
+        made = release(stores, ran, judge(stores, ran, register(stores, ran, stages, left.results)))
+        page = report(stores.settings, ran, left.results, made)
+    note(stores.settings, left.run, left.results, finished=True)
+    return left.results, made, page
+
+
+def note(settings: Settings, ran: RunInfo, results: Sequence[StageResult], *, finished: bool) -> None:
     """Note how far a run has come."""
     folder = settings.runs / ran.id
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"run": run.to_json(ran), "finished": finished}, indent=1)
-    scratch = folder / "run.json.new"
-    scratch.write_text(text)
-    scratch.replace(folder / "run.json")
+    values = {"run": run.to_json(ran), "results": [run.result_to_json(one) for one in results], "finished": finished}
+    scratch = folder / f"{RECORD}.new"
+    scratch.write_text(json.dumps(values, indent=1))
+    scratch.replace(folder / RECORD)
 
 
-def unfinished(settings: Settings, tag: str | None) -> RunInfo | None:
-    """The newest run, if it was recorded here but its models were never registered and released."""
-    if tag is None:
-        return None
+def noted(settings: Settings, identifier: str) -> Noted | None:
+    """What this machine noted of a run, None if it ran on another."""
     try:
-        noted: dict[str, Any] = json.loads((settings.runs / tag.removeprefix("run/") / "run.json").read_text())
+        values: dict[str, Any] = json.loads((settings.runs / identifier / RECORD).read_text())
     except FileNotFoundError:
-        return None  # a run of another machine
-    return None if noted["finished"] else run.from_json(noted["run"])
+        return None
+    results = tuple(run.result_from_json(one) for one in values.get("results", []))
+    return Noted(run.from_json(values["run"]), results, values["finished"])
+
+
+def unfinished(settings: Settings, tag: str | None) -> Noted | None:
+    """The newest run, if it was recorded here but its models were never registered and released."""
+    found = noted(settings, tag.removeprefix("run/")) if tag else None
+    return None if found is None or found.finished else found
+
+
+def all_unfinished(settings: Settings) -> list[Noted]:
+    """Every run of this machine that has its tag, was never finished, and is not alive."""
+    living = workspace.living(settings)
+    folders = sorted(path.parent.name for path in settings.runs.glob(f"*/{RECORD}"))
+    left = [noted(settings, name) for name in folders if name not in living]
+    return [one for one in left if one and not one.finished and _has_tag(settings, one.run)]
+
+
+def _has_tag(settings: Settings, ran: RunInfo) -> bool:
+    return (
+        repository.git(settings.root, "rev-parse", "-q", "--verify", f"{ran.tag}^{{commit}}", check=False) == ran.commit
+    )
 
 
 def _is_tracked(root: Path, path: str) -> bool:

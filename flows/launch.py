@@ -8,15 +8,17 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.params import UserError
-from flows import families, finish, promotion, repository, server
+from flows import families, finish, server
+from flows.finish import Noted
+from flows.gates.policy import POLICY, read_policy
 from flows.job import Job
 from flows.progress import Progress
-from flows.run import RunInfo, StageResult, read_metrics
+from flows.release import stores
+from flows.run import StageResult
 from flows.settings import Settings
 from models import tracking
 
@@ -42,12 +44,12 @@ def check(job: Job) -> None:
         if not os.access(folder, os.W_OK):
             raise UserError(f"{folder} cannot be written to; correct its permissions")
     root = job.run.workspace
-    promotion.read_policy(root / promotion.POLICY, [model.name for model in families.models_of(root)])
+    read_policy(root / POLICY, [model.name for model in families.models_of(root)])
 
 
-def same_work(job: Job, left: RunInfo) -> bool:
+def same_work(job: Job, left: Noted) -> bool:
     """Whether an interrupted run was of this commit with these parameters, and so can be completed as it is."""
-    return left.base_commit == job.run.base_commit and left.parameters == job.run.parameters
+    return left.run.base_commit == job.run.base_commit and left.run.parameters == job.run.parameters
 
 
 def run(job: Job, progress: Progress) -> "Outcome":
@@ -67,28 +69,19 @@ def run(job: Job, progress: Progress) -> "Outcome":
             opening.wait()
 
 
-def complete(job: Job, left: RunInfo, progress: Progress) -> tuple[dict[str, StageResult], finish.Release, Path | None]:
-    """Register, release and report a run that was recorded and then interrupted; its stages need not run again."""
-    root = job.run.workspace
-    repository.git(root, "checkout", "--quiet", "--force", "--detach", left.commit)
-    job.store.checkout()
-    ran = replace(left, workspace=root)
-    results = {}
-    for stage in job.stages:
-        metrics = {key: value for path in stage.metrics for key, value in read_metrics(root / path).items()}
-        results[stage.name] = StageResult(stage.name, "current", 0.0, metrics)
-    progress.note(f"run {left.id} was interrupted before its models were released: completing it")
-    release = finish.release(job.settings, ran, finish.register(job.settings, ran))
-    page = finish.report(job.settings, ran, tuple(results.values()), release)
-    finish.journal(job.settings, left, finished=True)
-    return results, release, page
+def complete(job: Job, left: Noted, progress: Progress) -> tuple[dict[str, StageResult], finish.Release, Path | None]:
+    """Register, judge, release and report a run that was recorded and then interrupted; no stage runs again."""
+    progress.note(f"run {left.run.id} was interrupted before its models were released: completing it")
+    with stores.opened(job.settings) as places:
+        results, release, page = finish.complete(places, left)
+    return {result.name: result for result in results}, release, page
 
 
 def _open_tracking(settings: Settings, environment: Mapping[str, str]) -> subprocess.Popen:
     """Make the tracking database before stages use it at once: its migrations take seconds and may not race."""
-    code = "import sys, mlflow; mlflow.MlflowClient(sys.argv[1]).search_experiments(max_results=1)"
+    code = "import mlflow; mlflow.MlflowClient().search_experiments(max_results=1)"  # MLFLOW_TRACKING_URI is set
     return subprocess.Popen(
-        [sys.executable, "-c", code, settings.mlflow_uri],
+        [sys.executable, "-c", code],  # without the address: everybody can read a process's arguments
         env=dict(environment),
         cwd=settings.home,  # not the repository: its folder mlflow/ has no Python
         stdin=subprocess.DEVNULL,

@@ -43,13 +43,14 @@ class Registered:
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
-def register_models(run: RunInfo, settings: Settings) -> list[Registered]:
-    """Register every model of the run that the registry does not hold yet; a stage that did not run is left out."""
+def register_models(run: RunInfo, settings: Settings, family: str | None = None) -> list[Registered]:
+    """Register every model of the run (of a family) that the registry lacks; a stage that did not run is left out."""
     client, reason = tracking.connect(settings.mlflow_uri)
     if client is None:
         raise UserError(f"cannot register models: {reason}")
-    found = [model for model in models_of(run.workspace) if (run.workspace / model.path / "model.safetensors").exists()]
-    return [_register(client, run, model) for model in found]
+    wanted = [model for model in models_of(run.workspace) if family in (None, model.family)]
+    there = [model for model in wanted if (run.workspace / model.path / "model.safetensors").exists()]
+    return [_register(client, run, model) for model in there]
 
 
 def data_of(lock: Mapping[str, Any], path: str) -> dict[str, str]:

@@ -13,13 +13,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from data.params import UserError
-from flows import promotion
 from flows.catalogue import database
 from flows.catalogue.schema import ModelVersion
+from flows.gates import judge
+from flows.gates.judge import Decision, InProduction
 from flows.graph import Stage
 from flows.lineage import picture
 from flows.lineage.down import lineage_of
-from flows.promotion import Decision, InProduction
 from flows.registry import Registered
 from flows.run import RunInfo, StageResult
 from flows.settings import Settings
@@ -96,7 +96,7 @@ def _verdict(decision: Decision, candidate: Registered, met: InProduction | None
     )
 
 
-def _rule(rule: promotion.Rule) -> Rule:
+def _rule(rule: judge.Rule) -> Rule:
     """A rule for the page; of a metric that only has to be there, the limit says nothing."""
     only_there = rule.name.startswith("required")
     return Rule(rule.name, rule.passed, rule.candidate, None if only_there else rule.limit)

@@ -11,12 +11,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter
+from prefect.client.schemas.filters import FlowFilter, FlowRunFilter, TaskRunFilter
 from prefect.client.schemas.objects import State, StateType, TaskRun
 from prefect.events.worker import EventsWorker
 from prefect.futures import PrefectFuture
@@ -31,9 +31,11 @@ from flows.graph import Stage
 from flows.job import Job
 from flows.process import StageFailed, Stopped
 from flows.progress import Progress
+from flows.release import stores
 from flows.run import RunInfo, StageResult, read_metrics
 
 RETRY_SECONDS = 2
+T = TypeVar("T")
 
 
 @dataclass
@@ -52,8 +54,12 @@ class RunFailed(Exception):
 
 
 def retrain(job: Job, progress: Progress, before_stages: Callable[[], None]) -> Outcome:
-    """Run a job and its last steps as a Prefect flow; see `conduct`."""
-    return conduct("retrain", job, progress, before_stages, _finish)
+    """Run a job and its last steps as a Prefect flow; see `conduct`. A failed run is remembered in the catalogue."""
+    outcome = conduct("retrain", job, progress, before_stages, _finish)
+    if outcome.failures:
+        failed = [StageResult(name, "failed", 0.0, log=failure.log) for name, failure in outcome.failures.items()]
+        finish.record_failure(job.settings, job.run, job.stages, [*outcome.results.values(), *failed])
+    return outcome
 
 
 def conduct(
@@ -103,8 +109,10 @@ def _close_dead(job: Job) -> None:
     living = workspace.living(job.settings)
     open_states = {"type": {"any_": [StateType.RUNNING, StateType.PENDING]}}
     crashed: State = Crashed(message="Its process was killed.")
+    named = FlowFilter.model_validate({"name": {"any_": ["retrain", "reproduce"]}})  # these name runs by worktrees
+    still_open = FlowRunFilter.model_validate({"state": open_states})
     with get_client(sync_client=True) as client:
-        for run in client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate({"state": open_states})):
+        for run in client.read_flow_runs(flow_filter=named, flow_run_filter=still_open):
             if run.name in living:
                 continue
             tasks = client.read_task_runs(
@@ -230,16 +238,19 @@ def _worth_retrying(_: Any, __: TaskRun, state: State) -> bool:
 def _finish(job: Job, progress: Progress, outcome: Outcome) -> None:
     """The last steps, each a task of its own so that Prefect shows how long it took and what went wrong."""
 
-    def step(name: str, function: Callable, *arguments: Any) -> Any:
+    def step(name: str, function: Callable[[], T]) -> T:
         progress.note(f"{name} ...")
-        decorate = task(name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False)
-        return decorate(function)(*arguments)
+        done: T = task(name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False)(function)()
+        return done
 
-    outcome.run = step("record", finish.record, job.settings, job.run, job.stages)
-    results = tuple(outcome.results[stage.name] for stage in job.stages)
-    results = step("find tracking runs", finish.with_tracking, job.settings, outcome.run, results)
+    settings, stages = job.settings, job.stages
+    results = tuple(outcome.results[stage.name] for stage in stages)
+    results = step("find tracking runs", lambda: finish.with_tracking(settings, job.run, results))
     outcome.results = {result.name: result for result in results}
-    outcome.release = step("register", finish.register, job.settings, outcome.run)
-    outcome.release = step("release", finish.release, job.settings, outcome.run, outcome.release)
-    outcome.report = step("report", finish.report, job.settings, outcome.run, results, outcome.release)
-    finish.journal(job.settings, outcome.run, finished=True)
+    run = outcome.run = step("record", lambda: finish.record(settings, job.run, stages, results))
+    with stores.opened(settings) as places:
+        made = step("register", lambda: finish.register(places, run, stages, results))
+        made = step("judge", lambda: finish.judge(places, run, made))
+        outcome.release = made = step("release", lambda: finish.release(places, run, made))
+    outcome.report = step("report", lambda: finish.report(settings, run, results, made))
+    finish.note(settings, run, results, finished=True)

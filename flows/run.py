@@ -73,6 +73,16 @@ def from_json(values: Mapping[str, Any]) -> RunInfo:
     return RunInfo(**plain)
 
 
+def result_to_json(result: StageResult) -> dict[str, Any]:
+    """A stage's result as plain JSON values; `result_from_json` reads it back."""
+    return asdict(result) | {"log": str(result.log) if result.log else None}
+
+
+def result_from_json(values: Mapping[str, Any]) -> StageResult:
+    """The inverse of `result_to_json`."""
+    return StageResult(**{**values, "log": Path(values["log"]) if values["log"] else None})
+
+
 def read_metrics(path: Path) -> dict[str, float]:
     """A metrics.json as one flat mapping: {"teacher": {"absrel": 0.1}} becomes {"teacher.absrel": 0.1}."""
 

@@ -58,6 +58,17 @@ def text(rows: Sequence[Row]) -> str:
     return columns([("stage", "", "seconds", "metric", "against production"), *cells], right=(2,))
 
 
+def release_lines(release: "Release") -> list[str]:
+    """What became of each family and why, its models beneath it, and what is alarming."""
+    lines = []
+    for outcome in release.outcomes:
+        lines.append(str(outcome))
+        lines += [f"    {finding}" for finding in outcome.left]
+        own = [one for one in release.decisions if one.family == outcome.family]
+        lines += [f"    {one.model} v{one.version}: {one.verdict}, {one.reason}" for one in own]
+    return [*lines, *(f"ALARM: {alarm}" for alarm in release.alarms)]
+
+
 def plan_text(plan: "Plan") -> str:
     """A plan as aligned columns: stage, action, reasons."""
     return columns([("stage", "action", "why"), *((s.stage, s.action, s.why()) for s in plan.steps)])

@@ -63,10 +63,12 @@ def _show(ready: "Job", as_json: bool) -> int:
 def _retrain(ready: "Job", as_json: bool) -> int:
     """Run what the plan says, and print what came of it."""
     from flows import finish, launch, progress, repository
+    from flows.release import start
     from flows.run import StageResult
 
     began = time.monotonic()
     _say_uncommitted(ready)
+    start.clear(ready.settings, say)
     launch.check(ready)
     newest = repository.newest_run(ready.settings.root)
     left = finish.unfinished(ready.settings, newest)
@@ -77,10 +79,11 @@ def _retrain(ready: "Job", as_json: bool) -> int:
         else:
             print(f"Nothing to do: all {len(ready.stages)} stages are as {newest or 'dvc.lock'} records them.")
         return OK
+    start.check(ready.settings, say)
     with progress.console() as shown:
         if left is not None and ready.plan.empty and launch.same_work(ready, left):
             done, release, page = launch.complete(ready, left, shown)
-            return _close(left, done.values(), release, page, as_json, began)
+            return _close(left.run, done.values(), release, page, as_json, began)
         outcome = launch.run(ready, shown)
     if outcome.failures:
         return _say_failures(ready, outcome)
@@ -104,9 +107,8 @@ def _close(
         print_json(_summary(run, results, release, page, seconds))
         return OK
     print(table.text(table.rows(results, release)))
-    for decision in release.decisions:
-        verdict = "released" if decision.promoted else "kept back"
-        print(f"{decision.model} v{decision.version}: {verdict}, {decision.reason}")
+    for line in table.release_lines(release):
+        print(line)
     print(f"Recorded as {run.tag} in {seconds:.0f} s.")
     print(f"To have its outputs here: git checkout {run.tag} -- dvc.lock params.yaml && dvc checkout")
     if page:
@@ -126,10 +128,11 @@ def _summary(
         "seconds": round(seconds, 1),
         "stages": table.to_json(table.rows(results, release)),
         "models": [
-            {"model": d.model, "version": d.version, "released": d.promoted, "reason": d.reason}
+            {"model": d.model, "version": d.version, "verdict": d.verdict, "reason": d.reason}
             for d in release.decisions
         ],
-        "tags": list(release.tags),
+        "families": [outcome.to_json() for outcome in release.outcomes],
+        "alarms": [str(alarm) for alarm in release.alarms],
         "report": str(page) if page else None,
     }
 

@@ -195,6 +195,7 @@ def fetch(
     Files that are there already are kept if they are right. The manifest comes last.
     """
     manifest = read(bucket, model, name)
+    into.mkdir(parents=True, exist_ok=True)
     for file in manifest.files:
         path = into / file.name
         if file.name not in only:

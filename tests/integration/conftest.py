@@ -1,18 +1,26 @@
 """A small repository with a graph of five stages that takes seconds: what the flow's tests run instead of training."""
 
+from __future__ import annotations
+
+import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from flows.release.stores import Stores
 
 STAGE = '''\
 """A stage: reads its inputs and parameters, prints, writes a text, a metric and a picture."""
 import json, sys, time
 from pathlib import Path
+from typing import TYPE_CHECKING
 import yaml
 
 name, out, *inputs = sys.argv[1:]
@@ -114,3 +122,35 @@ def make_toy() -> Callable[[Path], Toy]:
         return toy
 
     return make
+
+
+@pytest.fixture(scope="session")
+def two_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose first run is released; the second is registered and not judged. To be copied, not changed."""
+    from flows import finish
+    from flows.release import recorded, stores
+    from tests import released
+
+    root = tmp_path_factory.mktemp("released") / "project"
+    chosen = released.project(root)
+    first = released.train(chosen, 1)
+    with stores.opened(chosen) as places:
+        released.finished(places, first)
+        second = released.train(chosen, 2)
+        noted = finish.noted(chosen, second.id)
+        assert noted is not None
+        with recorded.opened(places, second) as ran:
+            finish.register(places, ran, [], noted.results)
+        finish.note(chosen, second, noted.results, finished=True)
+    return root
+
+
+@pytest.fixture
+def places(two_runs: Path, tmp_path: Path) -> Iterator[Stores]:
+    """The stores of a copy of `two_runs`, with its checkout as the current folder."""
+    from flows.release import stores
+    from tests import released
+
+    with contextlib.chdir(tmp_path), stores.opened(released.copied(two_runs, tmp_path / "project")) as opened:
+        os.chdir(opened.settings.root)
+        yield opened

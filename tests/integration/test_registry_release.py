@@ -1,4 +1,4 @@
-"""A run's models in the registry: registered, judged, promoted, tagged, and loaded again by other programs."""
+"""A run's models in the registry: registered, tagged, released, and loaded again by other programs."""
 
 import json
 import os
@@ -18,7 +18,8 @@ from safetensors.torch import save_file
 import models
 from data import manifest, samples, shards
 from data.params import UserError
-from flows import promotion, registry, versions
+from flows import finish, registry
+from flows.release import doctor, stores, tags
 from flows.run import RunInfo
 from flows.settings import Settings
 from models import tracking
@@ -32,8 +33,7 @@ pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
 SIZE, TOKENS, CODES = 16, 4, 8
 POLICY = {
-    "tokenizer": {"required": ["psnr"], "thresholds": {"psnr": 16}, "margins": {"psnr": 0.1}},
-    "maskgit": {"thresholds": {"class_agreement": 30}},
+    "tokenizer": {"required": ["psnr"], "thresholds": {"psnr": 16}},
     "depth-small": {"thresholds": {"delta1": 0.5}},
 }
 METRICS: dict[str, Any] = {
@@ -137,14 +137,16 @@ def first(project, settings):
     os.environ["MLFLOW_TRACKING_URI"] = settings.mlflow_uri
     with tracking.open_run("tokenizer", {"lr": 1}, {}) as trained:
         trained.tags({tracking.WEIGHTS: weights})
-    registered = registry.register_models(run, settings)
-    decisions = promotion.decide(registered, run, settings)
-    promotion.apply(decisions, run, settings)
-    tags = versions.tag_versions(registered, decisions, run, settings)
-    yield run, trained, registered, decisions, tags
+    with stores.opened(settings) as places:
+        yield run, trained, released(places, run), places
     os.environ.pop("MLFLOW_TRACKING_URI")
     if before is not None:
         os.environ["MLFLOW_TRACKING_URI"] = before
+
+
+def released(places: stores.Stores, run: RunInfo) -> finish.Release:
+    """The last steps of the flow but its report."""
+    return finish.release(places, run, finish.judge(places, run, finish.register(places, run, [], [])))
 
 
 def client(settings):
@@ -152,11 +154,11 @@ def client(settings):
 
 
 def test_a_version_carries_digests_commit_data_and_parents(first, settings, project):
-    run, _, registered, *_ = first
+    run, _, made, _ = first
     tokenizer = client(settings).get_model_version("tokenizer", "1")
     maskgit = client(settings).get_model_version("maskgit", "1")
     student = client(settings).get_model_version("depth-small", "1")
-    digests = {one.model.name: one.weights for one in registered}
+    digests = {one.model.name: one.weights for one in made.registered}
     assert tokenizer.tags["weights"] == digests["tokenizer"]
     assert tokenizer.tags["git_commit"] == run.commit
     assert tokenizer.tags["git_tag"] == run.tag
@@ -177,24 +179,19 @@ def test_a_version_belongs_to_the_run_that_trained_it_and_shows_its_evaluation(f
     assert metrics == METRICS["depth"]["teacher"]
 
 
-def test_the_first_models_that_pass_are_in_production_and_the_other_says_why(first, settings):
-    *_, decisions, _ = first
-    assert {d.model: d.promoted for d in decisions} == {
-        "tokenizer": True,
-        "maskgit": True,
-        "depth-teacher": True,
-        "depth-small": False,
-    }
+def test_the_family_that_passes_is_in_production_and_the_other_says_why(first, settings):
+    _, _, made, _ = first
+    assert {one.family: one.state for one in made.outcomes} == {"depth": "refused", "images": "released"}
     aliases = {m.name: dict(m.aliases) for m in client(settings).search_registered_models()}
-    assert int(aliases["tokenizer"]["production"]) == 1
-    assert aliases["depth-small"] == {}
-    note = client(settings).get_model_version("depth-small", "1").tags["decision"]
-    assert note == "delta1 >= 0.5 failed: 0.4"
+    assert int(aliases["tokenizer"]["production"]) == int(aliases["maskgit"]["production"]) == 1
+    assert aliases["depth-small"] == aliases["depth-teacher"] == {}
+    reasons = {one.model: one.reason for one in made.decisions}
+    assert reasons["depth-small"] == "delta1 >= 0.5 failed: 0.4"
 
 
 def test_gto_shows_the_versions_and_their_stage(first, project):
-    *_, tags = first
-    assert set(tags) >= {"tokenizer@v1.0.0", "maskgit@v1.0.0", "depth-small@v1.0.0", "tokenizer#production#1"}
+    there = tags.read(project)
+    assert there.keys() >= {"tokenizer@v1.0.0", "maskgit@v1.0.0", "depth-small@v1.0.0", "tokenizer#production#1"}
     assert git(project, "cat-file", "-t", "tokenizer@v1.0.0") == "tag"  # annotated
     shown = subprocess.run(
         [Path(sys.executable).with_name("gto"), "show", "--json"],
@@ -284,37 +281,39 @@ def test_no_registered_file_is_a_pickle(first, settings):
     assert "torch==" in (folder / "requirements.txt").read_text()
 
 
-def test_the_same_weights_are_not_registered_or_tagged_twice(first, settings):
-    run, *_ = first
-    again = registry.register_models(replace(run, id="again", tag="run/again"), settings)
-    assert [(one.version, one.new) for one in again] == [(1, False)] * 4
-    decisions = promotion.decide(again, run, settings)
-    reasons = {d.model: d.reason for d in decisions}
-    assert reasons["tokenizer"] == reasons["maskgit"] == "v1 is in production already"
-    assert versions.tag_versions(again, decisions, run, settings) == []
+def test_the_same_weights_are_not_registered_tagged_or_released_twice(first, project):
+    run, _, _, places = first
+    before = tags.read(project)
+    again = released(places, replace(run, id="again", tag="run/again"))
+    assert [(one.version, one.new) for one in again.registered] == [(1, False)] * 4
+    assert {one.family: one.state for one in again.outcomes} == {"depth": "refused", "images": "standing"}
+    assert tags.read(project) == before
 
 
-def test_a_promotion_tag_that_was_not_made_is_made_up_for(first, settings, project):
-    """As after a stop between moving the alias and tagging."""
-    run, *_ = first
+def test_a_tag_that_was_made_and_not_noted_is_found_again(first, settings, project):
+    """As after a stop between the two."""
+    _, _, _, places = first
+    client(settings).delete_model_version_tag("maskgit", "1", tags.GTO_TAG)
+    before = tags.read(project)
+    run = first[0]
+    again = finish.register(places, run, [], [])
+    assert {one.tags[tags.GTO_TAG] for one in again.registered} >= {"maskgit@v1.0.0"}
+    assert client(settings).get_model_version("maskgit", "1").tags[tags.GTO_TAG] == "maskgit@v1.0.0"
+    assert tags.read(project) == before
+
+
+def test_an_assignment_that_was_deleted_is_made_again(first, project):
+    _, _, _, places = first
     git(project, "tag", "-d", "maskgit#production#1")
-    again = registry.register_models(run, settings)
-    decisions = promotion.decide(again, run, settings)
-    assert versions.tag_versions(again, decisions, run, settings) == ["maskgit#production#1"]
+    found = [one for one in doctor.examine(places, repair=True) if one.finding.subject.startswith("maskgit")]
+    assert [(one.finding.subject, one.repaired) for one in found] == [("maskgit#production", True)]
+    assert "maskgit#production#1" in tags.read(project)
 
 
-def test_a_second_run_must_beat_production_and_then_replaces_the_pair(first, settings, project, monkeypatch):
-    run = finished_run(project, 2)
-    registered = registry.register_models(run, settings)
-    decisions = {d.model: d for d in promotion.decide(registered, run, settings)}
-    assert decisions["tokenizer"].reason == "psnr >= production + 0.1 failed: 21 against 21 in production"
-    assert not decisions["maskgit"].promoted
-    better = {"psnr": 21.5, "ssim": 0.7}
-    (project / "artifacts/evaluate/tokenizer/metrics.json").write_text(json.dumps(better))
-    registered = registry.register_models(run, settings)
-    decided = promotion.decide(registered, run, settings)
-    promotion.apply(decided, run, settings)
-    tags = versions.tag_versions(registered, decided, run, settings)
-    assert {"tokenizer@v2.0.0", "maskgit@v2.0.0", "tokenizer#production#2", "maskgit#production#2"} <= set(tags)
+def test_a_second_run_replaces_the_pair(first, settings, project):
+    *_, places = first
+    made = released(places, finished_run(project, 2))
+    assert {one.family: one.state for one in made.outcomes} == {"depth": "refused", "images": "released"}
+    assert tags.read(project).keys() >= {"tokenizer@v2.0.0", "maskgit@v2.0.0", "tokenizer#production#2"}
     aliases = {m.name: {k: int(v) for k, v in m.aliases.items()} for m in client(settings).search_registered_models()}
     assert aliases["tokenizer"] == aliases["maskgit"] == {"production": 2, "previous": 1}

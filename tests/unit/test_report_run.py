@@ -7,8 +7,8 @@ import pytest
 
 from data.params import UserError
 from flows.families import Model
+from flows.gates.judge import Decision, InProduction, Rule
 from flows.graph import Stage
-from flows.promotion import Decision, InProduction, Rule
 from flows.registry import Registered
 from flows.report import facts_of
 from flows.run import RunInfo, StageResult

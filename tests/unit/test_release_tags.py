@@ -1,6 +1,6 @@
 """Version tags as GTO counts them."""
 
-from flows.versions import newest_assignment, next_assignment, next_version
+from flows.release.tags import newest_assignment, next_assignment, next_version
 
 TAGS = ["tokenizer@v1.0.0", "tokenizer@v9.0.0", "tokenizer@v10.0.0", "tokenizer-big@v20.0.0", "run/r1", "v3.0.0"]
 STAGES = ["tokenizer#production#1", "tokenizer#staging#2", "tokenizer#production#11", "maskgit#production#30"]

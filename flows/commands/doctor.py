@@ -1,0 +1,43 @@
+"""`remint doctor`: find what was interrupted and what disagrees, and repair it."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from flows.console import FAILED, OK, one_line_errors, print_json
+
+
+@click.command()
+@click.option("--repair", is_flag=True, help="Complete or undo what was interrupted; make every place follow the log.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON on standard output.")
+def doctor(repair: bool, as_json: bool) -> None:
+    """Compare the production bucket, the catalogue, MLflow's aliases and git's tags; find what was interrupted.
+
+    The bucket's log of releases is right; everything else follows it. Without --repair nothing is changed.
+
+    \b
+    Exit codes:
+      0    nothing is wrong, or all of it was repaired
+      1    something is wrong and was left
+      2    a mistake (no repository, a bucket or database that does not answer)
+    """
+    with one_line_errors():
+        from flows import repository, settings
+        from flows.release import doctor, stores
+
+        chosen = settings.load(repository.find(Path.cwd()).main)
+        with stores.opened(chosen) as opened:
+            results = []
+            for result in doctor.examine(opened, repair):
+                results.append(result)
+                if not as_json:
+                    print(result)
+        left = [result for result in results if not result.repaired]
+        if as_json:
+            print_json([result.to_json() for result in results])
+        elif not results:
+            print("Nothing is wrong.")
+        elif any(result.finding.repair for result in left) and not repair:
+            print("To repair what can be: remint doctor --repair")
+        sys.exit(FAILED if left else OK)

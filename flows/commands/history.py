@@ -1,0 +1,35 @@
+"""`remint history`: the releases of a family."""
+
+from pathlib import Path
+
+import click
+
+from flows.console import one_line_errors, print_json
+
+
+@click.command()
+@click.argument("family")
+@click.option("--json", "as_json", is_flag=True, help="Print the releases as JSON on standard output.")
+def history(family: str, as_json: bool) -> None:
+    """List the releases of FAMILY, the newest first, from the log in the production bucket.
+
+    The log is read whole and its chain of digests verified: an entry that was changed is an error (exit code 2) that
+    names it.
+
+    \b
+    Example: remint history images
+    """
+    with one_line_errors():
+        from flows import repository, settings
+        from flows.production import bucket, pointers
+        from flows.release import history
+        from flows.release.promote import check_family
+
+        chosen = settings.load(repository.find(Path.cwd()).main)
+        where = bucket.open(chosen)
+        check_family(chosen, where, family)
+        log = pointers.log(where, family)
+        if as_json:
+            print_json(history.to_json(log))
+        else:
+            print(history.text(log) if log else f"{family} was never released: remint promote {family}")

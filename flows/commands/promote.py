@@ -1,0 +1,54 @@
+"""`remint promote`: put a family of a recorded run into production."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from flows.console import FAILED, OK, one_line_errors, print_json, say
+
+if TYPE_CHECKING:
+    from flows.release.promote import Outcome
+
+
+@click.command()
+@click.argument("family")
+@click.argument("run", required=False)
+@click.option("--why", default="", metavar="TEXT", help="The reason, for the history.")
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON on standard output.")
+def promote(family: str, run: str | None, why: str, as_json: bool) -> None:
+    """Release FAMILY (images, depth) as RUN made it; without RUN, as the newest recorded run did.
+
+    All models of the family go to production together if mlflow/promotion.yaml of the run's commit lets them all
+    pass, else none does. Nothing is trained; the outputs of the run must be in DVC's cache here.
+
+    \b
+    Example: remint promote images 20261121T012434Z-1a2b3c4 --why "sharper edges"
+
+    \b
+    Exit codes:
+      0    released, or in production already
+      1    refused by the gates, waits for approval, or another promotion was first
+      2    a mistake (unknown family or run, a tag that was moved, outputs that are not here)
+    """
+    with one_line_errors():
+        from flows import repository, settings
+        from flows.release import promote, start, stores
+
+        chosen = settings.load(repository.find(Path.cwd()).main)
+        start.check(chosen, say)
+        with stores.opened(chosen) as opened:
+            outcome = promote.of_run(opened, family, run, stores.who(chosen), why)
+        sys.exit(show(outcome, as_json))
+
+
+def show(outcome: "Outcome", as_json: bool) -> int:
+    """Print what became of a family; returns the exit code."""
+    if as_json:
+        print_json(outcome.to_json())
+    else:
+        print(outcome)
+    for finding in outcome.left:
+        say(str(finding))
+    return OK if outcome.state in ("released", "standing") and not outcome.left else FAILED

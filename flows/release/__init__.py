@@ -1,0 +1,1 @@
+"""Releases: promote a family, roll it back, show its history, and repair what was interrupted."""

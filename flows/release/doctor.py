@@ -1,0 +1,198 @@
+"""What was interrupted, what disagrees with the log of releases, what was left behind: found, named and repaired.
+
+    for result in doctor.examine(stores, repair=True):
+        print(result)
+
+Each check yields findings and changes nothing; a finding brings its repair with it, if there is one. The first of them
+completes or undoes interrupted procedures; those that follow see what it left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from typing import Any
+
+from sqlalchemy import func, select, tuple_
+
+from data.params import UserError
+from flows import finish, workspace
+from flows.catalogue import journal, schema
+from flows.production import bundle, pointers
+from flows.production.pointers import Pointer
+from flows.release import procedure, projections, tags
+from flows.release.findings import Finding
+from flows.release.stores import Stores
+from models import tracking
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finding, and what became of it."""
+
+    finding: Finding
+    repaired: bool = False
+    problem: str = ""  # why its repair failed
+
+    def __str__(self) -> str:
+        if self.repaired:
+            return f"repaired  {self.finding}"
+        return f"wrong     {self.finding}" + (f"; its repair failed: {self.problem}" if self.problem else "")
+
+    def to_json(self) -> dict[str, Any]:
+        """The finding as plain JSON values."""
+        one = self.finding
+        about = {"place": one.place, "subject": one.subject, "says": one.says, "should": one.should}
+        state = {"repairable": one.repair is not None, "repaired": self.repaired, "problem": self.problem}
+        return {**about, "advice": one.advice, **state}
+
+
+def settle(stores: Stores, say: Callable[[str], None]) -> None:
+    """End every procedure whose process is dead, here or on another machine, and say so."""
+    for identifier in procedure.abandoned(stores):
+        said = procedure.settle(stores, identifier)
+        if said:
+            say(f"A promotion had been interrupted: {said}.")
+
+
+def examine(stores: Stores, repair: bool = False) -> Iterator[Result]:
+    """Every finding once, repaired if that is wanted and possible."""
+    seen = set()
+    for check in CHECKS:
+        for finding in list(check(stores)):
+            if (finding.place, finding.subject) in seen:
+                continue
+            seen.add((finding.place, finding.subject))
+            yield _repaired(finding) if repair and finding.repair else Result(finding)
+
+
+def _repaired(finding: Finding) -> Result:
+    assert finding.repair is not None
+    try:
+        finding.repair()
+    except Exception as error:
+        return Result(finding, False, projections.outage(error))
+    return Result(finding, True)
+
+
+def interrupted(stores: Stores) -> Iterator[Finding]:
+    """Promotions and rollbacks whose process is dead."""
+    for identifier in procedure.abandoned(stores):
+        with stores.catalogue.read() as session:
+            row = session.get(schema.Procedure, identifier)
+            what = f"{row.kind} to {row.family} #{row.number}" if row else identifier
+        yield Finding("procedure", what, "interrupted", "ended", partial(procedure.settle, stores, identifier))
+
+
+def releases(stores: Stores) -> Iterator[Finding]:
+    """The log of releases, its bundles, and every place that should follow it."""
+    with stores.catalogue.read() as session:
+        remembered = set(session.scalars(select(schema.Release.family).distinct()))
+    for family in sorted({*pointers.families(stores.bucket), *remembered}):
+        try:
+            log = pointers.log(stores.bucket, family)
+        except UserError as error:
+            yield Finding("bucket", f"log of {family}", f"broken: {error}", "whole")
+            continue
+        broken = list(_bundles(stores, log))
+        yield from broken
+        for name, compare in projections.PLACES.items():
+            if broken and name == "git":
+                continue  # bundles say on which commit a version's tag belongs
+            try:
+                yield from compare(stores, family, log)
+            except Exception as error:
+                yield Finding(name, family, f"not to be asked: {projections.outage(error)}", "there")
+
+
+def _bundles(stores: Stores, log: list[Pointer]) -> Iterator[Finding]:
+    """Bundles that releases name and the bucket does not have; a release that is not whole cannot be pulled."""
+    for member in sorted({member for pointer in log for member in pointer.members}, key=lambda one: one.tag):
+        try:
+            bundle.read(stores.bucket, member.model, member.bundle)
+        except UserError as error:
+            advice = "bring it back from a copy of the bucket"
+            yield Finding("bucket", f"bundle of {member.tag}", f"not readable: {error}", "whole", None, advice)
+
+
+def chain(stores: Stores) -> Iterator[Finding]:
+    """The journal's digests."""
+    with stores.catalogue.read() as session:
+        wrong = journal.verify(session)
+    for number, words in enumerate(wrong, 1):
+        yield Finding("catalogue", f"journal ({number})", words, "as it was written", None, "compare it with a backup")
+
+
+def tagged(stores: Stores) -> Iterator[Finding]:
+    """Tags of runs and versions that are gone or were moved; they are what reproduction starts from."""
+    with stores.catalogue.read() as session:
+        runs = session.execute(select(schema.Run.tag, schema.Run.commit).where(schema.Run.state == "done")).all()
+        version = schema.ModelVersion
+        wanted = select(version.tag, version.name, version.number, version.weights, schema.Run.tag, schema.Run.commit)
+        versions = session.execute(wanted.join(schema.Run, version.run_id == schema.Run.id)).all()
+    there = tags.read(stores.settings.root)
+    said = {tag: (commit, f"Run {tag.removeprefix('run/')}") for tag, commit in runs}
+    said |= {tag: (at, tags.message(name, n, run, weights)) for tag, name, n, weights, run, at in versions if tag}
+    for tag, (commit, message) in sorted(said.items()):
+        if tag and there.get(tag) != commit:
+            yield projections.tag_finding(stores, tag, message, there.get(tag), commit)
+
+
+def twins(stores: Stores) -> Iterator[Finding]:
+    """Versions of one model with the same weights: two runs registered them at once."""
+    version = schema.ModelVersion
+    with stores.catalogue.read() as session:
+        same = select(version.name, version.weights).group_by(version.name, version.weights).having(func.count() > 1)
+        wanted = select(version.name, version.weights, version.number)
+        both = tuple_(version.name, version.weights)
+        rows = session.execute(
+            wanted.where(both.in_(same)).order_by(version.name, version.weights, version.number)
+        ).all()
+    for (name, weights), group in groupby(rows, key=lambda row: (row[0], row[1])):
+        numbers = [f"v{row[2]}" for row in group]
+        advice = f"delete {', '.join(numbers[1:])} in MLflow's registry, unless an alias stands on it"
+        says = f"one model twice (weights {weights[:12]})"
+        yield Finding("MLflow", f"{name} {' and '.join(numbers)}", says, "one version", None, advice)
+
+
+def unfinished(stores: Stores) -> Iterator[Finding]:
+    """Runs that were recorded and whose models were never registered and judged."""
+    for left in finish.all_unfinished(stores.settings):
+        repair = partial(finish.complete, stores, left)
+        yield Finding("run", left.run.id, "recorded, and stopped before its models were released", "finished", repair)
+
+
+def worktrees(stores: Stores) -> Iterator[Finding]:
+    """Worktrees whose run was killed."""
+    chosen = stores.settings
+
+    def remove(name: str) -> None:
+        with workspace.exclusive(chosen):
+            for folder in workspace.dead(chosen):
+                if folder.name == name:
+                    workspace.remove_dead(chosen, folder)
+
+    with workspace.exclusive(chosen):
+        names = [folder.name for folder in workspace.dead(chosen)]
+    for name in names:
+        yield Finding("worktree", name, "left by a run that was killed", "removed", partial(remove, name))
+
+
+def tracked(stores: Stores) -> Iterator[Finding]:
+    """Stages that are still running in MLflow's pages though their run of this machine is dead."""
+    client, _ = tracking.connect(stores.settings.mlflow_uri)
+    if client is None:
+        return  # `releases` has said so
+    living = workspace.living(stores.settings)
+    experiments = [found.experiment_id for found in client.search_experiments()]
+    for run in client.search_runs(experiments, "attributes.status = 'RUNNING'"):
+        of = run.data.tags.get(tracking.RUN, "")
+        if of and of not in living and (stores.settings.runs / of).exists():
+            repair = partial(client.set_terminated, run.info.run_id, "KILLED")
+            name = run.data.tags.get(tracking.STAGE, run.info.run_id)
+            yield Finding("MLflow", f"{name} of run {of}", "RUNNING", "KILLED: its run is dead", repair)
+
+
+CHECKS = (interrupted, releases, chain, tagged, twins, unfinished, worktrees, tracked)

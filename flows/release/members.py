@@ -1,0 +1,59 @@
+"""The members of a release: a run's models that fit together, each packed as a bundle or taken over as it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from data.params import UserError
+from flows.production import bundle
+from flows.production.bucket import Bucket
+from flows.production.bundle import Bundle
+from flows.production.pointers import Member, Pointer
+from flows.registry import Registered
+from flows.release.tags import GTO_TAG
+from flows.run import RunInfo
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A member, and its bundle if it is not in the bucket yet."""
+
+    member: Member
+    bundle: Bundle | None = None
+
+
+def check_fit(own: Sequence[Registered]) -> None:
+    """UserError unless every model stands beside the very weights that it was trained with."""
+    weights = {one.model.name: one.weights for one in own}
+    for one in own:
+        parent = one.model.bound_to
+        if parent and one.parents.get(parent) != weights.get(parent):
+            raise UserError(
+                f"{one.model.name} v{one.version} was trained with {parent} {one.parents.get(parent)}, and the release "
+                f"has {parent} {weights.get(parent)}: they do not fit together"
+            )
+
+
+def pack(run: RunInfo, own: Sequence[Registered], base: Pointer | None) -> list[Packed]:
+    """The members in the order of their names; weights that stand in `base` keep their bundle."""
+    standing = {member.weights: member for member in base.members} if base else {}
+    packed = []
+    for one in sorted(own, key=lambda one: one.model.name):
+        old = standing.get(one.weights)
+        if old is not None and old.model == one.model.name:
+            packed.append(Packed(old))
+            continue
+        tag = one.tags[GTO_TAG]
+        made = bundle.pack(run, one, tag)
+        packed.append(Packed(Member(one.model.name, one.version, one.weights, tag, bundle.digest(made.manifest)), made))
+    return packed
+
+
+def publish(bucket: Bucket, packed: Sequence[Packed]) -> None:
+    """Put the new bundles into the bucket; may be called again. One that was taken over must be there."""
+    for one in packed:
+        if one.bundle is not None:
+            bundle.publish(bucket, one.bundle)
+        else:
+            bundle.read(bucket, one.member.model, one.member.bundle)

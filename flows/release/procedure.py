@@ -1,0 +1,189 @@
+"""A promotion or rollback as a procedure that may be killed at any instant.
+
+    intent  ->  bundles  ->  pointer  ->  catalogue  ->  MLflow  ->  git  ->  done
+
+Writing the pointer is the one moment at which the release becomes real. What comes before it is seen by nobody; what
+follows is worked out from the pointer log. So whoever finds a procedure open asks the bucket: if its pointer is there,
+the rest is completed, if not, it is undone. The intent keeps what stood before in every place.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from data.params import UserError
+from flows.catalogue import schema
+from flows.production import pointers
+from flows.production.bucket import Taken
+from flows.production.pointers import Pointer
+from flows.release import marks, projections, tags
+from flows.release.findings import Finding
+from flows.release.projections import title
+from flows.release.stores import Stores
+
+ABANDONED = timedelta(hours=1)  # a procedure of another machine is taken for dead after this
+
+
+class Lost(Exception):
+    """Somebody else made the release of this number first."""
+
+    def __init__(self, winner: Pointer) -> None:
+        self.winner = winner
+        super().__init__(
+            f"{title(winner)} was made by {winner.who} at {winner.at}, from run {winner.run}, while this promotion "
+            f"was under way: nothing was changed; look at it, then again"
+        )
+
+
+def identify(family: str, number: int) -> str:
+    """A name for a new procedure, used by nobody else."""
+    return f"{family}-{number}-{uuid.uuid4().hex[:16]}"
+
+
+def carry_out(stores: Stores, kind: str, pointer: Pointer, upload: Callable[[], None]) -> list[Finding]:
+    """Make a release; returns what could not be made to follow it and needs a person.
+
+    upload: puts the members' bundles into the bucket; may be called again. Lost if another release took the number; on
+    any other error nothing has changed. A place that does not answer is returned, and the procedure stays open.
+    """
+    with marks.held(stores.settings, pointer.procedure):
+        _intend(stores, kind, pointer)
+        try:
+            upload()
+            note(stores, pointer.procedure, "bundles")
+            pointers.append(stores.bucket, pointer)
+        except Taken:
+            winner = pointers.read(stores.bucket, pointer.family, pointer.number)
+            if winner != pointer:  # else a lost answer was repeated: it is ours
+                _end(stores, pointer.procedure, "undone")
+                raise Lost(winner) from None
+        except Exception:
+            if not _was_written(stores, pointer):
+                _end(stores, pointer.procedure, "undone")
+                raise
+        note(stores, pointer.procedure, "pointer", {"newest": pointer.number - 1})
+        try:
+            return _complete(stores, pointer)
+        except UserError as error:
+            advice = "when that is mended: remint doctor --repair"
+            return [Finding("procedure", title(pointer), f"not followed everywhere ({error})", "", None, advice)]
+
+
+def settle(stores: Stores, identifier: str) -> str:
+    """Complete or undo an open procedure whose process is dead; returns what was done, in words."""
+    with marks.held(stores.settings, identifier):
+        with stores.catalogue.read() as session:
+            row = session.get(schema.Procedure, identifier)
+            text = row.pointer if row is not None and row.state == "open" else None
+        if text is None:  # killed before it was open, or after it had ended
+            marks.remove(stores.settings, identifier)
+            return ""
+        pointer = pointers.parse(text.encode(), f"procedure {identifier}")
+        if _was_written(stores, pointer):
+            note(stores, identifier, "pointer", {"newest": pointer.number - 1})
+            _complete(stores, pointer)
+            return f"completed {title(pointer)}"
+        _end(stores, identifier, "undone")
+        return f"undone: {title(pointer)} was never made"
+
+
+def abandoned(stores: Stores) -> list[str]:
+    """Open procedures whose process is dead, and marks of processes that died before or after theirs was open."""
+    here = socket.gethostname()
+    with stores.catalogue.read() as session:
+        rows = session.scalars(select(schema.Procedure).where(schema.Procedure.state == "open")).all()
+        mine = {row.id for row in rows if row.before.get("host") == here}
+        old = {row.id for row in rows if datetime.now(UTC) - row.created > ABANDONED}
+    unmarked = {name for name in mine if not marks.exists(stores.settings, name)}
+    return sorted({*marks.left_behind(stores.settings), *unmarked, *(old - mine)})
+
+
+def note(stores: Stores, identifier: str, name: str, before: dict[str, Any] | None = None) -> None:
+    """Note a finished step with what stood before it."""
+
+    def write(session: Session) -> None:
+        if session.get(schema.Step, (identifier, name)) is None:
+            session.add(schema.Step(procedure_id=identifier, name=name, before=before or {}, done=datetime.now(UTC)))
+
+    stores.catalogue.write(write)
+
+
+def _check_log(stores: Stores, family: str) -> None:
+    """UserError if the log is broken, or lacks a release that the catalogue knows: going on would fork the history."""
+    with stores.catalogue.read() as session:
+        known = session.scalar(select(func.max(schema.Release.number)).where(schema.Release.family == family)) or 0
+    last = len(pointers.log(stores.bucket, family))  # all of it: a broken chain is not to be continued
+    if known > last:
+        there = f"ends at #{last}" if last else "has none"
+        raise UserError(
+            f"the catalogue knows {family} #{known}, and the log in {stores.bucket.name} {there}: bring the missing "
+            "pointers back from a copy of the bucket, or correct REMINT_PRODUCTION"
+        )
+
+
+def _intend(stores: Stores, kind: str, pointer: Pointer) -> None:
+    _check_log(stores, pointer.family)
+    with stores.catalogue.begin() as session:
+        session.add(
+            schema.Procedure(
+                id=pointer.procedure,
+                kind=kind,
+                family=pointer.family,
+                number=pointer.number,
+                pointer=pointers.text(pointer),
+                before=_image(stores, pointer),
+                state="open",
+                created=datetime.now(UTC),
+            )
+        )
+
+
+def _image(stores: Stores, pointer: Pointer) -> dict[str, Any]:
+    """What stands before the procedure, and where it works."""
+    names = {member.model for member in pointer.members}
+    registered = stores.mlflow().search_registered_models(max_results=1000)
+    there = tags.read(stores.settings.root)
+    return {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "pointer": pointer.previous,
+        "aliases": {model.name: dict(model.aliases) for model in registered if model.name in names},
+        "tags": {name: tags.newest_assignment(name, tags.PRODUCTION, there) for name in sorted(names)},
+    }
+
+
+def _was_written(stores: Stores, pointer: Pointer) -> bool:
+    """Whether the procedure's own pointer is in the bucket; a pointer of that number may be another's."""
+    newest = pointers.newest(stores.bucket, pointer.family)
+    if newest is None or newest.number < pointer.number:
+        return False
+    return pointers.read(stores.bucket, pointer.family, pointer.number) == pointer
+
+
+def _complete(stores: Stores, pointer: Pointer) -> list[Finding]:
+    """Everything that follows from the pointer."""
+
+    def followed(place: str, findings: list[Finding]) -> None:
+        note(stores, pointer.procedure, place, {finding.subject: finding.says for finding in findings})
+
+    left = projections.follow(stores, pointer.family, followed)
+    _end(stores, pointer.procedure, "done")
+    return left
+
+
+def _end(stores: Stores, identifier: str, state: str) -> None:
+    def write(session: Session) -> None:
+        row = session.get(schema.Procedure, identifier)
+        if row is not None:
+            row.state, row.ended = state, datetime.now(UTC)
+
+    stores.catalogue.write(write)
+    marks.remove(stores.settings, identifier)

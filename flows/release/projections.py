@@ -1,0 +1,309 @@
+"""Catalogue rows, MLflow's aliases and git tags follow the pointer log: each place is compared with it and corrected.
+
+    for place in PLACES.values():
+        for finding in place(stores, family, log): ...
+
+A promotion corrects what it finds (`follow`), and so does `remint doctor --repair`: there is no other code that
+moves an alias or assigns a tag. Every correction may be made twice, or by two processes at once.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session, selectinload
+
+from data.params import UserError
+from flows import repository
+from flows.catalogue import journal, schema
+from flows.production import pointers
+from flows.production.pointers import Member, Pointer
+from flows.release import tags
+from flows.release.findings import Finding
+from flows.release.stores import Stores
+from models import tracking
+
+PRODUCTION, PREVIOUS = "production", "previous"
+Log = Sequence[Pointer]  # of one family, oldest first
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What the log says of one model: the version in production, and the one that stood before it."""
+
+    production: Member | None
+    previous: Member | None
+
+
+def standing(log: Log) -> dict[str, Standing]:
+    """Every model that was ever released with the family; one that left it has no version in production."""
+    found = {}
+    for name in sorted({member.model for pointer in log for member in pointer.members}):
+        line = [next((m for m in pointer.members if m.model == name), None) for pointer in log]
+        now = line[-1]
+        before = [m for m in line[:-1] if m is not None and (now is None or m.weights != now.weights)]
+        found[name] = Standing(now, before[-1] if before else None)
+    return found
+
+
+def title(pointer: Pointer) -> str:
+    """A release as people call it: "images #3"."""
+    return f"{pointer.family} #{pointer.number}"
+
+
+def follow(stores: Stores, family: str, after: Callable[[str, list[Finding]], None] | None = None) -> list[Finding]:
+    """Make every place say what the log says; returns what could not be corrected.
+
+    Whoever corrects reads the log again afterwards: a slower process cannot leave an older alias behind.
+    after: called with each place's name and what was corrected there.
+    """
+    with _alone(stores, family):
+        while True:
+            log = pointers.log(stores.bucket, family)
+            left: list[Finding] = []
+            silent: list[str] = []
+            for name, compare in PLACES.items():
+                try:
+                    findings = correct(compare(stores, family, log))
+                except Exception as error:  # a place that does not answer must not keep the others from following
+                    silent.append(outage(error))
+                    continue
+                left += [finding for finding in findings if finding.repair is None]
+                if after:
+                    after(name, findings)
+            if silent:
+                raise UserError("; ".join(silent))
+            newest = pointers.newest(stores.bucket, family)
+            if newest is None or newest.number == log[-1].number:
+                return left
+
+
+def correct(findings: list[Finding]) -> list[Finding]:
+    """Make every repair that there is; returns the findings as they were."""
+    for finding in findings:
+        if finding.repair:
+            finding.repair()
+    return findings
+
+
+def outage(error: Exception) -> str:
+    """What a place that failed said, in one line; any other error is raised again."""
+    if isinstance(error, UserError):
+        return str(error)
+    if type(error).__module__.startswith("mlflow."):
+        return f"MLflow's registry failed: {tracking.first_line(error)}"
+    raise error
+
+
+def in_catalogue(stores: Stores, family: str, log: Log) -> list[Finding]:
+    """Releases that the catalogue lacks or remembers otherwise."""
+    with stores.catalogue.read() as session:
+        wanted = select(schema.Release).where(schema.Release.family == family)
+        rows = {
+            row.number: _facts(row) for row in session.scalars(wanted.options(selectinload(schema.Release.members)))
+        }
+    found = []
+    for pointer in log:
+        row, should = rows.pop(pointer.number, None), _facts(_release(pointer))
+        if row != should:
+            says = "not there" if row is None else f"pointer {row[0][:12]}"
+            repair = partial(_remember, stores, pointer)
+            found.append(Finding("catalogue", title(pointer), says, f"pointer {should[0][:12]}", repair))
+    for number, (digest, *_) in sorted(rows.items()):
+        advice = f"bring its pointer back from a backup of {stores.bucket.name}"
+        found.append(
+            Finding(
+                "bucket", f"{family} #{number}", "not there", f"pointer {digest[:12]}, by the catalogue", None, advice
+            )
+        )
+    return found
+
+
+def in_mlflow(stores: Stores, family: str, log: Log) -> list[Finding]:
+    """Aliases `production` and `previous` that are missing or stand on another version."""
+    client = stores.mlflow()
+    known = {model.name: dict(model.aliases) for model in client.search_registered_models(max_results=1000)}
+    found = []
+    for name, wanted in standing(log).items():
+        for alias, member in ((PRODUCTION, wanted.production), (PREVIOUS, wanted.previous)):
+            says = known.get(name, {}).get(alias)
+            if (None if says is None else int(says)) == (member.version if member else None):
+                continue
+            subject = f"{name}@{alias}"
+            words = "not set" if says is None else f"v{says}"
+            if member is None:
+                repair = partial(client.delete_registered_model_alias, name, alias)
+                found.append(Finding("MLflow", subject, words, "not set", repair))
+            else:
+                found.append(_alias(client, member, alias, words))
+    return found
+
+
+def in_git(stores: Stores, family: str, log: Log) -> list[Finding]:
+    """Version tags of released models that are gone or moved, and stages that are not assigned as released."""
+    root = stores.settings.root
+    there = tags.read(root)
+    found = []
+    for name, wanted in standing(log).items():
+        member = wanted.production
+        if member is None:
+            if tags.assigned(name, PRODUCTION, there):
+                repair = partial(_unassign, stores, name, title(log[-1]))
+                found.append(Finding("git", f"{name}#{PRODUCTION}", "assigned", "not assigned", repair))
+            continue
+        commit = commit_of(stores, member)
+        if there.get(member.tag) != commit:
+            message = tags.message(name, member.version, f"commit {commit[:12]}", member.weights)
+            found.append(tag_finding(stores, member.tag, message, there.get(member.tag), commit))
+        if tags.assigned(name, PRODUCTION, there) != commit:
+            says = _short(tags.assigned(name, PRODUCTION, there))
+            should = f"{_short(commit)} ({member.tag})"
+            if not exists(stores, commit):
+                found.append(Finding("git", f"{name}#{PRODUCTION}", says, should, None, _FETCH))
+                continue
+            repair = partial(_assign, stores, member, commit, title(log[-1]))
+            found.append(Finding("git", f"{name}#{PRODUCTION}", says, should, repair))
+    return found
+
+
+PLACES: dict[str, Callable[[Stores, str, Log], list[Finding]]] = {
+    "catalogue": in_catalogue,
+    "MLflow": in_mlflow,
+    "git": in_git,
+}
+_FETCH = "this clone does not have the commit: git fetch --tags, with --unshallow in a shallow clone"
+
+
+def commit_of(stores: Stores, member: Member) -> str:
+    """The commit that a released version was made from, by its bundle."""
+    from flows.production import bundle
+
+    return bundle.read(stores.bucket, member.model, member.bundle).lineage.commit
+
+
+def exists(stores: Stores, commit: str) -> bool:
+    """Whether this clone has a commit."""
+    root = stores.settings.root
+    return repository.git(root, "cat-file", "-t", commit, check=False) == "commit"
+
+
+def tag_finding(stores: Stores, tag: str, message: str, says: str | None, commit: str) -> Finding:
+    """A tag that is missing or stands on another commit; it is put back where this clone has the commit."""
+    known = exists(stores, commit)
+    repair = partial(repository.tag, stores.settings.root, tag, message, commit, force=True) if known else None
+    return Finding("git", tag, _short(says), _short(commit), repair, "" if known else _FETCH)
+
+
+def _alias(client: Any, member: Member, alias: str, says: str) -> Finding:
+    """An alias to be set, if this registry's version has the weights that were released."""
+    from mlflow.exceptions import MlflowException
+
+    subject, should = f"{member.model}@{alias}", f"v{member.version}"
+    try:
+        weights = client.get_model_version(member.model, str(member.version)).tags.get(tracking.WEIGHTS, "")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        weights = None
+    if weights != member.weights:
+        there = "no such version" if weights is None else f"weights {weights[:12]} under it"
+        advice = f"this registry has {there}, the release {member.weights[:12]}: it is not the one of the release"
+        return Finding("MLflow", subject, says, should, None, advice)
+    repair = partial(client.set_registered_model_alias, member.model, alias, str(member.version))
+    return Finding("MLflow", subject, says, should, repair)
+
+
+def _assign(stores: Stores, member: Member, commit: str, release: str) -> None:
+    """Assign a model's stage to a commit, unless another process has just done it."""
+    there = tags.read(stores.settings.root)
+    if tags.assigned(member.model, PRODUCTION, there) != commit:
+        name = tags.next_assignment(member.model, PRODUCTION, there)
+        repository.tag(stores.settings.root, name, f"{member.tag} to {PRODUCTION}: {release}", commit)
+
+
+def _unassign(stores: Stores, name: str, release: str) -> None:
+    there = tags.read(stores.settings.root)
+    commit = tags.assigned(name, PRODUCTION, there)
+    if commit:
+        tag = tags.next_assignment(name, f"{PRODUCTION}!", there)
+        repository.tag(stores.settings.root, tag, f"{name} is not part of {release}", commit)
+
+
+def _remember(stores: Stores, pointer: Pointer) -> None:
+    """Write a release into the catalogue, with its entry in the journal if it is new there."""
+
+    def write(session: Session) -> None:  # the only writer: nobody else adds the row meanwhile
+        old = _row(session, pointer)
+        if old is not None and _facts(old) == _facts(_release(pointer)):
+            return
+        if old is not None:
+            for member in old.members:
+                session.delete(member)
+            session.flush()
+            session.delete(old)
+            session.flush()
+        session.add(_release(pointer))
+        kind = "correction" if old is not None else "rollback" if pointer.restores else "release"
+        journal.append(session, kind, title(pointer), _entry(pointer))
+
+    stores.catalogue.write(write)
+
+
+def _row(session: Session, pointer: Pointer) -> schema.Release | None:
+    wanted = select(schema.Release).filter_by(family=pointer.family, number=pointer.number)
+    return session.scalars(wanted).one_or_none()
+
+
+def _release(pointer: Pointer) -> schema.Release:
+    """A pointer as the catalogue keeps it."""
+    return schema.Release(
+        family=pointer.family,
+        number=pointer.number,
+        restores=pointer.restores,
+        pointer=pointers.digest(pointer),
+        run_id=pointer.run,
+        who=pointer.who,
+        why=pointer.why,
+        created=datetime.fromisoformat(pointer.at),
+        members=[schema.Member(model=m.model, version=m.version, weights=m.weights) for m in pointer.members],
+    )
+
+
+def _facts(row: schema.Release) -> tuple[Any, ...]:
+    """What a row says, for comparison."""
+    members = sorted((m.model, m.version, m.weights) for m in row.members)
+    return (row.pointer, row.restores, row.run_id, row.who, row.why, members)
+
+
+def _entry(pointer: Pointer) -> dict[str, Any]:
+    """What the journal keeps of a release."""
+    return {
+        "pointer": pointers.digest(pointer),
+        "run": pointer.run,
+        "commit": pointer.commit,
+        "members": {m.model: {"version": m.version, "weights": m.weights} for m in pointer.members},
+        "restores": pointer.restores,
+        "who": pointer.who,
+        "why": pointer.why,
+    }
+
+
+def _short(commit: str | None) -> str:
+    return f"at {commit[:12]}" if commit else "not there"
+
+
+@contextmanager
+def _alone(stores: Stores, family: str) -> Iterator[None]:
+    """One process of this machine at a time corrects a family's places; the others wait for it."""
+    folder = stores.settings.home / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / family).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,164 @@
+"""Promote a run's models: each family as a whole, or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from data.params import UserError, near
+from flows.families import Model, models_of
+from flows.gates.evaluation import context
+from flows.gates.judge import Decision, InProduction
+from flows.production import bundle, pointers
+from flows.production.bucket import Bucket
+from flows.production.pointers import Pointer
+from flows.registry import Registered
+from flows.release import members, procedure
+from flows.release.findings import Finding
+from flows.release.history import changes
+from flows.release.procedure import Lost
+from flows.release.projections import title
+from flows.release.stores import Stores
+from flows.run import RunInfo
+from flows.settings import Settings
+
+State = Literal["released", "standing", "refused", "waiting", "lost"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a family of a run."""
+
+    family: str
+    state: State
+    reason: str  # one line for people
+    release: Pointer | None = None  # what is in production now
+    left: tuple[Finding, ...] = ()  # what could not follow the release and needs a person
+
+    def to_json(self) -> dict[str, Any]:
+        """The outcome as plain JSON values."""
+        release = asdict(self.release) if self.release else None
+        about = {"family": self.family, "state": self.state, "reason": self.reason, "release": release}
+        return {**about, "left": [str(finding) for finding in self.left]}
+
+    def __str__(self) -> str:
+        if self.release is None or self.state in ("released", "standing"):
+            return f"{title(self.release) if self.release else self.family}: {self.reason}"
+        return f"{self.family}: {self.reason}; {title(self.release)} stands"
+
+
+def newest(stores: Stores, families: Sequence[str]) -> dict[str, Pointer | None]:
+    """What is in production now; to be asked before the gates are, whose verdict holds for it and nothing newer."""
+    return {family: pointers.newest(stores.bucket, family) for family in families}
+
+
+def comparable(
+    stores: Stores, bases: Mapping[str, Pointer | None], run: RunInfo, registered: Sequence[Registered]
+) -> dict[str, InProduction]:
+    """What is in production with its numbers, without those that were measured in another context than the run's."""
+    members = {member.model: member for base in bases.values() if base for member in base.members}
+    found = {}
+    for one in registered:
+        member = members.get(one.model.name)
+        if member is not None:
+            known = bundle.read(stores.bucket, member.model, member.bundle)
+            same = known.evaluation.context == context(run.workspace, one.model)
+            metrics = known.evaluation.metrics if same else {}
+            found[member.model] = InProduction(member.version, member.weights, known.lineage.parents, metrics)
+    return found
+
+
+def promote(
+    stores: Stores,
+    run: RunInfo,
+    family: str,
+    registered: Sequence[Registered],
+    decisions: Sequence[Decision],
+    base: Pointer | None,
+    who: str,
+    why: str = "",
+) -> Outcome:
+    """Promote one family of a run if the gates let all of it pass.
+
+    base: what was in production when the gates judged. If it is not any more, nothing is promoted and the outcome
+    says who was first.
+    """
+    own = [one for one in registered if one.model.family == family]
+    wanted = [model for model in models_of(run.workspace) if model.family == family]
+    verdict = judged(family, wanted, own, decisions, base)
+    if verdict is not None:
+        return verdict
+    members.check_fit(own)
+    packed = members.pack(run, own, base)
+    pointer = Pointer(
+        family=family,
+        number=base.number + 1 if base else 1,
+        members=tuple(one.member for one in packed),
+        run=run.id,
+        commit=run.commit,
+        who=who,
+        why=why,
+        at=datetime.now(UTC).isoformat(timespec="seconds"),
+        previous=pointers.digest(base) if base else "",
+        procedure=procedure.identify(family, base.number + 1 if base else 1),
+    )
+    try:
+        left = procedure.carry_out(stores, "promote", pointer, lambda: members.publish(stores.bucket, packed))
+    except Lost as lost:
+        return Outcome(family, "lost", str(lost), lost.winner)
+    return Outcome(family, "released", f"released, {changes(base, pointer)}", pointer, tuple(left))
+
+
+def judged(
+    family: str,
+    wanted: Sequence[Model],
+    own: Sequence[Registered],
+    decisions: Sequence[Decision],
+    base: Pointer | None,
+) -> Outcome | None:
+    """The end of a family that is not to be released, None of one that is."""
+    absent = sorted({model.name for model in wanted} - {one.model.name for one in own})
+    if absent:
+        return Outcome(family, "refused", f"the run has no {', '.join(absent)}, and a family is released whole", base)
+    weights = {one.model.name: one.weights for one in own}
+    if base and {member.model: member.weights for member in base.members} == weights:
+        return Outcome(
+            family, "standing", f"these models stand already, released by {base.who} from run {base.run}", base
+        )
+    about = [one for one in decisions if one.model in weights]
+    refused = [f"{one.model} v{one.version}: {one.reason}" for one in about if one.verdict == "refused"]
+    if refused:
+        return Outcome(family, "refused", f"not released: {'; '.join(refused)}", base)
+    waiting = [f"{one.model} v{one.version} {one.reason}" for one in about if one.verdict == "waiting"]
+    if waiting:
+        return Outcome(family, "waiting", f"not released yet: {'; '.join(waiting)}", base)
+    return None
+
+
+def of_run(stores: Stores, family: str, wanted: str | None, who: str, why: str) -> Outcome:
+    """Promote a family of a run that was recorded before, the newest one without a name."""
+    from flows import finish
+    from flows.release import recorded
+    from flows.store import Store
+
+    check_family(stores.settings, stores.bucket, family)
+    found = recorded.find(stores, wanted)
+    with recorded.opened(stores, found, family) as ran:
+        store = Store(ran.workspace)
+        try:
+            stages = store.stages
+        finally:
+            store.close()
+        made = finish.register(stores, ran, stages, recorded.results(stores, ran, stages), family)
+        made = finish.judge(stores, ran, made)
+        return promote(stores, ran, family, made.registered, made.decisions, made.bases[family], who, why)
+
+
+def check_family(settings: Settings, bucket: Bucket, family: str) -> None:
+    """UserError for a family that neither the graph here nor the bucket knows."""
+    here = {model.family for model in models_of(settings.root)}
+    known = sorted({*here, *pointers.families(bucket)})
+    if family not in known:
+        raise UserError(f"no family '{family}'{near(family, known)}")

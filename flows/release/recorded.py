@@ -1,0 +1,147 @@
+"""A run that was recorded before, found again by its id, with its outputs put into a worktree of their own."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sqlalchemy import select
+
+from data.params import UserError, near
+from flows import families, finish, parameters, repository, run, settings, workspace
+from flows.catalogue import schema
+from flows.graph import Stage
+from flows.release import tags
+from flows.release.stores import Stores
+from flows.run import RunInfo, StageResult, run_tag
+from flows.store import Store
+
+NAMED = 3  # runs that an error lists
+
+
+def find(stores: Stores, wanted: str | None) -> RunInfo:
+    """The run of this id or tag, the newest one without either; UserError if its tag is not where it was put.
+
+    Its workspace is that of the main checkout until `opened` gives it one.
+    """
+    root = stores.settings.root
+    there = {name.removeprefix("run/"): at for name, at in tags.read(root).items() if name.startswith("run/")}
+    rows = _rows(stores)
+    known = sorted({*there, *rows})
+    if not known:
+        raise UserError(f"no run has been recorded in {root}{_shallow(stores)}; the first: remint retrain")
+    identifier = known[-1] if wanted is None else wanted.removeprefix("run/")
+    if identifier not in known:
+        close = difflib.get_close_matches(identifier, known, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else f"the newest: {', '.join(reversed(known[-NAMED:]))}"
+        raise UserError(f"no run '{identifier}'; {hint}{_shallow(stores)}")
+    row = rows.get(identifier)
+    commit = there.get(identifier)
+    if commit is None:
+        raise UserError(
+            f"run {identifier}: its tag {run_tag(identifier)} was deleted or not fetched; "
+            f"git fetch --tags, or: remint doctor --repair{_shallow(stores)}"
+        )
+    if row is not None and row.commit != commit:
+        raise UserError(
+            f"run {identifier}: its tag {run_tag(identifier)} was moved to commit {commit[:12]}, the run was recorded "
+            f"with {row.commit[:12]}; to put it back: remint doctor --repair"
+        )
+    noted = finish.noted(stores.settings, identifier)
+    return noted.run if noted else _of_row(stores, row) or _of_tag(stores, identifier, commit)
+
+
+@contextmanager
+def opened(stores: Stores, found: RunInfo, family: str | None = None) -> Iterator[RunInfo]:
+    """The run in a worktree with its outputs in place; UserError if `family` is not its, or not in a cache here."""
+    chosen = stores.settings
+    identifier = f"{found.id}-{uuid.uuid4().hex[:8]}"
+    index = workspace.index_folder(chosen.worktrees / identifier)
+    here = settings.child_environment(chosen) | {"DVC_SITE_CACHE_DIR": str(index)}
+    with _environment(here), workspace.opened(chosen, found.commit, identifier) as root:
+        store = Store(root)
+        try:
+            store.checkout()
+            remotes = list(store.repo.config.get("remote", {}))
+        finally:
+            store.close()
+        if family is not None:
+            _check(found, root, family, bool(remotes))
+        yield replace(found, workspace=root, parameters=parameters.digest(root))
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """DVC and MLflow take their settings from this process's environment."""
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def results(stores: Stores, found: RunInfo, stages: Sequence[Stage]) -> tuple[StageResult, ...]:
+    """What became of the run's stages as far as this machine noted it; elsewhere they are just there."""
+    noted = finish.noted(stores.settings, found.id)
+    return noted.results if noted and noted.results else tuple(StageResult(one.name, "current", 0.0) for one in stages)
+
+
+def _check(found: RunInfo, root: Path, family: str, remotes: bool) -> None:
+    """UserError if the run's graph has no such family, or its models are not here."""
+    models = families.models_of(root)
+    own = [model for model in models if model.family == family]
+    if not own:
+        known = sorted({model.family for model in models})
+        raise UserError(f"run {found.id} has no family '{family}'{near(family, known)}")
+    missing = [str(model.path) for model in own if not (root / model.path / "model.safetensors").exists()]
+    if missing:
+        bring = "dvc fetch --all-tags" if remotes else "name a remote that has them (dvc remote add), then dvc fetch -T"
+        raise UserError(f"run {found.id}: {', '.join(missing)} not in DVC's cache here; {bring}")
+
+
+def _rows(stores: Stores) -> dict[str, schema.Run]:
+    with stores.catalogue.read() as session:
+        found = session.scalars(select(schema.Run).where(schema.Run.state == "done")).all()
+        session.expunge_all()
+    return {row.id: row for row in found}
+
+
+def _of_row(stores: Stores, row: schema.Run | None) -> RunInfo | None:
+    """A run as the catalogue has it."""
+    if row is None:
+        return None
+    return RunInfo(
+        id=row.id,
+        tag=row.tag,
+        commit=row.commit,
+        base_commit=row.base_commit,
+        workspace=stores.settings.root,
+        dirty=False,
+        parameters=row.parameters,
+        started=row.started,
+        trigger=row.trigger,
+    )
+
+
+def _of_tag(stores: Stores, identifier: str, commit: str) -> RunInfo:
+    """A run of which only its tag came here, as into a clone."""
+    root = stores.settings.root
+    base = repository.git(root, "rev-parse", "--verify", "--quiet", f"{commit}^", check=False) or commit
+    try:
+        started = datetime.strptime(identifier.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    except ValueError:
+        started = datetime.fromtimestamp(int(repository.git(root, "show", "-s", "--format=%ct", commit)), UTC)
+    return RunInfo(identifier, run.run_tag(identifier), commit, base, root, False, "", started, "retrain")
+
+
+def _shallow(stores: Stores) -> str:
+    shallow = repository.git(stores.settings.root, "rev-parse", "--is-shallow-repository", check=False) == "true"
+    return "; this clone is shallow and lacks older runs: git fetch --unshallow --tags" if shallow else ""

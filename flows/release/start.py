@@ -1,0 +1,24 @@
+"""What every command that changes something begins with: ending what was killed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flows.release import marks
+from flows.settings import Settings
+
+
+def clear(settings: Settings, say: Callable[[str], None]) -> None:
+    """End the promotions of this machine that were killed; looks at one folder, which costs a run nothing."""
+    if marks.left_behind(settings):
+        check(settings, say)
+
+
+def check(settings: Settings, say: Callable[[str], None]) -> None:
+    """Open catalogue and bucket, and end every promotion that was killed; UserError if one of them does not answer."""
+    from flows.production import pointers
+    from flows.release import doctor, stores
+
+    with stores.opened(settings) as places:
+        pointers.families(places.bucket)
+        doctor.settle(places, say)

@@ -1,0 +1,97 @@
+"""Git tags as GTO writes them: `tokenizer@v1.0.0` for a version, `tokenizer#production#1` for a promotion.
+
+With them `gto show` lists every model of the repository, and `dvc artifacts get . tokenizer --stage production`
+brings the weights. Versions count up per model: v1.0.0, v2.0.0, ...; the tag's message names the run and the digest.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data.params import UserError
+from flows import repository
+from flows.run import RunInfo
+from flows.settings import Settings
+from models import tracking
+
+if TYPE_CHECKING:
+    from flows.registry import Registered
+
+PRODUCTION = "production"
+GTO_TAG = "gto_tag"  # on the version in MLflow: its tag in git
+
+
+def read(root: Path) -> dict[str, str]:
+    """Every tag of the repository with the commit that it stands on."""
+    shown = repository.git(
+        root, "for-each-ref", "refs/tags", "--format=%(refname:strip=2) %(objectname) %(*objectname)"
+    )
+    lines = [line.split() for line in shown.splitlines()]
+    return {name: commits[-1] for name, *commits in lines}
+
+
+def tag_versions(registered: Sequence[Registered], run: RunInfo, settings: Settings) -> list[Registered]:
+    """The versions with their tags; what has none yet gets the next number, on the run's commit.
+
+    A stop between the tag and its note in MLflow leaves a tag that names the weights: it is found again.
+    """
+    client, reason = tracking.connect(settings.mlflow_uri)
+    if client is None:
+        raise UserError(f"cannot note the version tags: {reason}")
+    there = read(settings.root)
+    done = []
+    for one in registered:
+        name = one.model.name
+        tag = one.tags.get(GTO_TAG) or _tag_of_weights(settings.root, name, one.weights)
+        if not tag:
+            tag = next_version(name, there)
+            repository.tag(settings.root, tag, message(name, one.version, run.tag, one.weights), run.commit)
+            there[tag] = run.commit
+        if one.tags.get(GTO_TAG) != tag:
+            client.set_model_version_tag(name, str(one.version), GTO_TAG, tag)
+        done.append(replace(one, tags={**one.tags, GTO_TAG: tag}))
+    return done
+
+
+def message(name: str, version: int, run_tag: str, weights: str) -> str:
+    """What the tag of a version says."""
+    return f"{name} v{version} of {run_tag}\n\nweights {weights}\n"
+
+
+def next_version(name: str, tags: Iterable[str]) -> str:
+    """The tag of a model's next version: one major number above the highest there is."""
+    pattern = re.compile(rf"{re.escape(name)}@v(\d+)\.\d+\.\d+")
+    taken = [int(found[1]) for found in map(pattern.fullmatch, tags) if found]
+    return f"{name}@v{max(taken, default=0) + 1}.0.0"
+
+
+def next_assignment(name: str, stage: str, tags: Iterable[str]) -> str:
+    """The tag that assigns a model's stage (`stage!` takes it away); GTO counts through all tags of a model."""
+    pattern = re.compile(rf"{re.escape(name)}[@#].+#(\d+)")
+    taken = [int(found[1]) for found in map(pattern.fullmatch, tags) if found]
+    return f"{name}#{stage}#{max(taken, default=0) + 1}"
+
+
+def newest_assignment(name: str, stage: str, tags: Iterable[str]) -> str | None:
+    """The tag that last assigned this stage or took it away (`name#stage!#N`), None if none did."""
+    pattern = re.compile(rf"{re.escape(name)}#{re.escape(stage)}!?#(\d+)")
+    taken = {int(found[1]): found[0] for found in map(pattern.fullmatch, tags) if found}
+    return taken[max(taken)] if taken else None
+
+
+def assigned(name: str, stage: str, tags: Mapping[str, str]) -> str | None:
+    """The commit that holds a stage of a model, None if it was never assigned or was taken away."""
+    newest = newest_assignment(name, stage, tags)
+    return None if newest is None or f"#{stage}!#" in newest else tags[newest]
+
+
+def _tag_of_weights(root: Path, name: str, weights: str) -> str:
+    """The version tag whose message names these weights, "" if there is none."""
+    shown = repository.git(
+        root, "for-each-ref", f"refs/tags/{name}@*", "--format=%(refname:strip=2) %(contents:body)", "--sort=refname"
+    )
+    return next((line.split()[0] for line in shown.splitlines() if f" weights {weights}" in line), "")
