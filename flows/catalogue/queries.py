@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, exists, func, or_, select
+from sqlalchemy import and_, exists, func, select
 from sqlalchemy.orm import Session, aliased
 
 from flows.catalogue.schema import Decision, Entry, Execution, Member, ModelVersion, Procedure, Release, Run
@@ -113,29 +113,30 @@ def production(session: Session) -> dict[str, Standing]:
     return {one.family: _standing(one, members[one.id]) for one in releases}
 
 
-def waiting(session: Session) -> list[Waiting]:
-    """Versions whose last decision waits for an approval, of runs newer than what is in production of their family."""
-    later, standing = aliased(Decision), aliased(Run)
+def waiting(session: Session, standing: Mapping[str, Standing | None]) -> list[Waiting]:
+    """Versions whose last decision waits for an approval and came after those of what stands in production.
+
+    standing: by family, None for one that was never released.
+    """
+    runs = {family: one.run if one else "" for family, one in standing.items()}
+    in_production = Decision.run_id.in_(list(runs.values()))
+    firsts = select(Decision.run_id, func.min(Decision.id)).where(in_production).group_by(Decision.run_id)
+    first = dict(session.execute(firsts).tuples().all())
+    after = {family: first.get(run, 0) for family, run in runs.items()}
+    later = aliased(Decision)
     is_last = ~exists().where(later.version_id == Decision.version_id, later.id > Decision.id)
-    in_production = (
-        select(standing.seq)
-        .select_from(Release)
-        .outerjoin(standing, Release.run_id == standing.id)
-        .where(Release.family == ModelVersion.family)
-        .order_by(Release.number.desc())
-        .limit(1)
-        .scalar_subquery()
-    )
-    is_newer = or_(Run.seq.is_(None), Run.seq > func.coalesce(in_production, 0))
-    columns = (ModelVersion.name, ModelVersion.number, ModelVersion.family)
+    columns = (Decision.id, ModelVersion.name, ModelVersion.number, ModelVersion.family, Decision.run_id)
     rows = session.execute(
-        select(*columns, Decision.run_id, Decision.reason, Decision.created)
+        select(*columns, Decision.reason, Decision.created)
         .join(ModelVersion, Decision.version_id == ModelVersion.id)
-        .outerjoin(Run, Decision.run_id == Run.id)
-        .where(Decision.verdict == "waiting", is_last, is_newer)
+        .where(Decision.verdict == "waiting", Decision.id > min(after.values(), default=0), is_last)
         .order_by(Decision.id)
     )
-    return [Waiting(*row) for row in rows.tuples()]
+    return [
+        Waiting(name, number, family, run, reason, since)
+        for decision, name, number, family, run, reason, since in rows.tuples()
+        if decision > after.get(family, 0) and run != runs.get(family)
+    ]
 
 
 def unfinished(session: Session) -> list[Unfinished]:

@@ -8,10 +8,9 @@ them, has each row once.
 
 from __future__ import annotations
 
-import json
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -19,12 +18,12 @@ from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
 from flows import environment
-from flows.catalogue import datasets, journal
+from flows.catalogue import datasets
 from flows.catalogue import stages as locked
+from flows.catalogue.alarms import Alarm, sound
 from flows.catalogue.database import Catalogue
 from flows.catalogue.datasets import Dataset
 from flows.catalogue.schema import DataVersion, Edge, Execution, ModelVersion, Photograph, Run
-from flows.catalogue.schema import Entry as JournalEntry
 from flows.environment import Environment
 from flows.graph import Stage
 from flows.run import RunInfo, StageResult, run_tag
@@ -36,22 +35,6 @@ if TYPE_CHECKING:
 RESUMED = "going on from step"  # what a training that found its checkpoint prints, see models.callbacks.Resume
 GTO_TAG = "gto_tag"  # on the version in MLflow: its tag in git
 RUN_CACHE = "DVC's run cache"
-ALARM = "alarm"  # in the journal
-
-
-@dataclass(frozen=True)
-class Alarm:
-    """A stage was seen with two outputs for one input: it is not deterministic, or the machines differ."""
-
-    stage: str
-    input: str  # digest of command, parameters and deps
-    outputs: tuple[str, str]  # digests: seen before, seen in this run
-    runs: tuple[str, str]  # where
-    machines: tuple[str, str]  # classes of machine; "" where it is not known
-
-    def __str__(self) -> str:
-        before, now = (f"{output[:12]} ({run})" for output, run in zip(self.outputs, self.runs, strict=True))
-        return f"{self.stage} is not deterministic: outputs {before} and {now} for the same input {self.input[:12]}"
 
 
 def record_run(
@@ -222,12 +205,3 @@ def _in_run_cache(
     for stage, output in doubles:
         one = by_stage[stage]
         yield Alarm(stage, one.input, (output, one.output), (RUN_CACHE, run.id), ("", here.machine))
-
-
-def sound(session: Session, alarm: Alarm) -> None:
-    """Put an alarm into the journal, unless the same two outputs stand there already."""
-    before = select(JournalEntry.body).where(JournalEntry.kind == ALARM, JournalEntry.subject == alarm.stage)
-    for body in map(json.loads, session.scalars(before)):
-        if body["input"] == alarm.input and set(body["outputs"]) == set(alarm.outputs):
-            return
-    journal.append(session, ALARM, alarm.stage, asdict(alarm))

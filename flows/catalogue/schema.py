@@ -144,7 +144,7 @@ class Decision(Base):
     """What the gates said about a model version, with every number."""
 
     __tablename__ = "decision"
-    __table_args__ = (Index("decision_by_verdict", "verdict", "version_id"),)
+    __table_args__ = (Index("decision_by_verdict", "verdict", "id"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     version_id: Mapped[int] = mapped_column(ForeignKey("model_version.id"), index=True)

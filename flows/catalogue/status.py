@@ -31,12 +31,13 @@ class Status:
 
 def read(session: Session, families: Iterable[str]) -> Status:
     """Everything in one reading; `families` are those of the graph, also if nothing of them was released."""
-    standing = queries.production(session)
-    titles = [member.title for one in standing.values() for member in one.members]
+    released = queries.production(session)
+    production = {family: released.get(family) for family in sorted({*families, *released})}
+    titles = [member.title for one in released.values() for member in one.members]
     return Status(
-        production={family: standing.get(family) for family in sorted({*families, *standing})},
+        production=production,
         reproductions=queries.reproductions(session, titles),
-        waiting=tuple(queries.waiting(session)),
+        waiting=tuple(queries.waiting(session, production)),
         unfinished=tuple(queries.unfinished(session)),
         alarms=tuple(queries.alarms(session)),
         runs=tuple(queries.last_runs(session, RUNS)),

@@ -184,7 +184,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["version_id"], ["model_version.id"], name="decision_version_id_fkey"),
         sa.PrimaryKeyConstraint("id", name="decision_pkey"),
     )
-    op.create_index("decision_by_verdict", "decision", ["verdict", "version_id"])
+    op.create_index("decision_by_verdict", "decision", ["verdict", "id"])
     op.create_index("decision_run_id_index", "decision", ["run_id"])
     op.create_index("decision_version_id_index", "decision", ["version_id"])
     op.create_table(
