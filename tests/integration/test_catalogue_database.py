@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import inspect, select, text
 
 from data.params import UserError
 from flows.catalogue import database, journal, migrate, schema
@@ -141,6 +141,24 @@ def test_a_row_that_belongs_to_nothing_is_refused(settings):
     catalogue = database.open(settings)
     with pytest.raises(IntegrityError), catalogue.begin() as session:
         session.add(Edge(version_id=7, kind="data", name="scenes", digest="d"))
+
+
+def test_a_migration_that_is_broken_off_leaves_an_empty_database_and_is_done_the_next_time(settings, monkeypatch):
+    upgrade = migrate._upgrade
+
+    def broken_off(connection) -> None:
+        upgrade(connection)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(migrate, "_upgrade", broken_off)
+    with pytest.raises(KeyboardInterrupt):
+        database.open(settings)
+    monkeypatch.setattr(migrate, "_upgrade", upgrade)
+    url = database._url(settings.catalogue)
+    engine = database._sqlite(url) if "sqlite" in settings.catalogue else database._postgresql(url)
+    assert inspect(engine).get_table_names() == []
+    with database.open(settings).begin() as session:
+        note(session, 1)
 
 
 def test_a_catalogue_of_a_newer_version_is_refused_by_name(settings):
