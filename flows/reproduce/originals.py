@@ -53,7 +53,7 @@ def weights_of_release(settings: Settings, target: Target, into: Path) -> Path |
     if not target.bundle:
         return None
     try:
-        bundle.fetch(bucket.open(settings), target.model.name, target.bundle, into)
+        bundle.fetch(bucket.open(settings), target.model.name, target.bundle, into, only=("model.safetensors",))
     except UserError:
         return None
     return into / "model.safetensors"

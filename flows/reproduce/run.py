@@ -57,9 +57,8 @@ def reproduce(
 def _beforehand(job: Remake) -> list[str]:
     """What is to be known before anything runs."""
     names = ", ".join(target.title for target in job.targets)
-    lines = [
-        f"{names}: {len(job.stages)} stages of commit {job.run.commit[:12]} run again, known by {job.targets[0].by}"
-    ]
+    again = "1 stage" if len(job.stages) == 1 else f"{len(job.stages)} stages"
+    lines = [f"{names}: {again} of commit {job.run.commit[:12]} (by {job.targets[0].by}) run again"]
     if job.then is None:
         lines.append("the run did not note its environment: equal bytes are proof, other bytes may be the machine's")
     lines += [f"other environment: {difference}" for difference in job.differences]
