@@ -50,7 +50,7 @@ def write(
     finally:
         store.close()
     facts = facts_of(run, stages, results, decisions, registered, before or {}, datetime.now(UTC))
-    facts = replace(facts, lineage=_lineage(registered, settings))
+    facts = replace(facts, lineage=draw_lineage(registered, settings))
     material = collect.collect(run.workspace / "artifacts", run.workspace)
     return page.write(page.render(material, facts), settings.runs / run.id)
 
@@ -114,7 +114,7 @@ def _version(one: Registered) -> Version:
     )
 
 
-def _lineage(registered: Sequence[Registered], settings: Settings) -> Markup:
+def draw_lineage(registered: Sequence[Registered], settings: Settings) -> Markup:
     """What the run's models came from, drawn; a version that the catalogue does not know is left out."""
     catalogue = database.open(settings)
     with catalogue.read() as session:

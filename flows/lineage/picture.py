@@ -17,6 +17,7 @@ from models.report.graph import Box, Graph, Layout, arrange, feeds
 
 STYLE = Path(__file__).with_name("picture.css")
 BOX = Box(192, 62, across=(46, 18), down=(18, 34))
+READABLE = 0.85  # a drawing is not made smaller than this share of its size: a page then scrolls it sideways
 FRAME = 14  # around a drawing that is a file of its own
 PAD = 12  # between a box's side and its text
 LETTER = {"title": 7.6, "hash": 6.7, "about": 5.9}  # mean width of a letter in pixels, on the large side
@@ -67,13 +68,13 @@ def draw(lineages: Sequence[Lineage], across: bool = True, alone: bool = False) 
     named = Graph(tuple(titles.values()), tuple((titles[a], titles[b]) for a, b in made.edges))
     boxes = Markup("").join(_box(node, *layout.at[key]) for key, node in made.nodes.items())
     return Markup(
-        '<svg {}class="lineage {}" viewBox="{}" width="{}" style="max-width:{}px" role="img" aria-label="{}">'
-        "<style>{}</style>{}{}{}</svg>"
+        '<svg {}class="lineage {}" viewBox="{}" width="{}" style="min-width:{}px; max-width:{}px" role="img" '
+        'aria-label="{}"><style>{}</style>{}{}{}</svg>'
     ).format(
         Markup('xmlns="http://www.w3.org/2000/svg" ') if alone else "",
         "across" if across else "down",
         _view(layout, FRAME if alone else 0),
-        *(f"{layout.width:g}",) * 2,
+        *(f"{width:g}" for width in (layout.width, READABLE * layout.width, layout.width)),
         f"What {_and([one.name for one in lineages])} came from: {feeds(named)}",
         Markup(STYLE.read_text(encoding="utf-8")),
         _background(layout) if alone else "",
@@ -84,7 +85,9 @@ def draw(lineages: Sequence[Lineage], across: bool = True, alone: bool = False) 
 
 def both(lineages: Sequence[Lineage]) -> Markup:
     """The drawing from left to right for wide screens and from top to bottom for narrow ones; a page shows one."""
-    return draw(lineages, True) + draw(lineages, False) if lineages else Markup("")
+    if not lineages:
+        return Markup("")
+    return Markup('<div class="scroll">{}{}</div>').format(draw(lineages, True), draw(lineages, False))
 
 
 def _add(made: Drawing, lineage: Lineage) -> str:

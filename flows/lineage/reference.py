@@ -49,15 +49,19 @@ def _number(session: Session, model: str, which: str | None) -> int:
 
 
 def _standing(session: Session, model: str) -> dict[str, int]:
-    """What is in production, and the last other version that was, as the release log has it."""
+    """What is in production, and the last one before it of other weights, as the release log has it.
+
+    A model that the newest release of its family does not hold is not in production any more.
+    """
+    family = select(ModelVersion.family).where(ModelVersion.name == model).limit(1).scalar_subquery()
     log = session.execute(
-        select(Member.version)
-        .join(Release)
-        .where(Member.model == model, Release.family.in_(select(ModelVersion.family).where(ModelVersion.name == model)))
+        select(Release.number, Member.version, Member.weights)
+        .join(Member)
+        .where(Member.model == model, Release.family == family)
         .order_by(Release.number.desc())
-    ).scalars()
-    now = next(log, None)
-    if now is None:
-        return {}
-    before = next((version for version in log if version != now), None)
-    return {PRODUCTION: now} | ({PREVIOUS: before} if before is not None else {})
+    ).all()
+    newest = session.scalar(select(func.max(Release.number)).where(Release.family == family))
+    now = log[0] if log and log[0].number == newest else None
+    before = next((one for one in log if now is None or one.weights != now.weights), None)
+    standing = {PRODUCTION: now, PREVIOUS: before}
+    return {alias: one.version for alias, one in standing.items() if one is not None}

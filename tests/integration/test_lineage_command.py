@@ -13,10 +13,11 @@ import yaml
 from click.testing import CliRunner, Result
 from sqlalchemy.orm import Session
 
-from flows import settings
+from flows import families, report, settings
 from flows.catalogue import database
 from flows.catalogue.schema import DataVersion, Edge, Member, ModelVersion, Photograph, Release, Run
 from flows.cli import main
+from flows.registry import Registered
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
@@ -172,6 +173,19 @@ def test_a_rollback_decides_what_production_and_previous_mean(remint):
     assert remint("depth-small").stdout.startswith("depth-small v1  in production")
 
 
+def test_a_model_that_left_its_family_is_not_in_production_any_more(remint, project):
+    catalogue = database.open(settings.load(project))
+    with catalogue.begin() as session:
+        add(session, "video", "clips", 1, "a", {}, {})
+        add(session, "video", "frames", 1, "a", {}, {})
+        release(session, "video", 1, None, {"clips": 1, "frames": 1})
+        release(session, "video", 2, None, {"frames": 1})
+    catalogue.close()
+    assert remint("clips").stdout.startswith("clips v1  was in video release 1\n")
+    assert "clips has no production version" in remint("clips@production").stderr
+    assert remint("clips@previous").exit_code == 0
+
+
 def test_a_photograph_is_found_in_what_is_in_production_and_in_what_was(remint):
     done = remint("--photo", "wheel.jpg")
     assert done.exit_code == 0
@@ -298,3 +312,15 @@ def test_page_and_picture_are_written_and_need_nothing_else(remint, tmp_path):
     assert not re.search(r'(src|href)="(?!data:|#)', page)
     assert picture.startswith('<svg xmlns="http://www.w3.org/2000/svg"')
     assert "photos" in picture
+
+
+def test_a_runs_report_draws_what_the_catalogue_knows_of_its_models(project):
+    known = {model.name: model for model in families.models_of(project)}
+    registered = [
+        Registered(known["maskgit"], 2, weights("maskgit v2"), {}, {}, "m"),
+        Registered(known["tokenizer"], 99, "f" * 64, {}, {}, "m"),
+    ]
+    drawn = report.draw_lineage(registered, settings.load(project))
+    assert "maskgit v2" in drawn
+    assert "tokenizer v1" in drawn
+    assert "tokenizer v99" not in drawn

@@ -9,6 +9,10 @@ import pytest
 from flows.lineage import picture, tree, words
 from flows.lineage.picture import BOX, LETTER, PAD, draw, drawing
 from flows.lineage.values import Data, Holder, Lineage, Made, Place, Trace, Unknown, problems
+from models.report import page
+from models.report.collect import Material
+from models.report.facts import RunFacts
+from models.report.graph import Graph
 
 SVG = "{http://www.w3.org/2000/svg}"
 SCENES = Data("scenes", "5" * 32 + ".dir", 2240, 21_267_310, "passed")
@@ -96,6 +100,15 @@ def test_production_failed_data_and_unknown_parents_stand_out():
     assert nodes["tokenizer v1"].classes == "now"
     assert nodes["photos"].classes == "failed"
     assert nodes["depth-teacher"].classes == "unknown"
+
+
+def test_the_runs_report_shows_the_drawing():
+    facts = RunFacts("r1", "c" * 40, "run/r1", "d" * 64, 1.0, Graph(("scenes",), ()), lineage=picture.both([MASKGIT]))
+    nothing = Material({}, {}, (), {}, {}, (), "")
+    section = page.render(nothing, facts).split('<section id="lineage">')[1]
+    assert section.count('<svg class="lineage') == 2  # for a wide and for a narrow screen
+    assert "tokenizer v1" in section
+    assert "<svg" not in page.render(nothing, replace(facts, lineage=None)).split('<section id="lineage">')[1]
 
 
 def test_the_same_lineage_gives_the_same_drawing_and_none_gives_none():
