@@ -1,6 +1,6 @@
 """Measure what the design leans on, as ratios within one run: they hold from machine to machine, seconds do not.
 
-    python tests/bench/run.py            # or: make bench; about two minutes on two cores
+    python tests/bench/run.py            # or: make bench; about three minutes on two cores
     python tests/bench/run.py attention  # one of them
     python tests/bench/run.py --json
 
@@ -197,6 +197,24 @@ def command_line() -> list[Line]:
         return compare("command line", variants, rounds=2)
 
 
+def catalogue() -> list[Line]:
+    """What `remint status` reads, and the command beside `--help`, with 100,000 model versions and 1,000 releases."""
+    sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[2])]
+    import large_catalogue
+
+    remint = [sys.executable, "-c", "from flows.cli import main; main()"]
+    with tempfile.TemporaryDirectory() as scratch, large_catalogue.filled(100_000, 1000) as filled:
+        root = Path(scratch)
+        make_project(root)
+        variants = {"remint --help": command([*remint, "--help"], root)}
+        for name, one in filled.items():
+            address = one.engine.url.render_as_string(hide_password=False)
+            status = ["env", f"REMINT_CATALOGUE={address}", *remint, "status"]
+            variants[f"remint status, {name}"] = command(status, root)
+        queries = {name: large_catalogue.read(one) for name, one in filled.items()}
+        return [*compare("status queries", queries, rounds=100), *compare("large catalogue", variants)]
+
+
 def make_project(root: Path) -> None:
     """A repository of three finished stages, so that a plan for it is empty."""
     stage = {"deps": ["params.yaml"], "meta": {"pool": "cpu"}}
@@ -242,6 +260,7 @@ BENCHES: dict[str, Callable[[], list[Line]]] = {
     "loader": loader,
     "start": start_up,
     "command": command_line,
+    "catalogue": catalogue,
 }
 
 

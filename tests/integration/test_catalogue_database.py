@@ -5,7 +5,9 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from multiprocessing.synchronize import Event
 from pathlib import Path
+from random import Random
 
 import pytest
 from sqlalchemy import inspect, select, text
@@ -95,6 +97,35 @@ def test_eight_writers_leave_one_chain_without_a_gap(settings):
 
     assert at_once(8, work) == [0] * 8
     assert numbers(database.open(settings)) == list(range(1, 81))
+
+
+@pytest.mark.parametrize("kills", [4, pytest.param(50, marks=pytest.mark.soak)])
+def test_writers_that_are_killed_leave_whole_transactions_and_one_chain(settings, kills):
+    """Each transaction writes two entries; a kill at any instant leaves both or none."""
+    database.open(settings).close()
+    random = Random(0)
+    fork = multiprocessing.get_context("fork")
+
+    def work(number: int, begun: Event) -> None:
+        catalogue = database.open(settings)
+        while True:
+            with catalogue.begin() as session:
+                note(session, number)
+                note(session, number)
+            begun.set()
+
+    for number in range(kills):
+        begun = fork.Event()
+        process = fork.Process(target=work, args=(number, begun))
+        process.start()
+        assert begun.wait(60)
+        process.join(random.random() / 20)
+        process.kill()
+        process.join()
+    seqs = numbers(database.open(settings))
+    assert seqs == list(range(1, len(seqs) + 1))
+    assert len(seqs) >= 2 * kills
+    assert len(seqs) % 2 == 0
 
 
 def test_what_a_writer_read_stays_true_until_it_has_committed(settings):
