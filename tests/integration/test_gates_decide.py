@@ -249,3 +249,12 @@ def test_an_approval_without_a_name_in_git_is_refused(world, monkeypatch):
     git(world.root, "config", "--unset", "user.name")
     with pytest.raises(UserError, match="git config --global user.name"):
         record.approver(world.root)
+
+
+def test_a_number_that_is_none_is_refused_and_can_be_stored_and_shown(world, monkeypatch):
+    run, registered = world.train(1, 0.0)
+    odd = [replace(one, metrics={"psnr": float("nan")}) for one in registered]
+    world.policy({"tokenizer": {"thresholds": {"psnr": 16}}})
+    assert world.decide(run, odd)["tokenizer"].verdict == "refused"
+    found = json.loads(remint(world, monkeypatch, "gates", "tokenizer", "v1", "--json").stdout)
+    assert (found["rules"][0]["candidate"], found["rules"][0]["passed"]) == ("nan", False)
