@@ -182,9 +182,9 @@ def _counter(size: int, shown: Shown | None) -> Callable[[int], None]:
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """One pull at a time into a folder. The lock's file is removed by its holder; a dead holder has lost the lock."""
-    path = folder.with_name(f"{folder.name}.lock")
+    path = folder.with_name(f".{folder.name}.remint-pull")
     while True:
-        with path.open("w") as lock:
+        with path.open("a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

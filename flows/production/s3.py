@@ -44,6 +44,7 @@ class S3Bucket:
         self.bucket, self.prefix = bucket, f"{prefix}/" if prefix else ""
         self.name = f"s3://{bucket}/{prefix}".rstrip("/")
         self.timeout, self.part_bytes = timeout, part_bytes
+        self._proven = False  # whether the server has refused to overwrite: tried once, on the first object created
 
     @cached_property
     def _client(self) -> Any:
@@ -88,10 +89,16 @@ class S3Bucket:
         raise AssertionError
 
     def create(self, key: str, data: bytes) -> None:
-        """One conditional request. The library repeats it when an answer is lost, and then finds its own object."""
+        """One conditional request; who repeats it because an answer was lost finds the object to be its own."""
         with self._explained("create", key):
             if not self._put(key, data, _digest(data)):
                 raise Taken(f"{self.name}/{key} is there already")
+            if not self._proven and self._put(key, data, _digest(data)):
+                raise UserError(
+                    f"{self.name} overwrites what is there: its server ignores `If-None-Match: *`, so that two "
+                    "promotions could both win. Use a server that knows conditional writes"
+                )
+            self._proven = True
 
     def upload(self, key: str, path: Path, sha256: str = "") -> None:
         found = sha256_of(path)

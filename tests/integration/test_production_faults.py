@@ -165,6 +165,13 @@ def test_an_answer_lost_on_the_way_is_not_taken_for_a_lost_race(bucket, proxy):
         bucket.create("releases/images/000001.json", b"ours")
 
 
+def test_a_server_that_overwrites_in_spite_of_the_condition_is_not_trusted(bucket, monkeypatch):
+    original = bucket._client.put_object
+    monkeypatch.setattr(bucket._client, "put_object", lambda IfNoneMatch, **request: original(**request))
+    with pytest.raises(UserError, match="overwrites what is there: its server ignores `If-None-Match"):
+        bucket.create("bundles/m/manifest.json", b"{}")
+
+
 def test_a_server_that_is_silent_is_not_waited_for_long(bucket, proxy):
     proxy.canned = b""
     with pytest.raises(UserError, match=f"cannot list anything in s3://.*{proxy.url} did not answer in time"):

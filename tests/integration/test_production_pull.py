@@ -121,9 +121,8 @@ def die_at_every(
     told: Any = FORK.SimpleQueue()
 
     def attempt(instant: int) -> int | None:
-        for end in ("", ".partial", ".lock", ".replaced-by-remint"):
-            left = target.with_name(target.name + end)
-            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+        shutil.rmtree(target.parent)
+        target.parent.mkdir()
         if old:
             pull(buckets.at(address), "images", old.number, target)
         child = FORK.Process(target=pull_and_die, args=(address, target, instant, atomic, told))

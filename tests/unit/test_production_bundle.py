@@ -57,6 +57,8 @@ def test_a_part_of_a_bundle_can_be_fetched(bucket, member, tmp_path):
     bundle.fetch(bucket, "tokenizer", member.bundle, tmp_path / "got", only=["per_sample.parquet"])
     assert {path.name for path in (tmp_path / "got").iterdir()} == {"per_sample.parquet", "manifest.json"}
     assert bundle.at(tmp_path / "got", "tokenizer", member.bundle) is None
+    bundle.fetch(bucket, "tokenizer", member.bundle, tmp_path / "none", only=[])
+    assert [path.name for path in (tmp_path / "none").iterdir()] == ["manifest.json"]
 
 
 def test_publishing_again_changes_nothing_and_the_manifest_is_last(bucket, publish, monkeypatch):

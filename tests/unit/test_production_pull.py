@@ -110,6 +110,16 @@ def test_what_is_not_a_release_of_the_family_is_refused_and_left_alone(bucket, p
     refused("images.partial holds notes.txt, which no pull left there")
 
 
+def test_files_beside_the_folder_are_left_alone(bucket, publish, target):
+    publish(bucket, "images", MODELS)
+    for name in ("images.lock", "images.old", "images.bak", "images.json"):
+        (target.parent / name).write_text("mine")
+    pull(bucket, "images", None, target)
+    publish(bucket, "images", {"maskgit": 9})
+    pull(bucket, "images", None, target)
+    assert [(target.parent / name).read_text() for name in around(target) if name != "images"] == ["mine"] * 4
+
+
 def test_files_of_ones_own_in_a_release_are_not_lost(bucket, publish, target):
     publish(bucket, "images", MODELS)
     pull(bucket, "images", None, target)
@@ -235,7 +245,7 @@ def test_a_second_pull_at_the_same_time_is_refused(bucket, publish, target):
 def test_what_a_dead_pull_left_of_its_lock_or_another_release_is_in_nobodys_way(bucket, publish, target):
     publish(bucket, "images", MODELS)
     newer = publish(bucket, "images", {"maskgit": 7})
-    (target.parent / "images.lock").touch()
+    (target.parent / ".images.remint-pull").touch()
     staging = target.parent / "images.partial"
     pull(bucket, "images", 1, staging)  # whole, but of another release, with a model that is gone
     (staging / "maskgit/config.json.partial").write_text("left")
