@@ -135,7 +135,7 @@ def approval(given: bool) -> Rule:
 
 def says(rule: Rule) -> str:
     """A failed rule with its numbers, for a table: "psnr >= 16 failed: 14.2"."""
-    if rule.candidate is None:
+    if rule.candidate is None or rule.limit is None:  # nothing was compared
         return f"{rule.name} failed: {rule.note or 'not measured'}"
     if isinstance(rule.candidate, str):
         return f"{rule.name} failed: {rule.candidate} against {rule.limit}"
