@@ -251,6 +251,22 @@ def test_a_clone_without_the_runs_still_compares_what_the_bucket_holds(project, 
     assert "Code is not compared." in text
 
 
+@pytest.mark.parametrize("name", ["manifest.json", "per_sample.parquet"])
+def test_a_bundle_that_was_changed_is_named_and_not_believed(remint, project, name):
+    store = bucket.open(settings.load(project))
+    member = next(one for one in pointers.read(store, "images", 2).members if one.model == "tokenizer")
+    path = project / ".remint/production" / bundle.prefix("tokenizer", member.bundle) / name
+    content = path.read_bytes()
+    path.chmod(0o644)
+    path.write_bytes(content[:-1] + b"?")
+    done = remint("images", "1", "2")
+    path.write_bytes(content)
+    assert done.exit_code == 2
+    assert name in done.stderr
+    assert hashlib.sha256(content).hexdigest() in done.stderr
+    assert hashlib.sha256(content[:-1] + b"?").hexdigest() in done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

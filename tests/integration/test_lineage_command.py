@@ -17,6 +17,7 @@ from flows import families, report, settings
 from flows.catalogue import database
 from flows.catalogue.schema import DataVersion, Edge, Member, ModelVersion, Photograph, Release, Run
 from flows.cli import main
+from flows.lineage import down, reference, up
 from flows.registry import Registered
 
 pytestmark = pytest.mark.integration
@@ -312,6 +313,36 @@ def test_page_and_picture_are_written_and_need_nothing_else(remint, tmp_path):
     assert not re.search(r'(src|href)="(?!data:|#)', page)
     assert picture.startswith('<svg xmlns="http://www.w3.org/2000/svg"')
     assert "photos" in picture
+
+
+def test_both_databases_give_the_same_answers(project, database_address):
+    catalogue = database.open(settings.load(project).model_copy(update={"catalogue": database_address}))
+    commits = {
+        n: tuple(git(project, "rev-parse", f"run/{n}^{{commit}}~1", f"run/{n}^{{commit}}").split()) for n in "ab"
+    }
+    with catalogue.begin() as session:
+        fill(session, commits)
+        add(session, "images", "samba", 1, "b", {}, {"tokenizer": "tokenizer v1"})
+    with catalogue.read() as session:
+        traces = {
+            "photo": up.of_photo(session, "wheel.jpg", project),
+            "digest": up.of_photo(session, BEACH[:5], project),
+            "data": up.of_data(session, "5555"),
+            "commit": up.of_commit(session, project, "run/a"),
+            "later": up.of_commit(session, project, commits["b"][0]),
+        }
+        found = down.lineage_of(session, project, reference.find(session, "maskgit@production"))
+    catalogue.close()
+    held = {name: [f"{one.model} v{one.version}" for one in trace.holders] for name, trace in traces.items()}
+    assert held["photo"] == ["depth-small v1", "depth-small v2"]
+    assert held["digest"] == ["depth-small v2"]
+    assert held["data"][0] == "depth-small v1"
+    assert held["data"][-1] == "samba v1"
+    assert set(held["commit"]) == {
+        "tokenizer v1", "maskgit v1", "maskgit v2", "depth-teacher v1", "depth-small v1", "depth-small v2", "samba v1",
+    }  # fmt: skip
+    assert set(held["later"]) == {"maskgit v2", "depth-small v2", "samba v1"}
+    assert [parent.name for parent in found.parents] == ["tokenizer v1"]
 
 
 def test_a_runs_report_draws_what_the_catalogue_knows_of_its_models(project):
