@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flows.settings import Settings
 
 WITHIN = 3  # the exit code of "same within tolerance"
+SIZE = click.FloatRange(min=0)
 LISTED = 5  # uncommitted paths named before they are counted
 
 
@@ -31,8 +32,8 @@ LISTED = 5  # uncommitted paths named before they are counted
     show_default=True,
     help="scratch: every stage from the first on; inputs: only the model's own, on its recorded inputs.",
 )
-@click.option("--tensors", type=float, default=1e-3, show_default=True, help="Tolerance of each tensor, by its norm.")
-@click.option("--metrics", type=float, default=1e-2, show_default=True, help="Tolerance of each metric, by its value.")
+@click.option("--tensors", type=SIZE, default=1e-3, show_default=True, help="Tolerance of each tensor, by its norm.")
+@click.option("--metrics", type=SIZE, default=1e-2, show_default=True, help="Tolerance of each metric, by its value.")
 @click.option("--json", "as_json", is_flag=True, help="Print the proof as JSON on standard output.")
 @click.option("-v", "--verbose", is_flag=True, help="Show Prefect's own messages too.")
 def reproduce(

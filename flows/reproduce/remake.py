@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -65,19 +65,19 @@ class Remake(Job):
 def prepared(settings: Settings, targets: Sequence[Target], source: Source) -> Iterator[Remake]:
     """A reproduction of models that one run made, ready to start; UserError where it could not go well."""
     identifier = f"reproduce-{targets[0].commit[:12]}" + (f"-{targets[0].model.name}" if source == "inputs" else "")
-    if identifier in workspace.living(settings):
-        raise UserError(f"{targets[0].tag} is being reproduced here already; wait for it to end")
     _space(settings)
     surroundings = settings_.child_environment(settings) | {
         "DVC_SITE_CACHE_DIR": str(workspace.index_folder(settings.worktrees / identifier))
     }
     os.environ.update(surroundings)  # DVC and Prefect take their settings from this process's environment
-    with workspace.opened(settings, targets[0].commit, identifier) as root:
-        store = Store(root)
+    with ExitStack() as stack:
         try:
-            yield _job(settings, root, store, tuple(targets), source, surroundings)
-        finally:
-            store.close()
+            root = stack.enter_context(workspace.opened(settings, targets[0].commit, identifier))
+        except FileExistsError:  # the mark of a living one
+            raise UserError(f"{targets[0].title} is being reproduced here already; wait for it to end") from None
+        store = Store(root)
+        stack.callback(store.close)
+        yield _job(settings, root, store, tuple(targets), source, surroundings)
 
 
 def run(job: Remake, progress: Progress) -> Outcome:
