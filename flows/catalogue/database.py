@@ -122,13 +122,19 @@ def open(settings: Settings) -> Catalogue:
 
     UserError when it cannot be reached, is no catalogue, or belongs to a newer checkout.
     """
-    url = _url(settings.catalogue)
-    engine = _sqlite(url) if url.get_backend_name() == "sqlite" else _postgresql(url)
+    engine = connect(settings)
+    name = _name(engine.url)
     try:
-        migrate.to_head(engine, _name(url))
+        migrate.to_head(engine, name)
     except DBAPIError as error:
-        raise UserError(f"cannot open the catalogue {_name(url)}: {_words(error)}; see REMINT_CATALOGUE") from error
+        raise UserError(f"cannot open the catalogue {name}: {_words(error)}; see REMINT_CATALOGUE") from error
     return Catalogue(engine)
+
+
+def connect(settings: Settings) -> Engine:
+    """The database of the settings as it is, not migrated; UserError if they name none."""
+    url = _url(settings.catalogue)
+    return _sqlite(url) if url.get_backend_name() == "sqlite" else _postgresql(url)
 
 
 def _url(address: str) -> URL:

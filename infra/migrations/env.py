@@ -1,5 +1,5 @@
-"""What Alembic runs around migrations: on the connection that `flows.catalogue.migrate` hands over, or, for
-`alembic revision --autogenerate` typed by a developer, on the catalogue of the settings.
+"""What Alembic runs around migrations: on the connection that `flows.catalogue.migrate` hands over, or, for a developer
+who types `alembic upgrade head` and `alembic revision --autogenerate -m "..."`, on the catalogue of the settings.
 """
 
 from pathlib import Path
@@ -28,5 +28,5 @@ if given is not None:
 else:
     from flows import repository, settings
 
-    with database.open(settings.load(repository.find(Path.cwd()).main)).engine.connect() as connection:
+    with database.connect(settings.load(repository.find(Path.cwd()).main)).begin() as connection:
         run(connection)

@@ -1,6 +1,7 @@
 """The catalogue's database on SQLite and PostgreSQL: opened by many at once, migrated, cut off, of another version."""
 
 import multiprocessing
+import os
 import sqlite3
 import subprocess
 import sys
@@ -75,6 +76,16 @@ def test_the_schema_names_the_newest_migration_and_each_file_its_own_revision():
     assert scripts.get_current_head() == schema.REVISION
     for script in scripts.walk_revisions():
         assert Path(script.path).name.startswith(f"{script.revision}_")
+
+
+def test_a_developer_can_type_alembic(tmp_path):
+    """`alembic check` compares the schema with a database that `alembic upgrade head` has just made."""
+    known = {**os.environ, "REMINT_CATALOGUE": f"sqlite:///{tmp_path / 'catalogue.db'}"}
+    for words in (["upgrade", "head"], ["check"]):
+        command = [sys.executable, "-m", "alembic", *words]
+        done = subprocess.run(command, cwd=ROOT, env=known, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert "No new upgrade operations detected" in done.stdout
 
 
 def test_eight_processes_that_open_an_empty_database_at_once_all_succeed(settings):
@@ -185,9 +196,7 @@ def test_a_migration_that_is_broken_off_leaves_an_empty_database_and_is_done_the
     with pytest.raises(KeyboardInterrupt):
         database.open(settings)
     monkeypatch.setattr(migrate, "_upgrade", upgrade)
-    url = database._url(settings.catalogue)
-    engine = database._sqlite(url) if "sqlite" in settings.catalogue else database._postgresql(url)
-    assert inspect(engine).get_table_names() == []
+    assert inspect(database.connect(settings)).get_table_names() == []
     with database.open(settings).begin() as session:
         note(session, 1)
 
@@ -214,9 +223,7 @@ def test_alembic_is_not_imported_for_a_catalogue_that_is_up_to_date(settings):
 
 def test_tables_of_another_program_in_the_same_database_are_left_alone(settings):
     """MLflow and Prefect keep their own `alembic_version`."""
-    url = database._url(settings.catalogue)
-    engine = database._sqlite(url) if "sqlite" in settings.catalogue else database._postgresql(url)
-    with engine.begin() as connection:
+    with database.connect(settings).begin() as connection:
         connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32))"))
         connection.execute(text("INSERT INTO alembic_version VALUES ('1b5f0d9ad7c1')"))
     catalogue = database.open(settings)
