@@ -41,7 +41,7 @@ def of_data(session: Session, digest: str) -> Trace:
     ids = [one.id for one in found]
     asked = " and ".join(f"{one.stage} {one.digest}" for one in found)
     direct = _with_data().where(DataVersion.id.in_(ids))
-    return Trace(f"data version {asked}", _data(session, ids), _holders(session, direct))
+    return Trace(f"data version {asked}", _data(session, ids), _holders(session, direct), _unknown(session))
 
 
 def of_photo(session: Session, photo: str, here: Path) -> Trace:
@@ -54,7 +54,8 @@ def of_photo(session: Session, photo: str, here: Path) -> Trace:
     if path.is_file():
         ids = _known_photos(session, Photograph.photo == _digest(path))
         if not ids:
-            return Trace(f"photograph {photo} (digest {_digest(path)})", (), (), _alike(session, path.name))
+            notes = (*_alike(session, path.name), *_unknown(session))
+            return Trace(f"photograph {photo} (digest {_digest(path)})", (), (), notes)
     else:
         ids = _by_digest(session, photo) or _known_photos(session, Photograph.name == photo)
     if not ids:
@@ -65,7 +66,9 @@ def of_photo(session: Session, photo: str, here: Path) -> Trace:
     data_ids = session.scalars(select(Photograph.data_id).where(Photograph.photo.in_(ids)).distinct()).all()
     direct = _with_data().join(Photograph, Photograph.data_id == DataVersion.id).where(Photograph.photo.in_(ids))
     asked = ", ".join(f"{' or '.join(names)} (digest {digest})" for digest, names in ids.items())
-    return Trace(f"photograph {asked}", _data(session, data_ids), _holders(session, direct), several)
+    return Trace(
+        f"photograph {asked}", _data(session, data_ids), _holders(session, direct), (*several, *_unknown(session))
+    )
 
 
 def of_commit(session: Session, root: Path, revision: str) -> Trace:
@@ -84,7 +87,7 @@ def of_commit(session: Session, root: Path, revision: str) -> Trace:
     holders = _holders(session, direct)
     wanted.drop(session.connection())
     asked = f"commit {commit}" if commit.startswith(revision) else f"commit {commit} ({revision})"
-    return Trace(asked, (), holders, notes)
+    return Trace(asked, (), holders, (*notes, *_unknown(session)))
 
 
 def _with_data() -> Select[Any]:
@@ -139,6 +142,26 @@ def _released(session: Session, contains: Any) -> dict[tuple[str, str], list[int
     for model, weights, number in rows:
         numbers[model, weights].append(number)
     return numbers
+
+
+def _unknown(session: Session) -> tuple[str, ...]:
+    """What is in production and not in the catalogue, as from another machine: nobody here can say what it contains."""
+    newest = select(Release.family, func.max(Release.number).label("number")).group_by(Release.family).subquery()
+    last = and_(newest.c.family == Release.family, newest.c.number == Release.number)
+    same = and_(Member.model == ModelVersion.name, Member.weights == ModelVersion.weights)
+    rows = session.execute(
+        select(Member.model, Member.version, Release.family, Release.number)
+        .join(Release)
+        .join(newest, last)
+        .outerjoin(ModelVersion, same)
+        .where(ModelVersion.id.is_(None))
+        .order_by(Member.model)
+    )
+    return tuple(
+        f"{model} v{version} of {family} release {number} is in production and not in this catalogue: "
+        "whether it contains this is not known here"
+        for model, version, family, number in rows
+    )
 
 
 def _newest(session: Session) -> dict[str, int]:

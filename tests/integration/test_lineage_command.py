@@ -187,6 +187,15 @@ def test_a_model_that_left_its_family_is_not_in_production_any_more(remint, proj
     assert remint("clips@previous").exit_code == 0
 
 
+def test_a_model_in_production_that_the_catalogue_does_not_know_is_named(remint, project):
+    catalogue = database.open(settings.load(project))
+    with catalogue.begin() as session:
+        release(session, "sound", 1, None, {"speech": 4})
+    catalogue.close()
+    done = remint("--photo", "wheel.jpg")
+    assert "note: speech v4 of sound release 1 is in production and not in this catalogue" in done.stdout
+
+
 def test_a_photograph_is_found_in_what_is_in_production_and_in_what_was(remint):
     done = remint("--photo", "wheel.jpg")
     assert done.exit_code == 0
