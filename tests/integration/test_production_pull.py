@@ -131,14 +131,18 @@ def die_at_every(
         return child.exitcode
 
     assert attempt(0) == 0
+    ends = []
     for instant in instants(told.get()):
-        assert attempt(instant) == -signal.SIGKILL
+        ends.append(attempt(instant))
         if not atomic:
             swap.recover(target)
         assert holds(target, new) or (holds(target, old) if old else not target.exists()), instant
         pull(buckets.at(address), "images", None, target)
         assert holds(target, new), instant
         assert [path.name for path in target.parent.iterdir()] == [target.name], instant
+    # a pull over the network may touch the disk less often than the first one and outlive a late instant
+    assert set(ends) <= {-signal.SIGKILL, 0}
+    assert ends.count(-signal.SIGKILL) > len(ends) // 2
 
 
 @pytest.mark.parametrize("way", ["fresh", "over another", "over another, without exchange"])
