@@ -2,6 +2,7 @@
 #   make retrain                        the whole chain: data, training, evaluation, registry, tags
 #   make retrain ARGS="--plan"          what would run, and why
 #   make test                           all tests (TESTS=tests/unit for a part)
+#   make soak                           the same with hundreds of kills and random cases: hours
 #   make ui                             MLflow's and Prefect's pages
 PYTHON ?= python3
 VENV ?= .venv
@@ -20,7 +21,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export HF_HUB_OFFLINE := 1
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help retrain test ui bench lint format clean
+.PHONY: help retrain test soak ui bench lint format clean
 help:
 	@sed -n 's/^#   //p' Makefile
 
@@ -28,7 +29,10 @@ retrain: $(READY)  ## the whole chain; ARGS are passed on
 	@$(BIN)/remint retrain $(ARGS)
 
 test: $(READY)  ## unit, integration and end-to-end tests
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TESTS) -n $(WORKERS) --dist loadfile $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TESTS) -n $(WORKERS) --dist loadfile -m "not soak" $(ARGS)
+
+soak: $(READY)  ## tests that repeat much, as killing promotions at every boundary
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TESTS) -n $(WORKERS) --dist loadfile -m soak $(ARGS)
 
 ui: $(READY)  ## MLflow's and Prefect's pages on localhost
 	@$(BIN)/remint ui $(ARGS)

@@ -17,7 +17,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session, selectinload
 
 from data.params import UserError
@@ -113,7 +113,7 @@ def in_catalogue(stores: Stores, family: str, log: Log) -> list[Finding]:
     for pointer in log:
         row, should = rows.pop(pointer.number, None), _facts(_release(pointer))
         if row != should:
-            says = "not there" if row is None else f"pointer {row[0][:12]}"
+            says = "not there" if row is None else f"otherwise than pointer {row[0][:12]}"
             repair = partial(_remember, stores, pointer)
             found.append(Finding("catalogue", title(pointer), says, f"pointer {should[0][:12]}", repair))
     for number, (digest, *_) in sorted(rows.items()):
@@ -244,11 +244,8 @@ def _remember(stores: Stores, pointer: Pointer) -> None:
         if old is not None and _facts(old) == _facts(_release(pointer)):
             return
         if old is not None:
-            for member in old.members:
-                session.delete(member)
-            session.flush()
-            session.delete(old)
-            session.flush()
+            session.execute(delete(schema.Member).where(schema.Member.release_id == old.id))
+            session.execute(delete(schema.Release).where(schema.Release.id == old.id))
         session.add(_release(pointer))
         kind = "correction" if old is not None else "rollback" if pointer.restores else "release"
         journal.append(session, kind, title(pointer), _entry(pointer))

@@ -1,0 +1,260 @@
+"""The doctor: every disagreement between bucket, catalogue, MLflow and git is named; what can be repaired is."""
+
+import json
+import shutil
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from click.testing import CliRunner
+from sqlalchemy import delete, select, update
+
+from flows import finish, repository
+from flows.catalogue import schema
+from flows.cli import main
+from flows.production import pointers
+from flows.release import doctor, marks, procedure, stores, tags
+from tests.released import git, places_agree, train
+
+pytestmark = pytest.mark.integration
+
+
+def found(places, repair=False):
+    return [str(result) for result in doctor.examine(places, repair)]
+
+
+def release_run(places):
+    return next(name for name in sorted(tags.read(places.settings.root)) if name.startswith("run/"))
+
+
+def test_nothing_is_wrong_with_a_project_that_was_left_in_peace(places):
+    assert found(places) == []
+    done = CliRunner().invoke(main, ["doctor"])
+    assert (done.exit_code, done.stdout) == (0, "Nothing is wrong.\n")
+
+
+def alias_moved(places):
+    places.mlflow().set_registered_model_alias("tokenizer", "production", "2")
+    return "MLflow: tokenizer@production is v2, should be v1"
+
+
+def alias_gone(places):
+    places.mlflow().delete_registered_model_alias("maskgit", "production")
+    return "MLflow: maskgit@production is not set, should be v1"
+
+
+def alias_too_many(places):
+    places.mlflow().set_registered_model_alias("maskgit", "previous", "2")
+    return "MLflow: maskgit@previous is v2, should be not set"
+
+
+def version_tag_gone(places):
+    commit = tags.read(places.settings.root)["tokenizer@v1.0.0"]
+    git(places.settings.root, "tag", "-d", "tokenizer@v1.0.0")
+    return f"git: tokenizer@v1.0.0 is not there, should be at {commit[:12]}"
+
+
+def version_tag_moved(places):
+    root = places.settings.root
+    commit, other = tags.read(root)["tokenizer@v2.0.0"], git(root, "rev-parse", "HEAD~2")
+    git(root, "tag", "-f", "-a", "-m", "moved", "tokenizer@v2.0.0", other)
+    return f"git: tokenizer@v2.0.0 is at {other[:12]}, should be at {commit[:12]}"
+
+
+def assignment_gone(places):
+    commit = tags.read(places.settings.root)["depth-small#production#1"]
+    git(places.settings.root, "tag", "-d", "depth-small#production#1")
+    return f"git: depth-small#production is not there, should be at {commit[:12]} (depth-small@v1.0.0)"
+
+
+def run_tag_moved(places):
+    root, tag = places.settings.root, release_run(places)
+    commit, head = tags.read(root)[tag], git(root, "rev-parse", "HEAD")
+    git(root, "tag", "-f", "-a", "-m", "moved", tag, "HEAD")
+    return f"git: {tag} is at {head[:12]}, should be at {commit[:12]}"
+
+
+def release_forgotten(places):
+    with places.catalogue.begin() as session:
+        session.execute(delete(schema.Member))
+        session.execute(delete(schema.Release).where(schema.Release.family == "images"))
+    pointer = pointers.digest(pointers.newest(places.bucket, "images"))
+    return f"catalogue: images #1 is not there, should be pointer {pointer[:12]}"
+
+
+def release_changed(places):
+    with places.catalogue.begin() as session:
+        session.execute(update(schema.Release).where(schema.Release.family == "images").values(why="because"))
+    pointer = pointers.digest(pointers.newest(places.bucket, "images"))
+    return f"catalogue: images #1 is otherwise than pointer {pointer[:12]}, should be pointer {pointer[:12]}"
+
+
+def stage_killed(places):
+    from models import tracking
+
+    client, folder = places.mlflow(), places.settings.runs / "r1"
+    folder.mkdir()
+    client.create_run(tracking.experiment(client, "depth"), tags={tracking.RUN: "r1", tracking.STAGE: "depth-teacher"})
+    return "MLflow: depth-teacher of run r1 is RUNNING, should be KILLED: its run is dead"
+
+
+def worktree_left(places):
+    folder = places.settings.worktrees / "r2"
+    repository.git(places.settings.root, "worktree", "add", "--quiet", "--detach", str(folder), "HEAD")
+    folder.with_suffix(".pid").write_text("1\n")
+    return "worktree: r2 is left by a run that was killed, should be removed"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        alias_moved,
+        alias_gone,
+        alias_too_many,
+        version_tag_gone,
+        version_tag_moved,
+        assignment_gone,
+        run_tag_moved,
+        release_forgotten,
+        release_changed,
+        stage_killed,
+        worktree_left,
+    ],
+)
+def test_a_disagreement_is_named_left_alone_and_on_request_repaired(places, damage):
+    said = damage(places)
+    assert said in "\n".join(found(places))
+    assert found(places) == found(places)  # looking changes nothing
+    assert all(line.startswith("repaired  ") for line in found(places, repair=True))
+    assert found(places) == []
+    assert places_agree(places, "images") == places_agree(places, "depth") == 1
+
+
+def test_the_command_says_what_would_be_repaired_and_its_exit_code_what_is_left(places):
+    alias_moved(places)
+    done = CliRunner().invoke(main, ["doctor"])
+    assert done.exit_code == 1
+    assert done.stdout.splitlines()[-1] == "To repair what can be: remint doctor --repair"
+    listed = CliRunner().invoke(main, ["doctor", "--json", "--repair"])
+    assert listed.exit_code == 0
+    assert [(one["subject"], one["repaired"]) for one in json.loads(listed.stdout)] == [("tokenizer@production", True)]
+
+
+def test_a_catalogue_that_was_lost_is_filled_from_the_log(places):
+    (places.settings.home / "catalogue.db").unlink()
+    with stores.opened(places.settings) as again:
+        assert all(line.startswith("repaired  catalogue: ") for line in found(again, repair=True))
+        assert found(again) == []
+        assert places_agree(again, "images") == 1
+
+
+def pointer_lost(places):
+    (places.settings.home / "production/releases/images/000001.json").unlink()
+    return "bucket: images #1 is not there, should be pointer"
+
+
+def pointer_changed(places):
+    path = places.settings.home / "production/releases/images/000001.json"
+    text = path.read_text()
+    path.unlink()
+    path.write_text(text.replace('"why"', '"wyh"'))
+    return "bucket: log of images is broken: "
+
+
+def bundle_lost(places):
+    member = pointers.newest(places.bucket, "images").members[0]
+    shutil.rmtree(places.settings.home / f"production/bundles/maskgit/{member.bundle}")
+    return "bucket: bundle of maskgit@v1.0.0 is not readable: "
+
+
+def journal_changed(places):
+    with closing(sqlite3.connect(places.settings.home / "catalogue.db")) as database:
+        for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            database.execute(f"DROP TRIGGER {name}")
+        database.execute("UPDATE journal SET subject = 'images #9' WHERE seq = 1")
+        database.commit()
+    return "journal entry 1 (release of images #9) was changed"
+
+
+def other_registry(places):
+    places.mlflow().delete_registered_model_alias("tokenizer", "production")
+    places.mlflow().set_model_version_tag("tokenizer", "1", "weights", "0" * 64)
+    return "it is not the one of the release"
+
+
+def twins(places):
+    with places.catalogue.begin() as session:
+        one = session.scalars(select(schema.ModelVersion).filter_by(name="tokenizer", number=1)).one()
+        same = {"name": "tokenizer", "family": "images", "weights": one.weights, "run_id": one.run_id, "metrics": {}}
+        session.add(schema.ModelVersion(number=7, mlflow_run="", tag="", created=datetime.now(UTC), **same))
+    return "MLflow: tokenizer v1 and v7 is one model twice"
+
+
+@pytest.mark.parametrize("damage", [pointer_lost, pointer_changed, bundle_lost, journal_changed, other_registry, twins])
+def test_what_only_a_person_can_mend_is_named_and_left(places, damage):
+    said = damage(places)
+    lines = found(places, repair=True)
+    assert any(line.startswith("wrong     ") and said in line for line in lines), lines
+    assert CliRunner().invoke(main, ["doctor", "--repair"]).exit_code == 1
+
+
+def test_a_registry_that_does_not_answer_is_a_finding_and_the_rest_is_examined(places, monkeypatch):
+    version_tag_gone(places)
+    monkeypatch.setenv("REMINT_MLFLOW_URI", "http://127.0.0.1:9")
+    done = CliRunner().invoke(main, ["doctor", "--repair"])
+    assert done.exit_code == 1
+    assert "wrong     MLflow: images is not to be asked: MLflow's registry cannot be asked" in done.stdout
+    assert "repaired  git: tokenizer@v1.0.0" in done.stdout
+
+
+def test_a_run_that_stopped_before_its_release_is_finished(places):
+    ran = train(places.settings, 3)
+    assert found(places) == [
+        f"wrong     run: {ran.id} is recorded, and stopped before its models were released, should be finished"
+    ]
+    assert len(found(places, repair=True)) == 1
+    assert places_agree(places, "images") == places_agree(places, "depth") == 2
+    assert pointers.newest(places.bucket, "images").run == ran.id
+    noted = finish.noted(places.settings, ran.id)
+    assert noted is not None
+    assert noted.finished
+
+
+def open_procedure(places, host, age):
+    """A promotion that was begun and wrote no pointer."""
+    now = pointers.newest(places.bucket, "images")
+    pointer = replace(now, number=2, previous=pointers.digest(now), procedure="images-2-abc")
+    with places.catalogue.begin() as session:
+        session.add(
+            schema.Procedure(
+                id="images-2-abc",
+                kind="promote",
+                family="images",
+                number=2,
+                pointer=pointers.text(pointer),
+                before={"host": host},
+                state="open",
+                created=datetime.now(UTC) - age,
+            )
+        )
+
+
+def test_a_promotion_of_another_machine_is_given_an_hour(places):
+    open_procedure(places, "elsewhere", timedelta(minutes=50))
+    assert found(places) == []
+    with places.catalogue.begin() as session:
+        session.execute(update(schema.Procedure).values(created=datetime.now(UTC) - timedelta(minutes=70)))
+        session.execute(update(schema.Procedure).where(schema.Procedure.id != "images-2-abc").values(state="done"))
+    assert found(places) == ["wrong     procedure: promote to images #2 is interrupted, should be ended"]
+    assert found(places, repair=True) == ["repaired  procedure: promote to images #2 is interrupted, should be ended"]
+    assert found(places) == []
+
+
+def test_a_mark_of_a_promotion_that_died_before_it_was_open_goes(places):
+    with marks.held(places.settings, "images-2-dead"):
+        assert procedure.abandoned(places) == []  # it lives
+    assert procedure.abandoned(places) == ["images-2-dead"]
+    assert len(found(places, repair=True)) == 1
+    assert found(places) == []
