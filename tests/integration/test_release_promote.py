@@ -268,3 +268,41 @@ def test_a_bucket_behind_the_catalogue_takes_no_release(places):
     done = remint("promote", "images")
     assert done.exit_code == 2
     assert "the catalogue knows images #2, and the log in" in done.stderr
+
+
+def test_a_slower_writer_on_another_machine_leaves_no_older_alias(places, tmp_path, monkeypatch):
+    """It has read the log before the rollback and moves the alias after it."""
+    here = places.settings
+    others = {"mlflow_uri": here.mlflow_uri, "catalogue": here.catalogue, "production": here.production}
+    elsewhere = Settings(root=here.root, home=tmp_path / "elsewhere", **others)
+    elsewhere.home.mkdir()
+    move, calls = MlflowClient.set_registered_model_alias, []
+
+    def slow(client, name, alias, version):
+        calls.append((name, alias, version))
+        if len(calls) == 1:
+            with stores.opened(elsewhere) as faster:
+                rollback.rollback(faster, "images", None, "somebody faster")
+        move(client, name, alias, version)
+
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", slow)
+    assert promote.of_run(places, "images", None, "me", "").release.number == 2
+    assert calls[0] == ("maskgit", "production", "2")
+    assert places_agree(places, "images") == 3
+    assert aliases(places, "maskgit") == {"production": 1, "previous": 2}
+
+
+def test_releases_on_s3_follow_the_same_rules(places, request, monkeypatch):
+    from flows.production import bucket
+
+    monkeypatch.setenv("REMINT_PRODUCTION", request.getfixturevalue("s3_address"))
+    with stores.opened(Settings(root=places.settings.root)) as there:
+        assert there.bucket.name.startswith("s3://")
+        folder = Path(places.settings.production)
+        for key in bucket.at(str(folder)).list(""):
+            there.bucket.upload(key, folder / key)
+        assert promote.of_run(there, "images", None, "me", "").state == "released"
+        assert places_agree(there, "images") == 2
+        assert rollback.rollback(there, "images", None, "me").release.number == 3
+        assert places_agree(there, "images") == 3
+        assert not list(doctor.examine(there))

@@ -37,6 +37,12 @@ def prefect(toy, question):
         return database.execute(question).fetchall()
 
 
+def catalogue(toy, question):
+    """Rows of the catalogue."""
+    with closing(sqlite3.connect(toy.root / ".remint" / "catalogue.db")) as database:
+        return database.execute(question).fetchall()
+
+
 def actions(result):
     return {stage["stage"]: stage["action"] for stage in result["stages"]}
 
@@ -136,7 +142,12 @@ def test_two_runs_at_once_do_not_meet_and_a_failed_stage_stops_only_what_follows
         "end": "current" if "end: unchanged" in err else "ran",
     }
     tags = toy.git("tag", "--list", "run/*").splitlines()
-    assert tags == [first["tag"], json.loads(out)["tag"]]  # a failed run is not recorded
+    assert tags == [first["tag"], json.loads(out)["tag"]]  # a failed run has no tag
+    assert [state for (state,) in catalogue(toy, "select state from run order by seq")].count("failed") == 1
+    failed = dict(
+        catalogue(toy, "select stage, action from execution join run on run.id = run_id where state = 'failed'")
+    )
+    assert (failed["left"], failed["right@a"]) == ("failed", "ran")
 
 
 def test_a_killed_run_is_cleared_away_and_the_next_goes_on(toy, first):
