@@ -7,7 +7,7 @@ import click
 from flows.console import one_line_errors, print_json, say
 
 
-@click.command()
+@click.command(short_help="Let a version pass that waits for a person.")
 @click.argument("model")
 @click.argument("version")
 @click.option("--why", required=True, metavar="TEXT", help="The reason, which stays in the journal.")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-@click.command()
+@click.command(short_help="Compare two releases of a family.")
 @click.argument("family")
 @click.argument("before", type=int, required=False)
 @click.argument("after", type=int, required=False)

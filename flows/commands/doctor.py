@@ -8,7 +8,7 @@ import click
 from flows.console import FAILED, OK, one_line_errors, print_json
 
 
-@click.command()
+@click.command(short_help="Find and repair what was interrupted or disagrees.")
 @click.option("--repair", is_flag=True, help="Complete or undo what was interrupted; make every place follow the log.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON on standard output.")
 def doctor(repair: bool, as_json: bool) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 HEAD = ("rule", "candidate", "production", "limit", "difference [95 %]", "samples", "")
 
 
-@click.command()
+@click.command(short_help="Show why a version was let through or refused.")
 @click.argument("model")
 @click.argument("version")
 @click.option("--json", "as_json", is_flag=True, help="Print the decision as JSON, with every number in full.")

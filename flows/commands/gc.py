@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 HOUR = 3600.0
 
 
-@click.command()
+@click.command(short_help="Remove what no tag, release or cache entry reaches.")
 @click.option("--plan/--apply", "plan_only", default=True, help="Only show what would go (the default), or remove it.")
 @click.option(
     "--older-than",

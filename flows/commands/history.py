@@ -7,7 +7,7 @@ import click
 from flows.console import one_line_errors, print_json
 
 
-@click.command()
+@click.command(short_help="List the releases of a family.")
 @click.argument("family")
 @click.option("--json", "as_json", is_flag=True, help="Print the releases as JSON on standard output.")
 def history(family: str, as_json: bool) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-@click.command()
+@click.command(short_help="Show what a model came from, or what contains a thing.")
 @click.argument("model", required=False)
 @click.option("--data", metavar="DIGEST", help="Every model version that contains this data version.")
 @click.option("--photo", metavar="FILE|DIGEST|NAME", help="Every model version that contains this photograph.")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from flows.release.promote import Outcome
 
 
-@click.command()
+@click.command(short_help="Release what a recorded run made of a family.")
 @click.argument("family")
 @click.argument("run", required=False)
 @click.option("--why", default="", metavar="TEXT", help="The reason, for the history.")

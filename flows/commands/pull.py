@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from flows.production.pull import Pulled
 
 
-@click.command()
+@click.command(short_help="Bring a release into a folder, every digest verified.")
 @click.argument("release", metavar="FAMILY@production|FAMILY@N")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print what is now there as JSON on standard output.")

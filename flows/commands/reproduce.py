@@ -21,7 +21,7 @@ SIZE = click.FloatRange(min=0)
 LISTED = 5  # uncommitted paths named before they are counted
 
 
-@click.command()
+@click.command(short_help="Make a model again from its tag, prove it the same.")
 @click.argument("model", required=False, metavar="[MODEL[@ALIAS|@VERSION]]")
 @click.option("--all", "every", is_flag=True, help="Every model in production; those of one run together.")
 @click.option(

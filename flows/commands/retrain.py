@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 LISTED = 5  # uncommitted paths named before they are counted
 
 
-@click.command()
+@click.command(short_help="Run the graph: train, evaluate, register, release, tag.")
 @click.option("--recipe", metavar="NAME", help="Parameters from models/recipes/NAME.yaml over params.yaml.")
 @click.option("--set", "assignments", metavar="KEY=VALUE", multiple=True, help="One parameter; may be repeated.")
 @click.option("--plan", "plan_only", is_flag=True, help="Print what would run and why, and run nothing.")

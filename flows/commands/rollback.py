@@ -8,7 +8,7 @@ import click
 from flows.console import one_line_errors, say
 
 
-@click.command()
+@click.command(short_help="Put an earlier release back into production.")
 @click.argument("family")
 @click.option("--to", "number", type=int, metavar="N", help="The release to restore; else the one that stood before.")
 @click.option("--why", default="", metavar="TEXT", help="The reason, for the history.")

@@ -7,7 +7,7 @@ import click
 from flows.console import one_line_errors, say
 
 
-@click.command()
+@click.command(short_help="Close an alarm that somebody has looked into.")
 @click.argument("number", type=int)
 @click.option("--why", required=True, help="What it was, for the journal.")
 def settle(number: int, why: str) -> None:

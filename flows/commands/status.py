@@ -7,7 +7,7 @@ import click
 from flows.console import one_line_errors, print_json
 
 
-@click.command()
+@click.command(short_help="Show production, what waits, alarms, the last runs.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON on standard output.")
 def status(as_json: bool) -> None:
     """Show what is in production, what waits for approval or is unfinished, open alarms, and the last runs.
