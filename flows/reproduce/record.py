@@ -9,8 +9,7 @@ from pathlib import Path
 
 from data.params import UserError
 from flows.catalogue import journal
-from flows.catalogue import record as recorded
-from flows.catalogue.record import Alarm
+from flows.catalogue.alarms import Alarm, sound
 from flows.catalogue.stages import Entry, input_digest, output_digest
 from flows.reproduce import report
 from flows.reproduce.compare import FAILED
@@ -50,7 +49,7 @@ def _in_catalogue(settings: Settings, proof: Proof, found: list[Alarm]) -> Itera
             for model in proof.models:
                 journal.append(session, "reproduction", model.target.title, report.model_json(model, proof))
             for alarm in found:
-                recorded.sound(session, alarm)
+                sound(session, alarm)
     except UserError as error:
         yield f"not in the journal: {error}"
 
