@@ -129,7 +129,7 @@ def report(settings: Settings, ran: RunInfo, results: Sequence[StageResult], mad
     """Put the run's report where it stays when the worktree is gone."""
     from flows import report as pages
 
-    return pages.write(ran, results, made.decisions, made.registered, settings, made.before)
+    return pages.write(ran, results, made.decisions, made.registered, settings, made.before, made.outcomes)
 
 
 def complete(stores: Stores, left: Noted) -> tuple[tuple[StageResult, ...], Release, Path]:

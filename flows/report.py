@@ -17,10 +17,12 @@ from flows.catalogue import database
 from flows.catalogue.schema import ModelVersion
 from flows.gates import judge
 from flows.gates.judge import Decision, InProduction
+from flows.gates.words import cell, interval
 from flows.graph import Stage
 from flows.lineage import picture
 from flows.lineage.down import lineage_of
 from flows.registry import Registered
+from flows.release.promote import Outcome
 from flows.run import RunInfo, StageResult
 from flows.settings import Settings
 from flows.store import Store
@@ -39,8 +41,11 @@ def write(
     registered: Sequence[Registered],
     settings: Settings,
     before: Mapping[str, InProduction] | None = None,
+    outcomes: Sequence[Outcome] = (),
 ) -> Path:
-    """Write the run's report.html into its folder and return the path; `before` is what production held till now.
+    """Write the run's report.html into its folder and return the path.
+
+    before: what production held till now. outcomes: by family, what became of the run's models.
 
     Raises UserError when the run's workspace holds no artifacts or the page cannot be written.
     """
@@ -49,7 +54,7 @@ def write(
         stages = store.stages
     finally:
         store.close()
-    facts = facts_of(run, stages, results, decisions, registered, before or {}, datetime.now(UTC))
+    facts = facts_of(run, stages, results, decisions, registered, before or {}, outcomes, datetime.now(UTC))
     facts = replace(facts, lineage=draw_lineage(registered, settings))
     material = collect.collect(run.workspace / "artifacts", run.workspace)
     return page.write(page.render(material, facts), settings.runs / run.id)
@@ -62,10 +67,12 @@ def facts_of(
     decisions: Sequence[Decision],
     registered: Sequence[Registered],
     before: Mapping[str, InProduction],
+    outcomes: Sequence[Outcome],
     ended: datetime,
 ) -> RunFacts:
     """What the page says about a run, from values alone but for the digest of the workspace's dvc.lock."""
     candidates = {one.model.name: one for one in registered}
+    by_family = {outcome.family: outcome for outcome in outcomes}
     return RunFacts(
         run_id=run.id,
         commit=run.commit,
@@ -75,21 +82,25 @@ def facts_of(
         graph=Graph(tuple(s.name for s in stages), tuple((up, s.name) for s in stages for up in s.upstream)),
         stages=tuple(StageRow(r.name, r.action, r.seconds, _headline(r.metrics)) for r in results),
         verdicts=tuple(
-            _verdict(decision, candidates[decision.model], before.get(decision.model)) for decision in decisions
+            _verdict(decision, candidates[decision.model], before.get(decision.model), by_family.get(decision.family))
+            for decision in decisions
         ),
         versions=tuple(_version(one) for one in registered),
     )
 
 
-def _verdict(decision: Decision, candidate: Registered, met: InProduction | None) -> Verdict:
-    """A decision with every metric of the candidate that stands for all classes, against production's."""
+def _verdict(decision: Decision, candidate: Registered, met: InProduction | None, outcome: Outcome | None) -> Verdict:
+    """A decision with every metric of the candidate that stands for all classes, against production's.
+
+    It goes to production with its family: what became of that counts.
+    """
     known = met.metrics if met else {}
     shown = [(name, candidate.metrics[name]) for name in METRICS if name in candidate.metrics]
     return Verdict(
         model=decision.model,
         version=decision.version,
-        promoted=decision.promoted,
-        reason=decision.reason,
+        promoted=outcome.state in ("released", "standing") if outcome else decision.promoted,
+        reason=str(outcome) if outcome else decision.reason,
         replaces=met.version if met else None,
         compared=tuple(Compared(name, value, known.get(name)) for name, value in shown),
         rules=tuple(_rule(rule) for rule in decision.rules),
@@ -97,9 +108,17 @@ def _verdict(decision: Decision, candidate: Registered, met: InProduction | None
 
 
 def _rule(rule: judge.Rule) -> Rule:
-    """A rule for the page; of a metric that only has to be there, the limit says nothing."""
-    only_there = rule.name.startswith("required")
-    return Rule(rule.name, rule.passed, rule.candidate, None if only_there else rule.limit)
+    """A rule for the page: its candidate's side in words, and the limit where the rule's name does not say it."""
+    said = rule.candidate
+    if rule.difference is not None:
+        said = f"{cell(rule.candidate)}, {interval(rule.difference, rule.low, rule.high)}"
+        said += f" over {rule.samples} samples" if rule.samples else ""
+    elif isinstance(said, int):
+        said = cell(said)
+    if rule.note:
+        said = f"{cell(said)} ({rule.note})"
+    told = rule.passed and (rule.production is None or rule.difference is not None)
+    return Rule(rule.name, rule.passed, said, None if told or rule.name.startswith("required") else rule.limit)
 
 
 def _version(one: Registered) -> Version:

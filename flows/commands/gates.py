@@ -50,15 +50,16 @@ def gates(model: str, version: str, as_json: bool) -> None:
 
 def _text(judged: "Stored") -> str:
     from flows import table
+    from flows.gates.words import cell, interval
 
     rows = [
         (
             rule.name,
-            _cell(rule.candidate),
-            _cell(rule.production),
-            _cell(rule.limit),
-            _interval(rule.difference, rule.low, rule.high),
-            _cell(rule.samples),
+            cell(rule.candidate),
+            cell(rule.production),
+            cell(rule.limit),
+            interval(rule.difference, rule.low, rule.high),
+            cell(rule.samples),
             f"{'passed' if rule.passed else 'FAILED'}{f' ({rule.note})' if rule.note else ''}",
         )
         for rule in judged.decision.rules
@@ -93,16 +94,3 @@ def _json(judged: "Stored", given: "Approval | None") -> dict[str, Any]:
         "approval": None if given is None else asdict(given) | {"at": given.at.isoformat()},
         "rules": [asdict(rule) for rule in one.rules],
     }
-
-
-def _cell(value: float | str | None) -> str:
-    if value is None:
-        return "-"
-    return value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
-
-
-def _interval(difference: float | None, low: float | None, high: float | None) -> str:
-    if difference is None:
-        return "-"
-    between = "" if low is None or high is None else f" [{low:+.3g}, {high:+.3g}]"
-    return f"{difference:+.3g}{between}"
