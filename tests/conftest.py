@@ -56,6 +56,7 @@ def s3_address(s3_server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> st
 
     for name, value in s3_server.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it keeps the credentials of an earlier test
     bucket = f"remint-{uuid.uuid4().hex[:12]}"
     boto3.session.Session().client("s3", region_name="us-east-1").create_bucket(Bucket=bucket)
     return f"s3://{bucket}/some/prefix"
