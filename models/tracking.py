@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -44,6 +45,7 @@ FAMILIES = {  # stage name up to "@" -> MLflow experiment: runs that compare sid
 
 FLUSH_SECONDS = 5.0  # 800 metrics cost 50-200 ms in SQLite, so one write per 5 s stays far under 1 % of a stage
 BATCH = 1000  # MLflow's limit of metrics per log_batch
+PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}  # of databases that MLflow may be told to use
 ANSWER_SECONDS = 3.0  # a server that is there answers /health in milliseconds
 
 
@@ -209,14 +211,25 @@ def connect(uri: str | None = None) -> tuple[Any, str]:
 
 
 def answers(uri: str, seconds: float = ANSWER_SECONDS) -> bool:
-    """Tell whether a tracking server is there; databases in files always are."""
-    if not uri.startswith(("http://", "https://")):
-        return True
+    """Tell whether a tracking server, or a database's server, is there; databases in files always are."""
+    parts = urlsplit(uri)
+    if parts.scheme not in ("http", "https"):
+        port = PORTS.get(parts.scheme.partition("+")[0])
+        return port is None or not parts.hostname or _listens(parts.hostname, parts.port or port, seconds)
     try:
         urllib.request.urlopen(uri.rstrip("/") + "/health", timeout=seconds).close()
     except urllib.error.HTTPError:
         return True  # it refuses, but it is there
     except (OSError, ValueError):
+        return False
+    return True
+
+
+def _listens(host: str, port: int, seconds: float) -> bool:
+    """MLflow itself would knock at an absent database for 100 seconds."""
+    try:
+        socket.create_connection((host, port), timeout=seconds).close()
+    except OSError:
         return False
     return True
 

@@ -25,7 +25,7 @@ def sh(folder: Path, *words: str, check: bool = True, **env: str) -> subprocess.
         env=os.environ | {"PATH": path} | env,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=540,
         check=False,
     )
     assert not check or done.returncode == 0, f"{words}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"

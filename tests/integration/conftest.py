@@ -92,7 +92,7 @@ class Toy:
     def remint(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
         """`remint ...` to its end."""
         process = self.start(*arguments, **variables)
-        out, err = process.communicate(timeout=240)
+        out, err = process.communicate(timeout=400)
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
     def git(self, *arguments: str) -> str:

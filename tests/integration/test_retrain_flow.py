@@ -125,8 +125,8 @@ def test_a_run_that_was_recorded_but_not_released_is_completed_without_running_a
 def test_two_runs_at_once_do_not_meet_and_a_failed_stage_stops_only_what_follows(toy, first):
     failing = toy.start("retrain", "--set", "behaviour.fails=left", "--set", "right=[3]")
     other = toy.start("retrain", "--json", "--set", "left.lr=0.002")
-    said = failing.communicate(timeout=240)[1]
-    out, err = other.communicate(timeout=240)
+    said = failing.communicate(timeout=400)[1]
+    out, err = other.communicate(timeout=400)
     assert failing.returncode == 1
     assert "left: failed with exit code 1. Its last lines:" in said
     assert "left starts" in said
@@ -180,7 +180,7 @@ def test_an_interrupted_run_ends_its_stages_and_says_how_to_go_on(toy, first):
         if "left: started" in line:
             break
     process.send_signal(signal.SIGINT)
-    rest = process.communicate(timeout=60)[1]
+    rest = process.communicate(timeout=200)[1]
     assert process.returncode == 130
     assert "`remint retrain` goes on from there" in rest
     assert not working(toy, "stage.py left")

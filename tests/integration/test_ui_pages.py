@@ -44,7 +44,7 @@ def test_both_pages_answer_and_ctrl_c_ends_both(tmp_path):
         assert b"prefect" in pages[1]
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(20)
+        process.wait(120)
     assert process.returncode == 0
     for address in addresses:
         with pytest.raises(OSError, match="refused"):

@@ -170,3 +170,15 @@ def test_without_the_library_the_folder_named_mlflow_is_not_taken_for_it(tmp_pat
     )
     assert done.stdout.strip() == "None", done.stderr
     assert "mlflow is not installed" in done.stderr
+
+
+def test_a_database_server_that_is_not_there_is_not_knocked_at_for_long():
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        address = f"postgresql+psycopg://me:secret@127.0.0.1:{server.getsockname()[1]}/mlflow"
+        began = time.monotonic()
+        assert tracking.connect(address)[0] is None
+        assert time.monotonic() - began < 3
+        server.listen()
+        assert tracking.answers(address)
+    assert tracking.answers("sqlite:////nowhere/mlflow.db")
