@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import uuid
@@ -28,6 +29,8 @@ os.environ.update(
     GIT_COMMITTER_NAME="Test",
     GIT_COMMITTER_EMAIL="test@example.org",
 )
+# Tests that were started in the background inherit that Ctrl-C is ignored, and so would the programs that they interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
