@@ -29,7 +29,7 @@ os.environ.update(
     GIT_COMMITTER_NAME="Test",
     GIT_COMMITTER_EMAIL="test@example.org",
 )
-# Tests that were started in the background inherit that Ctrl-C is ignored, and so would the programs that they interrupt.
+# Tests started in the background inherit that Ctrl-C is ignored, and so would the programs that they interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
