@@ -170,9 +170,9 @@ def noted(settings: Settings, identifier: str) -> Noted | None:
 
 
 def unfinished(settings: Settings, tag: str | None) -> Noted | None:
-    """The newest run, if it was recorded here but its models were never registered and released."""
+    """The newest run, if it was recorded here and died before its models were registered and released."""
     found = noted(settings, tag.removeprefix("run/")) if tag else None
-    return None if found is None or found.finished else found
+    return None if found is None or found.finished or found.run.id in workspace.living(settings) else found
 
 
 def all_unfinished(settings: Settings) -> list[Noted]:
