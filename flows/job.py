@@ -9,7 +9,7 @@ Nothing here starts a server or runs a stage; what is planned to run is run by `
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -51,13 +51,9 @@ def prepared(
     """A job for the commit that is checked out around `start`; its worktree goes when the context ends."""
     checkout = repository.find(start)
     chosen = settings.load(checkout.main)
-    started, identifier = _identity(chosen, checkout.head)
-    environment = settings.child_environment(chosen) | {
-        "REMINT_RUN": identifier,
-        "DVC_SITE_CACHE_DIR": str(workspace.index_folder(chosen.worktrees / identifier)),
-    }
-    os.environ.update(environment)  # DVC, MLflow and Prefect take their settings from this process's environment
-    with workspace.opened(chosen, checkout.head, identifier) as root:
+    with ExitStack() as stack:
+        started, environment, root = _opened(stack, chosen, checkout.head)
+        identifier = root.name
         changes = _changes(root, chosen, recipe, assignments)
         commit = _commit_parameters(root, identifier, changes) if changes else checkout.head
         workspace.start_from(chosen, root, repository.newest_run(root))
@@ -80,12 +76,27 @@ def prepared(
             store.close()
 
 
+def _opened(stack: ExitStack, chosen: Settings, commit: str) -> tuple[datetime, dict[str, str], Path]:
+    """Start time, environment and worktree of a new run; of two that start at once one takes the next second."""
+    while True:
+        started, identifier = _identity(chosen, commit)
+        environment = settings.child_environment(chosen) | {
+            "REMINT_RUN": identifier,
+            "DVC_SITE_CACHE_DIR": str(workspace.index_folder(chosen.worktrees / identifier)),
+        }
+        os.environ.update(environment)  # DVC, MLflow and Prefect take their settings from this process's environment
+        try:
+            return started, environment, stack.enter_context(workspace.opened(chosen, commit, identifier))
+        except FileExistsError:  # the mark of the other
+            time.sleep(0.2)
+
+
 def _identity(chosen: Settings, commit: str) -> tuple[datetime, str]:
     """Start time and id of a run; runs that start within one second wait for the next."""
     while True:
         started = datetime.now(UTC).replace(microsecond=0)
         identifier = run_id(started, commit)
-        if not (chosen.worktrees / identifier).exists() and not (chosen.runs / identifier).exists():
+        if not any((folder / identifier).exists() for folder in (chosen.worktrees, chosen.runs)):
             return started, identifier
         time.sleep(0.2)
 

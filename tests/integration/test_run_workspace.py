@@ -109,3 +109,9 @@ def test_a_promotion_policy_with_a_mistake_is_said_before_anything_runs(job, toy
     with pytest.raises(UserError, match=r"promotion.yaml: 'tokenizer' is not a model of dvc.yaml"):
         launch.check(job)
     toy.git("checkout", "--quiet", "mlflow/promotion.yaml")
+
+
+def test_runs_that_start_in_the_same_second_each_get_a_worktree_of_their_own(make_toy, tmp_path):
+    toy = make_toy(tmp_path)
+    started = [toy.start("retrain", "--plan") for _ in range(5)]
+    assert [(process.communicate(timeout=120)[1], process.returncode) for process in started] == [("", 0)] * 5
