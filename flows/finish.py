@@ -107,9 +107,8 @@ def judge(stores: Stores, ran: RunInfo, made: Release) -> Release:
     from flows.release import promote
 
     bases = promote.newest(stores, sorted({one.model.family for one in made.registered}))
-    decisions = gate.decide_run(stores.settings, ran, made.registered, stores.catalogue, stores.bucket)
-    before = promote.comparable(stores, bases, ran, made.registered)
-    return replace(made, bases=bases, before=before, decisions=tuple(decisions))
+    judged = gate.decide_run(stores.settings, ran, made.registered, stores.catalogue, stores.bucket, bases)
+    return replace(made, bases=bases, before=judged.production, decisions=judged.decisions)
 
 
 def release(stores: Stores, ran: RunInfo, made: Release) -> Release:

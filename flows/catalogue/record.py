@@ -26,6 +26,7 @@ from flows.catalogue.datasets import Dataset
 from flows.catalogue.schema import DataVersion, Edge, Execution, ModelVersion, Photograph, Run
 from flows.environment import Environment
 from flows.graph import Stage
+from flows.reference import GTO_TAG
 from flows.run import RunInfo, StageResult, run_tag
 from flows.settings import Settings
 
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from flows.registry import Registered
 
 RESUMED = "going on from step"  # what a training that found its checkpoint prints, see models.callbacks.Resume
-GTO_TAG = "gto_tag"  # on the version in MLflow: its tag in git
 RUN_CACHE = "DVC's run cache"
 
 

@@ -59,7 +59,7 @@ def _diff(family: str, before: int | None, after: int | None, as_json: bool, htm
         found = releases.compare(where.root, session, store, first, second)
     if html:
         from flows.compare import page, pictures
-        from flows.lineage.page import write
+        from flows.page import write
 
         names = releases.evaluations(where.root, first, second)
         shown, notes = pictures.pairs(where.root, first.pointer.commit, second.pointer.commit, names)

@@ -112,11 +112,12 @@ def _down(found: "Lineage", as_json: bool, html: Path | None, svg: Path | None) 
 
     if html or svg:
         from flows.lineage import page, picture
+        from flows.page import write
 
         if html:
-            say(f"Page: {page.write(html, page.render(found))}")
+            say(f"Page: {write(html, page.render(found))}")
         if svg:
-            say(f"Picture: {page.write(svg, picture.draw([found], alone=True))}")
+            say(f"Picture: {write(svg, picture.draw([found], alone=True))}")
     if as_json:
         print_json(asdict(found))
     elif not (html or svg):

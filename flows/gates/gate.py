@@ -18,8 +18,9 @@ from flows.gates.decision import Decision, InProduction, Measured, Speed
 from flows.gates.evaluation import EvaluationFailed, context, evaluate_again
 from flows.gates.judge import decide
 from flows.gates.policy import POLICY, REQUIRED, Gate, read_policy
-from flows.production import bundle, pointers
+from flows.production import bundle
 from flows.production.bucket import Bucket
+from flows.production.pointers import Pointer
 from flows.registry import Registered, data_of
 from flows.run import RunInfo
 from flows.settings import Settings, child_environment
@@ -34,35 +35,50 @@ class _Standing:
     value: InProduction
 
 
+@dataclass(frozen=True)
+class Judged:
+    """The decisions about a run, and what they were made against."""
+
+    decisions: tuple[Decision, ...]
+    production: Mapping[str, InProduction]  # its numbers are of the run's own context, or left out
+
+
 def decide_run(
-    settings: Settings, run: RunInfo, registered: Sequence[Registered], catalogue: Catalogue, bucket: Bucket
-) -> list[Decision]:
+    settings: Settings,
+    run: RunInfo,
+    registered: Sequence[Registered],
+    catalogue: Catalogue,
+    bucket: Bucket,
+    bases: Mapping[str, Pointer | None],
+) -> Judged:
     """Decide about every registered version of a run by the policy of its commit; the decisions are stored.
 
-    Nothing is released. UserError for a mistake in the policy, or a bucket or catalogue that does not answer.
+    bases: by family, the release that the verdict holds against. Nothing is released. UserError for a mistake in the
+    policy, or a bucket or catalogue that does not answer.
     """
     models = models_of(run.workspace)
     gates = read_policy(run.workspace / POLICY, [model.name for model in models])
     bound = {model.name: model.bound_to for model in models if model.bound_to}
     settings.home.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=settings.home, prefix="gates-") as scratch:
-        standing = _production(bucket, registered, Path(scratch))
+        standing = _production(bucket, registered, bases, Path(scratch))
         changed = [one for one in registered if one.weights != _weights(standing, one.model.name)]
-        production = _comparable(settings, run.workspace, changed, gates, standing)
+        production = _comparable(settings, run.workspace, registered, gates, standing)
         measured = _measured(settings, run.workspace, changed, gates, standing)
     with catalogue.read() as session:
         given = record.approvals(session, [(one.model.name, one.version) for one in registered])
     decisions = decide(registered, gates, production, bound, measured, given)
     record.store(catalogue, run.id, decisions)
-    return decisions
+    return Judged(tuple(decisions), production)
 
 
-def _production(bucket: Bucket, registered: Sequence[Registered], scratch: Path) -> dict[str, _Standing]:
-    """What is in production of the families of a run: their newest releases, fetched where anything changed."""
+def _production(
+    bucket: Bucket, registered: Sequence[Registered], bases: Mapping[str, Pointer | None], scratch: Path
+) -> dict[str, _Standing]:
+    """The members of the families' releases, fetched where anything changed."""
     found: dict[str, _Standing] = {}
     candidates = {one.model.name: one.weights for one in registered}
-    for family in dict.fromkeys(one.model.family for one in registered):
-        pointer = pointers.newest(bucket, family)
+    for pointer in bases.values():
         members = pointer.members if pointer else ()
         changed = any(candidates.get(member.model) not in (None, member.weights) for member in members)
         for member in members:
@@ -78,15 +94,20 @@ def _production(bucket: Bucket, registered: Sequence[Registered], scratch: Path)
 def _comparable(
     settings: Settings,
     workspace: Path,
-    changed: Sequence[Registered],
+    registered: Sequence[Registered],
     gates: Mapping[str, Gate],
     standing: Mapping[str, _Standing],
 ) -> dict[str, InProduction]:
-    """Production with numbers of the run's own context; evaluated again where its context is another."""
-    values = {name: one.value for name, one in standing.items()}
-    for one in changed:
+    """Production with numbers of the run's own context: evaluated again where a gate asks, else left out."""
+    values = {name: replace(one.value, metrics={}) for name, one in standing.items()}
+    for one in registered:
         name, model = one.model.name, one.model
-        if name not in standing or not gates.get(name, Gate()).margins:
+        if name not in standing:
+            continue
+        now = standing[name]
+        if one.weights == now.value.weights or not gates.get(name, Gate()).margins:
+            if now.context == context(workspace, model):
+                values[name] = now.value
             continue
         try:
             values[name] = _in_context(settings, workspace, model, standing)

@@ -1,36 +1,30 @@
-"""Lineage as a self-contained HTML page in the dress of the run's report."""
+"""Lineage as a self-contained HTML page."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-
-from data.params import UserError
+from flows import page
 from flows.lineage import picture, words
 from flows.lineage.values import Lineage, problems
-from models import report
 
-HERE = Path(__file__).parent
-DRESS = Path(report.__file__).with_name("style.css")
+FILTERS: dict[str, Callable[..., Any]] = {
+    "short": words.short,
+    "around": words.around,
+    "extent": words.extent,
+    "verdict": words.verdict,
+    "standing": words.standing,
+    "setting": words.setting,
+}
 
 
 def render(lineage: Lineage) -> str:
     """The whole page; the same lineage gives the same text."""
-    environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(
-        short=words.short,
-        around=words.around,
-        extent=words.extent,
-        verdict=words.verdict,
-        standing=words.standing,
-        setting=words.setting,
-    )
-    return environment.get_template("page.html.jinja").render(
-        style=Markup(DRESS.read_text(encoding="utf-8")),
+    return page.render(
+        Path(__file__).parent,
+        FILTERS,
         top=lineage,
         models=every(lineage),
         pictures=picture.both([lineage]),
@@ -45,12 +39,3 @@ def every(lineage: Lineage) -> list[Lineage]:
         if isinstance(parent, Lineage):
             found |= {one.name: one for one in every(parent) if one.name not in found}
     return list(found.values())
-
-
-def write(path: Path, text: str) -> Path:
-    """Write a page or a picture; UserError when that cannot be done."""
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}") from None
-    return path

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
-
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from data.params import UserError, near
+from flows import reference as names
 from flows.catalogue.schema import Member, ModelVersion, Release
-
-REFERENCE = re.compile(r"(?P<model>[A-Za-z0-9][A-Za-z0-9._-]*)(@(?P<which>[A-Za-z0-9][A-Za-z0-9._-]*))?")
-PRODUCTION, PREVIOUS = "production", "previous"
+from flows.reference import PREVIOUS, PRODUCTION
 
 
 def find(session: Session, reference: str) -> ModelVersion:
@@ -19,10 +16,7 @@ def find(session: Session, reference: str) -> ModelVersion:
 
     UserError for a malformed reference, an unknown model, an alias that nothing has, or a version that is not there.
     """
-    parts = REFERENCE.fullmatch(reference)
-    if parts is None:
-        raise UserError(f"'{reference}' is not MODEL, MODEL@ALIAS or MODEL@VERSION, such as tokenizer@production")
-    model, which = parts["model"], parts["which"]
+    model, which = names.parse(reference)
     known = session.scalars(select(ModelVersion.name).distinct().order_by(ModelVersion.name)).all()
     if model not in known:
         raise UserError(f"no model '{model}' in the catalogue{near(model, known)}")
@@ -39,8 +33,9 @@ def _number(session: Session, model: str, which: str | None) -> int:
     if which is None:
         newest = select(func.max(ModelVersion.number)).where(ModelVersion.name == model)
         return standing.get(PRODUCTION) or session.scalars(newest).one()
-    if re.fullmatch(r"v?\d{1,9}", which):
-        return int(which.removeprefix("v"))
+    number = names.number(which)
+    if number is not None:
+        return number
     if which not in (PRODUCTION, PREVIOUS):
         raise UserError(f"{model} has no alias '{which}'{near(which, (PRODUCTION, PREVIOUS, 'v1, v2, ...'))}")
     if which not in standing:

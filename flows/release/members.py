@@ -10,8 +10,8 @@ from flows.production import bundle
 from flows.production.bucket import Bucket
 from flows.production.bundle import Bundle
 from flows.production.pointers import Member, Pointer
+from flows.reference import GTO_TAG
 from flows.registry import Registered
-from flows.release.tags import GTO_TAG
 from flows.run import RunInfo
 
 

@@ -156,7 +156,7 @@ def _image(stores: Stores, pointer: Pointer) -> dict[str, Any]:
         "pid": os.getpid(),
         "pointer": pointer.previous,
         "aliases": {model.name: dict(model.aliases) for model in registered if model.name in names},
-        "tags": {name: tags.newest_assignment(name, tags.PRODUCTION, there) for name in sorted(names)},
+        "tags": {name: tags.newest_assignment(name, projections.PRODUCTION, there) for name in sorted(names)},
     }
 
 

@@ -25,12 +25,12 @@ from flows import repository
 from flows.catalogue import journal, schema
 from flows.production import pointers
 from flows.production.pointers import Member, Pointer
+from flows.reference import PREVIOUS, PRODUCTION
 from flows.release import tags
 from flows.release.findings import Finding
 from flows.release.stores import Stores
 from models import tracking
 
-PRODUCTION, PREVIOUS = "production", "previous"
 Log = Sequence[Pointer]  # of one family, oldest first
 
 

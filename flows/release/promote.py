@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from data.params import UserError, near
 from flows.families import Model, models_of
-from flows.gates.evaluation import context
-from flows.gates.judge import Decision, InProduction
-from flows.production import bundle, pointers
+from flows.gates.judge import Decision
+from flows.production import pointers
 from flows.production.bucket import Bucket
 from flows.production.pointers import Pointer
 from flows.registry import Registered
@@ -52,22 +51,6 @@ class Outcome:
 def newest(stores: Stores, families: Sequence[str]) -> dict[str, Pointer | None]:
     """What is in production now; to be asked before the gates are, whose verdict holds for it and nothing newer."""
     return {family: pointers.newest(stores.bucket, family) for family in families}
-
-
-def comparable(
-    stores: Stores, bases: Mapping[str, Pointer | None], run: RunInfo, registered: Sequence[Registered]
-) -> dict[str, InProduction]:
-    """What is in production with its numbers, without those that were measured in another context than the run's."""
-    members = {member.model: member for base in bases.values() if base for member in base.members}
-    found = {}
-    for one in registered:
-        member = members.get(one.model.name)
-        if member is not None:
-            known = bundle.read(stores.bucket, member.model, member.bundle)
-            same = known.evaluation.context == context(run.workspace, one.model)
-            metrics = known.evaluation.metrics if same else {}
-            found[member.model] = InProduction(member.version, member.weights, known.lineage.parents, metrics)
-    return found
 
 
 def promote(

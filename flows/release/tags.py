@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING
 
 from data.params import UserError
 from flows import repository
+from flows.reference import GTO_TAG
 from flows.run import RunInfo
 from flows.settings import Settings
 from models import tracking
 
 if TYPE_CHECKING:
     from flows.registry import Registered
-
-PRODUCTION = "production"
-GTO_TAG = "gto_tag"  # on the version in MLflow: its tag in git
 
 
 def read(root: Path) -> dict[str, str]:

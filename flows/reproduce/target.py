@@ -14,14 +14,13 @@ from pathlib import Path
 from data.params import UserError, near
 from flows import families, repository
 from flows.families import Model
+from flows.reference import PREVIOUS, PRODUCTION, number, parse
 from flows.release import tags
 from flows.reproduce import claims
 from flows.reproduce.claims import Claim
 from flows.settings import Settings
 
-REFERENCE = re.compile(r"(?P<model>[A-Za-z0-9][A-Za-z0-9_-]*)(@(?P<which>[A-Za-z0-9][A-Za-z0-9._-]*))?")
-VERSION = re.compile(r"v?(\d{1,9})(\.0\.0)?")
-ALIASES = ("production", "previous")
+ALIASES = (PRODUCTION, PREVIOUS)
 Tags = Mapping[str, str]  # every tag of the repository, with its commit
 
 
@@ -44,10 +43,8 @@ class Target:
 
 def resolve(settings: Settings, reference: str) -> Target:
     """The version that a reference names; UserError for an unknown name, or a tag that is missing or was moved."""
-    parts = REFERENCE.fullmatch(reference)
-    if parts is None:
-        raise UserError(f"'{reference}' is not MODEL, MODEL@ALIAS or MODEL@VERSION, such as tokenizer@production")
-    root, name, which = settings.root, parts["model"], parts["which"] or "production"
+    name, named = parse(reference)
+    root, which = settings.root, named or PRODUCTION
     there = tags.read(root)
     family_of = _families(root)
     known = sorted({*family_of, *(tag.partition("@")[0] for tag in there if "@v" in tag)})
@@ -56,8 +53,8 @@ def resolve(settings: Settings, reference: str) -> Target:
     claim = None
     if which in ALIASES and name in family_of:
         claim = claims.of_release(settings, name, family_of[name], which)
-    elif version := VERSION.fullmatch(which):
-        claim = claims.of_catalogue(settings, f"{name}@v{version[1]}.0.0")
+    elif (version := number(which)) is not None:
+        claim = claims.of_catalogue(settings, f"{name}@v{version}.0.0")
     tag = claim.tag if claim else _tag(root, name, which, there)
     if claim:
         _hold_against(root, name, which, claim, there)
@@ -92,11 +89,11 @@ def _families(root: Path) -> dict[str, str]:
 def _tag(root: Path, name: str, which: str, there: Tags) -> str:
     """The version's tag as git alone has it."""
     versions = _versions(name, there)
-    if found := VERSION.fullmatch(which):
-        tag = f"{name}@v{found[1]}.0.0"
+    if (version := number(which)) is not None:
+        tag = f"{name}@v{version}.0.0"
         if tag not in there:
             newest = f"; the newest is {versions[-1]}" if versions else ""
-            raise UserError(f"{name} has no version v{found[1]} here{newest}{_fetch(root)}")
+            raise UserError(f"{name} has no version v{version} here{newest}{_fetch(root)}")
         return tag
     if which not in ALIASES:
         short = [tag.partition("@")[2].removesuffix(".0.0") for tag in versions]

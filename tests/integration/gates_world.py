@@ -204,8 +204,9 @@ class World:
         pointers.append(self.bucket, pointer)
 
     def decide(self, run: RunInfo, registered: list[Registered]):
-        decided = decide_run(self.settings, run, registered, self.catalogue, self.bucket)
-        return {one.model: one for one in decided}
+        bases = {family: pointers.newest(self.bucket, family) for family in {one.model.family for one in registered}}
+        judged = decide_run(self.settings, run, registered, self.catalogue, self.bucket, bases)
+        return {one.model: one for one in judged.decisions}
 
     def evaluated(self) -> list[str]:
         """Which models the evaluation command was called for since the last training."""
