@@ -5,6 +5,12 @@ REMINT_MLFLOW_URI  tracking and registry (default: SQLite in REMINT_HOME)
 REMINT_CATALOGUE   database address of the catalogue (default: SQLite in REMINT_HOME)
 REMINT_PRODUCTION  where releases are published: a folder or s3://bucket/prefix (default: a folder in REMINT_HOME)
 REMINT_CHECKPOINTS where unfinished trainings keep their state: a folder or s3://bucket/prefix (default: in REMINT_HOME)
+REMINT_REMOTE      DVC's remote, where runs and workers exchange outputs: a folder or s3://bucket/prefix
+REMINT_LEDGER      where workers report on stages: a folder or s3://bucket/prefix (default: in REMINT_HOME)
+REMINT_CACHE       DVC's cache, where several clones on a machine share one (default: each clone has its own)
+REMINT_STAGES      where stages run: "here", or on "workers" of the pools that dvc.yaml names (default: here)
+REMINT_ALLOWED     branches and tags whose commits a worker runs, as patterns (default: main,remint/*,run/*)
+REMINT_VANISHED    seconds without a sign of life after which a worker's stage is given to another (default: 30)
 REMINT_PREFECT_API address of a Prefect server (default: one is started for the run)
 REMINT_PHOTOS      a folder of one's own photographs, used instead of photos.source of params.yaml
 REMINT_CORES       how many stages may run at once (default: the number of cores)
@@ -13,6 +19,7 @@ REMINT_CORES       how many stages may run at once (default: the number of cores
 import os
 import sys
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -41,6 +48,12 @@ class Settings(BaseSettings):
     catalogue: str = ""
     production: str = ""
     checkpoints: str = ""
+    remote: str = ""
+    ledger: str = ""
+    cache: Path | None = None
+    stages: Literal["here", "workers"] = "here"
+    allowed: str = "main,remint/*,run/*"
+    vanished: float = Field(default=30.0, ge=3.0)
     prefect_api: str | None = None
     photos: Path | None = None
     cores: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
@@ -58,6 +71,7 @@ class Settings(BaseSettings):
         if "://" not in checkpoints:  # a stage works in a worktree that goes with its run; this must stay
             checkpoints = str(root / Path(checkpoints).expanduser())
         places = {"mlflow_uri": uri, "catalogue": catalogue, "production": production, "checkpoints": checkpoints}
+        places |= {name: values.get(name) or str(home / name) for name in ("remote", "ledger")}
         return values | {"root": root, "home": home, **places}
 
     @property

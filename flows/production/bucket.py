@@ -45,6 +45,9 @@ class Bucket(Protocol):
     def create(self, key: str, data: bytes) -> None:
         """Make an object that is not there yet, whole and durable; Taken if it is there."""
 
+    def replace(self, key: str, data: bytes) -> None:
+        """Write a small object over what is there, whole: for what only tells how things stand. Nothing published."""
+
     def upload(self, key: str, path: Path, sha256: str = "") -> None:
         """Store a file, verified; nothing is done if the same bytes are there, UserError if others are.
 
@@ -66,7 +69,7 @@ def check_key(key: str) -> str:
     if len(key) > LONGEST or not all(PART.fullmatch(part) for part in key.split("/")):
         shown = key if len(key) <= 80 else f"{key[:80]}..."
         raise UserError(
-            f"{shown!r} is not a key of the production store: names of letters, digits and _.@+=-, joined by /, "
+            f"{shown!r} is not a key of a bucket: names of letters, digits and _.@+=-, joined by /, "
             f"{LONGEST} characters at most"
         )
     return key
@@ -78,19 +81,19 @@ def open(settings: Settings) -> Bucket:
     return at(address if "://" in address else str(settings.root / Path(address).expanduser()))
 
 
-def at(address: str) -> Bucket:
-    """The bucket at a folder or s3://bucket/prefix."""
+def at(address: str, variable: str = "REMINT_PRODUCTION") -> Bucket:
+    """The bucket at a folder or s3://bucket/prefix; `variable` is what messages tell to correct."""
     if "://" not in address:
         from flows.production.folder import FolderBucket
 
-        return FolderBucket(Path(address).expanduser())
+        return FolderBucket(Path(address).expanduser(), variable)
     scheme, _, rest = address.partition("://")
     name, _, prefix = rest.strip("/").partition("/")
     if scheme != "s3" or not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", name):
         # the value is not shown: somebody may have written credentials into it
-        raise UserError("REMINT_PRODUCTION is neither a folder nor s3://bucket/prefix (lower case, 3 to 63 characters)")
+        raise UserError(f"{variable} is neither a folder nor s3://bucket/prefix (lower case, 3 to 63 characters)")
     if prefix:
         check_key(prefix)
     from flows.production.s3 import S3Bucket
 
-    return S3Bucket(name, prefix)
+    return S3Bucket(name, prefix, variable=variable)

@@ -13,14 +13,13 @@ from data.params import UserError
 from flows.production.bucket import SMALL, NotThere, Taken, Watch, check_key
 from flows.production.transfer import CHUNK, receive, sha256_of, sync
 
-NEXT_STEP = "correct its permissions or free space, or name another place with REMINT_PRODUCTION"
-
 
 class FolderBucket:
     """A `Bucket` in a folder; the folder is made by the first write."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, variable: str = "REMINT_PRODUCTION") -> None:
         self.root = root.absolute()
+        self.next_step = f"correct its permissions or free space, or name another place with {variable}"
         self.name = str(self.root)
 
     def read(self, key: str, limit: int = SMALL) -> bytes:
@@ -37,6 +36,12 @@ class FolderBucket:
             if not _link(fresh, target):
                 raise Taken(f"{self.name}/{key} is there already")
 
+    def replace(self, key: str, data: bytes) -> None:
+        target = self._path(key)
+        with self._explained("write", key), self._beside(target) as fresh:
+            fresh.write_bytes(data)
+            fresh.replace(target)
+
     def upload(self, key: str, path: Path, sha256: str = "") -> None:
         target = self._path(key)
         with self._explained("upload", key), self._beside(target) as fresh:
@@ -49,7 +54,7 @@ class FolderBucket:
             if sha256 and found != sha256:
                 raise UserError(f"{path} was changed: expected sha256 {sha256}, found {found}; it is not published")
             if sha256_of(fresh) != found:
-                raise UserError(f"{self.name} does not keep what is written to it ({key}); {NEXT_STEP}")
+                raise UserError(f"{self.name} does not keep what is written to it ({key}); {self.next_step}")
             if not _link(fresh, target) and (there := sha256_of(target)) != found:
                 raise UserError(
                     f"{self.name}/{key} holds other bytes: sha256 {there}, not {found}; what is published never changes"
@@ -117,7 +122,7 @@ class FolderBucket:
         except OSError as error:
             if not Path(str(error.filename or self.root)).is_relative_to(self.root):
                 raise
-            raise UserError(f"cannot {operation} {key} in {self.name}: {error.strerror}; {NEXT_STEP}") from None
+            raise UserError(f"cannot {operation} {key} in {self.name}: {error.strerror}; {self.next_step}") from None
 
 
 def _link(fresh: Path, target: Path) -> bool:

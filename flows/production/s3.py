@@ -39,8 +39,15 @@ class S3Bucket:
     """A `Bucket` under s3://bucket/prefix."""
 
     def __init__(
-        self, bucket: str, prefix: str = "", *, timeout: float = READ_SECONDS, part_bytes: int = PART_BYTES
+        self,
+        bucket: str,
+        prefix: str = "",
+        *,
+        timeout: float = READ_SECONDS,
+        part_bytes: int = PART_BYTES,
+        variable: str = "REMINT_PRODUCTION",
     ) -> None:
+        self.variable = variable
         self.bucket, self.prefix = bucket, f"{prefix}/" if prefix else ""
         self.name = f"s3://{bucket}/{prefix}".rstrip("/")
         self.timeout, self.part_bytes = timeout, part_bytes
@@ -99,6 +106,10 @@ class S3Bucket:
                     "promotions could both win. Use a server that knows conditional writes"
                 )
             self._proven = True
+
+    def replace(self, key: str, data: bytes) -> None:
+        with self._explained("write", key):
+            self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data, ContentMD5=_md5(data))
 
     def upload(self, key: str, path: Path, sha256: str = "") -> None:
         found = sha256_of(path)
@@ -242,7 +253,7 @@ class S3Bucket:
             code = _code(error)
             if code == "NoSuchBucket" or (code in ABSENT and operation == "list"):
                 raise UserError(
-                    f"{failed}: {server} has no bucket {self.bucket}; create it, or correct REMINT_PRODUCTION"
+                    f"{failed}: {server} has no bucket {self.bucket}; create it, or correct {self.variable}"
                 ) from None
             if code in ABSENT:
                 raise NotThere(f"{self.name} holds no {key}") from None
@@ -251,7 +262,7 @@ class S3Bucket:
                     f"{failed}: {server} refuses ({code}); check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what "
                     "they may do"
                 ) from None
-            advice = "try again later" if _status(error) >= 500 else "check REMINT_PRODUCTION and the AWS_* variables"
+            advice = "try again later" if _status(error) >= 500 else f"check {self.variable} and the AWS_* variables"
             raise UserError(f"{failed}: {server} answers {code}; {advice}") from None
         except (aws.NoCredentialsError, aws.PartialCredentialsError):
             raise UserError(f"{failed}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") from None

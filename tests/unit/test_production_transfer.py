@@ -72,7 +72,7 @@ def test_a_partial_file_that_rotted_on_the_disk_is_fetched_anew(tmp_path):
      ".hidden", "a/.tmp", "x" * 129, "/".join(["x" * 100] * 6), "C:/a", "a b", "a%2e"],
 )  # fmt: skip
 def test_a_key_that_is_not_plain_is_refused_in_one_short_line(key):
-    with pytest.raises(UserError, match="is not a key of the production store") as caught:
+    with pytest.raises(UserError, match="is not a key of a bucket") as caught:
         check_key(key)
     assert "\n" not in str(caught.value)
     assert "\0" not in str(caught.value)

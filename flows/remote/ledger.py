@@ -1,0 +1,178 @@
+"""Attempts at stages by workers, in a bucket: who is asked to try, that it lives, and what came of it.
+
+    stages/<stage>/<key>/0001/attempt.json    created once: what to do, by which pool
+    stages/<stage>/<key>/0001/beat.json       replaced again and again by the worker: it lives, this is how far it is
+    stages/<stage>/<key>/0001/outcome.json    created once: what came of it
+
+The key is the digest of everything that goes into the stage, so two runs that want the same work find the same
+attempts. `close` is the fence: an outcome is created by whoever is first, the worker that did the work or the one who
+gave it up as vanished. A worker that comes too late is told so and publishes nothing. Nothing here reads a clock: who
+watches compares beats with beats.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from flows.production import bucket
+from flows.production.bucket import Bucket, NotThere, Taken
+from flows.settings import Settings
+
+State = Literal[
+    "succeeded",
+    "failed",  # the stage ended with an error
+    "refused",  # the worker may not or cannot run it: other lock file, other machine class, unknown commit
+    "given back",  # the worker was asked to end (SIGTERM); the stage goes on from its checkpoint elsewhere
+    "vanished",  # the worker gave no sign of life; it is fenced
+]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a worker is told to do."""
+
+    stage: str  # as in dvc.yaml
+    key: str  # digest of everything that goes in
+    commit: str  # 40 hex digits; fetched from the worker's origin
+    lock: Mapping[str, Any]  # entries of dvc.lock of the stages before it, by stage: what its inputs are
+    run: str  # id of the run that asked first, for tracking
+    pool: str
+    timeout: float | None = None  # seconds
+    environment: Mapping[str, Any] = field(default_factory=dict)  # that the run allows, see flows.remote.refuse
+    part: str = ""  # "2/4": only these shards, into the checkpoint store; "" for the whole stage
+    soon: tuple[str, ...] = ()  # DVC digests that stages behind it will read: fetched while it works
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try at some work."""
+
+    number: int  # 1, 2, ...
+    work: Work
+
+    @property
+    def place(self) -> str:
+        return f"{_folder(self.work.stage, self.work.key, self.work.part)}/{self.number:04d}"
+
+
+@dataclass(frozen=True)
+class Beat:
+    """A sign of life; `count` grows with each one."""
+
+    count: int
+    worker: str
+    text: str = ""  # the stage's latest words: step, loss, images/s, time left
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What an attempt cost."""
+
+    seconds: float = 0.0  # of a machine, with fetching and pushing
+    cpu_seconds: float = 0.0
+    gpu_seconds: float = 0.0  # during which GPUs were held, times their number
+    bytes_in: int = 0
+    bytes_out: int = 0
+    peak_memory: int = 0  # bytes, of the stage's largest process
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of an attempt."""
+
+    state: State
+    worker: str = ""  # its name; "" if the one who waited closed it
+    host: str = ""
+    why: str = ""  # one line, "" for "succeeded"
+    retry: bool = True  # whether another attempt may help; a mistake in the input stays one
+    resumed: bool = False  # it went on from a checkpoint
+    entry: Mapping[str, Any] = field(default_factory=dict)  # the stage's part of dvc.lock, of "succeeded"
+    seconds: float = 0.0  # of the stage itself
+    usage: Usage = field(default_factory=Usage)
+    log: str = ""  # the last part of what the stage printed
+
+
+class Ledger:
+    """The attempts in one bucket. Every method may raise UserError: the bucket does not answer."""
+
+    def __init__(self, store: Bucket) -> None:
+        self.store = store
+
+    def attempts(self, work: Work) -> list[Attempt]:
+        """Every attempt at this work, first to last."""
+        folder = _folder(work.stage, work.key, work.part)
+        names = [key for key in self.store.list(f"{folder}/") if key.endswith("/attempt.json")]
+        return [self.attempt(name.removesuffix("/attempt.json")) for name in names]
+
+    def attempt(self, place: str) -> Attempt:
+        """The attempt at a place, as a worker is told it; NotThere."""
+        values = json.loads(self.store.read(f"{place}/attempt.json"))
+        work = values["work"]
+        return Attempt(values["number"], Work(**(work | {"soon": tuple(work["soon"])})))
+
+    def open(self, work: Work) -> Attempt | None:
+        """A new attempt, numbered after those there are; None if somebody else was quicker."""
+        made = Attempt(len(self.attempts(work)) + 1, work)
+        return made if self._create(f"{made.place}/attempt.json", asdict(made)) else None
+
+    def beat(self, attempt: Attempt, beat: Beat) -> None:
+        self.store.replace(f"{attempt.place}/beat.json", _bytes(asdict(beat)))
+
+    def last_beat(self, attempt: Attempt) -> Beat | None:
+        """The newest sign of life, None if no worker has begun."""
+        values = self._read(f"{attempt.place}/beat.json")
+        return None if values is None else Beat(**values)
+
+    def close(self, attempt: Attempt, outcome: Outcome) -> bool:
+        """Say what came of an attempt; False if that is settled already, and nothing of this outcome counts."""
+        return self._create(f"{attempt.place}/outcome.json", asdict(outcome))
+
+    def outcome(self, attempt: Attempt) -> Outcome | None:
+        """What came of an attempt, None while it is open."""
+        values = self._read(f"{attempt.place}/outcome.json")
+        return None if values is None else Outcome(**(values | {"usage": Usage(**values["usage"])}))
+
+    def forget(self, work: Work) -> None:
+        """Remove every trace of work whose result is in the run cache."""
+        for key in reversed(self.store.list(f"{_folder(work.stage, work.key, work.part)}/")):
+            self.store.delete(key)
+
+    def _create(self, key: str, values: Mapping[str, Any]) -> bool:
+        try:
+            self.store.create(key, _bytes(values))
+        except Taken:
+            return False
+        return True
+
+    def _read(self, key: str) -> dict[str, Any] | None:
+        try:
+            values: dict[str, Any] = json.loads(self.store.read(key))
+        except NotThere:
+            return None
+        return values
+
+
+def open(settings: Settings) -> Ledger:
+    """The ledger that orchestrators and workers share: REMINT_LEDGER."""
+    address = settings.ledger
+    here = address if "://" in address else str(settings.root / Path(address).expanduser())
+    return Ledger(bucket.at(here, "REMINT_LEDGER"))
+
+
+def part(work: Work, number: int, count: int) -> Work:
+    """The work of making only the shards with index % count == number - 1."""
+    return replace(work, part=f"{number}/{count}")
+
+
+def _folder(stage: str, key: str, part: str) -> str:
+    inner = f"/part-{part.replace('/', '-of-')}" if part else "/whole"
+    return f"stages/{re.sub(r'[^A-Za-z0-9_.@+=-]', '_', stage)}/{key}{inner}"
+
+
+def _bytes(values: Mapping[str, Any]) -> bytes:
+    return (json.dumps(values, sort_keys=True, indent=1) + "\n").encode()
