@@ -9,11 +9,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 from typing import Literal
+
+from flows.measure import Meter
 
 GRACE_SECONDS = 10.0  # between the request to end and the kill: enough to write a checkpoint
 USER_ERROR = 2  # the exit code with which stages report a mistake of the user's: no retry helps
@@ -99,16 +101,20 @@ def run(
     say: Callable[[str, bool], None],
     stop: Event,
     timeout: float | None = None,
+    meter: Meter | None = None,
+    command: Sequence[str] = (),
 ) -> Action:
     """Bring one stage up to date in the workspace `root`, and say whether it ran.
 
     Everything it prints goes to `log` and, line by line, to `say`. StageFailed when it fails or takes longer than
-    `timeout` seconds, Stopped when `stop` is set; no process of the stage is left behind in either case.
+    `timeout` seconds, Stopped when `stop` is set; no process of the stage is left behind in either case. `meter`
+    knows what it cost, however it ended. `command` is run instead of DVC: for what writes no outputs.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     watcher = _Watcher(log, say)
+    meter = meter or Meter()
     process = subprocess.Popen(
-        [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage],
+        command or [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage],
         cwd=root,
         env=dict(environment),
         stdin=subprocess.DEVNULL,
@@ -116,21 +122,23 @@ def run(
         stderr=subprocess.STDOUT,
         start_new_session=True,  # Ctrl-C reaches the flow alone, which then ends the whole group
     )
+    meter.watch(process)
     try:
-        _watch(process, watcher, stop, timeout)
+        _watch(process, meter, watcher, stop, timeout)
     except TimeoutError:
         watcher.close()
         raise StageFailed(stage, f"was stopped after {timeout:g} s, its time limit (meta.timeout)", log) from None
     finally:
-        _end(process)
+        _end(process, meter)
     watcher.close()
-    if process.returncode == 0:
+    exited = meter.wait()
+    if exited == 0:
         return watcher.action
-    code = process.returncode if watcher.code is None else watcher.code
+    code = exited if watcher.code is None else watcher.code
     raise StageFailed(stage, _why(code), log, retry=code != USER_ERROR)
 
 
-def _watch(process: subprocess.Popen, watcher: _Watcher, stop: Event, timeout: float | None) -> None:
+def _watch(process: subprocess.Popen, meter: Meter, watcher: _Watcher, stop: Event, timeout: float | None) -> None:
     assert process.stdout is not None
     pipe = process.stdout.fileno()
     until = time.monotonic() + (timeout or float("inf"))
@@ -140,26 +148,27 @@ def _watch(process: subprocess.Popen, watcher: _Watcher, stop: Event, timeout: f
             if not data:
                 break
             watcher.feed(data)
-        elif process.poll() is not None:
+        elif meter.poll() is not None:
             break  # something the stage left behind holds the pipe open
         if stop.is_set():
             raise Stopped
         if time.monotonic() > until:
             raise TimeoutError
-    process.wait()
+    meter.wait()
 
 
-def _end(process: subprocess.Popen) -> None:
+def _end(process: subprocess.Popen, meter: Meter) -> None:
     """End every process of the stage: DVC, its shell, the stage and the stage's workers share one group."""
+    meter.look()
     for number in (signal.SIGTERM, signal.SIGKILL):
         until = time.monotonic() + GRACE_SECONDS
         with contextlib.suppress(ProcessLookupError):  # nobody of the group is left
             os.killpg(process.pid, number)
             while time.monotonic() < until:
-                process.poll()
+                meter.poll()
                 os.killpg(process.pid, 0)
                 time.sleep(0.05)
-    process.wait()
+    meter.wait()
     if process.stdout is not None:
         process.stdout.close()
 
