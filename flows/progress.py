@@ -16,6 +16,7 @@ WORDS = {
     "restored": "restored from the run cache",
     "current": "unchanged",
     "failed": "FAILED",
+    "stopped": "stopped, to go on",
     "skipped": "not run",
 }
 

@@ -11,7 +11,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flows.remote.ledger import Usage
+
+BROKEN = ("failed", "stopped", "skipped")  # actions of stages of which dvc.lock knows only earlier runs
 
 
 @dataclass(frozen=True)
@@ -38,8 +43,9 @@ class RunInfo:
 class StageResult:
     """What happened to one stage.
 
-    `action` is one of "ran", "restored" (from the run cache), "current" (nothing to do), "failed", "skipped"
-    (a stage before it failed). `metrics` is the stage's metrics.json with nested names joined by dots.
+    `action` is one of "ran", "restored" (from the run cache), "current" (nothing to do), "failed", "stopped" (ended
+    before it was done, and goes on in the next run), "skipped" (a stage before it failed). `metrics` is the stage's
+    metrics.json with nested names joined by dots.
     """
 
     name: str  # as in dvc.yaml, "generator@maskgit"
@@ -48,6 +54,8 @@ class StageResult:
     metrics: Mapping[str, float] = field(default_factory=dict)
     mlflow_run_id: str | None = None  # the tracking run of the stage, if it logged one in this run
     log: Path | None = None  # everything the stage printed
+    usage: "Usage | None" = None  # what all attempts at it cost, None where nothing was attempted
+    host: str = ""  # where it ran, "" for this machine
 
 
 def run_id(started: datetime, base_commit: str) -> str:
@@ -80,7 +88,10 @@ def result_to_json(result: StageResult) -> dict[str, Any]:
 
 def result_from_json(values: Mapping[str, Any]) -> StageResult:
     """The inverse of `result_to_json`."""
-    return StageResult(**{**values, "log": Path(values["log"]) if values["log"] else None})
+    from flows.remote.ledger import Usage
+
+    usage = Usage(**values["usage"]) if values.get("usage") else None
+    return StageResult(**{**values, "log": Path(values["log"]) if values["log"] else None, "usage": usage})
 
 
 def read_metrics(path: Path) -> dict[str, float]:

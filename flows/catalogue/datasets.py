@@ -10,7 +10,7 @@ from typing import Any
 
 from flows.catalogue.stages import Entry
 from flows.graph import Stage
-from flows.run import StageResult
+from flows.run import BROKEN, StageResult
 
 VALIDATE, REPORT = "validate", Path("artifacts/validate/report.json")
 PHOTOGRAPH = "^[0-9a-f]{12}-"  # how keys of tiles begin: data.photos.collect names them by the photograph's bytes
@@ -39,7 +39,7 @@ def of_run(
 
 
 def _is_done(result: StageResult | None) -> bool:
-    return result is not None and result.action not in ("failed", "skipped")
+    return result is not None and result.action not in BROKEN
 
 
 def _dataset(workspace: Path, stage: str, outs: Sequence[Mapping[str, Any]], verdict: str) -> Dataset:
@@ -71,7 +71,7 @@ def _verdicts(workspace: Path, names: Sequence[str], results: Mapping[str, Stage
     A failed critical expectation counts for the data of its suite; in a suite about several data sets, for all.
     """
     result, path = results.get(VALIDATE), workspace / REPORT
-    if result is None or result.action == "skipped" or not path.exists():
+    if result is None or result.action in ("skipped", "stopped") or not path.exists():
         return dict.fromkeys(names, "unchecked")
     failed = {
         suite["suite"]

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
@@ -27,14 +27,16 @@ from flows.catalogue.schema import DataVersion, Edge, Execution, ModelVersion, P
 from flows.environment import Environment
 from flows.graph import Stage
 from flows.reference import GTO_TAG
-from flows.run import RunInfo, StageResult, run_tag
+from flows.run import BROKEN, RunInfo, StageResult, run_tag
 from flows.settings import Settings
 
 if TYPE_CHECKING:
     from flows.registry import Registered
+    from flows.remote.ledger import Usage
 
 RESUMED = "going on from step"  # what a training that found its checkpoint prints, see models.callbacks.Resume
 RUN_CACHE = "DVC's run cache"
+COST = ("cpu_seconds", "gpu_seconds", "bytes_in", "bytes_out", "peak_memory")  # columns named as in Usage
 
 
 def record_run(
@@ -73,22 +75,37 @@ def record_run(
 
 
 @dataclass(frozen=True)
+class _Cost:
+    """What a stage used, and where."""
+
+    usage: Usage | None
+    host: str
+
+    def columns(self) -> dict[str, Any]:
+        """As the catalogue has it; nothing for a stage of which nothing was attempted."""
+        used = self.usage
+        return {"machine_seconds": used.seconds, **{name: getattr(used, name) for name in COST}} if used else {}
+
+
+@dataclass(frozen=True)
 class _Executed:
     """A stage as it was executed; no digests for one that failed."""
 
     stage: str
     action: str
     seconds: float
+    cost: _Cost
     input: str = ""
     output: str = ""
 
 
 def _executed(result: StageResult, lock: Mapping[str, locked.Entry]) -> _Executed:
-    if result.action == "failed" or result.name not in lock:
-        return _Executed(result.name, result.action, result.seconds)
+    cost = _Cost(result.usage, result.host or socket.gethostname())
+    if result.action in BROKEN or result.name not in lock:
+        return _Executed(result.name, result.action, result.seconds, cost)
     entry = lock[result.name]
     action = "resumed" if result.action == "ran" and _went_on(result) else result.action
-    return _Executed(result.name, action, result.seconds, locked.input_digest(entry), locked.output_digest(entry))
+    return _Executed(result.name, action, result.seconds, cost, locked.input_digest(entry), locked.output_digest(entry))
 
 
 def _went_on(result: StageResult) -> bool:
@@ -124,7 +141,7 @@ def _data_version(session: Session, found: Dataset) -> None:
 def _run(session: Session, run: RunInfo, results: Sequence[StageResult], here: Environment) -> None:
     if session.get(Run, run.id) is not None:
         return
-    failed = any(result.action in ("failed", "skipped") for result in results)
+    failed = any(result.action in BROKEN for result in results)
     row = Run(
         id=run.id,
         seq=(session.scalar(select(func.max(Run.seq))) or 0) + 1,
@@ -149,8 +166,8 @@ def _executions(session: Session, run: RunInfo, executed: Iterable[_Executed]) -
     for one in executed:
         if one.stage not in known:
             digests = {"input_digest": one.input, "output_digest": one.output}
-            about = {"seconds": one.seconds, "host": socket.gethostname(), "action": one.action}
-            session.add(Execution(run_id=run.id, stage=one.stage, **digests, **about))
+            about = {"seconds": one.seconds, "host": one.cost.host, "action": one.action}
+            session.add(Execution(run_id=run.id, stage=one.stage, **digests, **about, **one.cost.columns()))
     session.flush()
 
 

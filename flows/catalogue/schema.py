@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, DateTime, ForeignKey, Index, MetaData, Text, TypeDecorator, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-REVISION = "0001"  # the newest of infra/migrations/versions
+REVISION = "0002"  # the newest of infra/migrations/versions
 
 
 class Utc(TypeDecorator):
@@ -95,16 +95,27 @@ class Execution(Base):
     """What became of one stage in one run."""
 
     __tablename__ = "execution"
-    __table_args__ = (UniqueConstraint("run_id", "stage"), Index("execution_same_input", "stage", "input_digest"))
+    __table_args__ = (
+        UniqueConstraint("run_id", "stage"),
+        Index("execution_same_input", "stage", "input_digest"),
+        Index("execution_newest", "stage", "id"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     run_id: Mapped[str] = mapped_column(ForeignKey("run.id"))
     stage: Mapped[str]
     input_digest: Mapped[str]  # of command, parameters and deps, as dvc.lock has them; "" for a stage that failed
     output_digest: Mapped[str]
-    seconds: Mapped[float]
+    seconds: Mapped[float]  # that the run waited for it
     host: Mapped[str]
-    action: Mapped[str]  # "ran", "resumed" (ran on from a checkpoint), "restored", "current", "failed"
+    action: Mapped[str]  # "ran", "resumed" (ran on from a checkpoint), "restored", "current", "failed", "stopped"
+    # what all attempts at it cost, see flows.remote.ledger.Usage; NULL where it was not measured
+    machine_seconds: Mapped[float | None]
+    cpu_seconds: Mapped[float | None]
+    gpu_seconds: Mapped[float | None]
+    bytes_in: Mapped[int | None] = mapped_column(BigInteger)
+    bytes_out: Mapped[int | None] = mapped_column(BigInteger)
+    peak_memory: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class ModelVersion(Base):

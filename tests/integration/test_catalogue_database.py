@@ -205,9 +205,8 @@ def test_a_catalogue_of_a_newer_version_is_refused_by_name(settings):
     catalogue = database.open(settings)
     with catalogue.begin() as session:
         session.execute(text(f"UPDATE {migrate.VERSION_TABLE} SET version_num = '9999'"))
-    with pytest.raises(
-        UserError, match="is of revision 9999, this checkout knows them up to 0001; update the checkout"
-    ):
+    says = f"is of revision 9999, this checkout knows them up to {schema.REVISION}; update the checkout"
+    with pytest.raises(UserError, match=says):
         database.open(settings)
 
 

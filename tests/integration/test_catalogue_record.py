@@ -4,6 +4,7 @@ import copy
 import json
 import multiprocessing
 import shutil
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -22,6 +23,7 @@ from flows.catalogue.schema import DataVersion, Edge, Entry, Execution, ModelVer
 from flows.families import Model
 from flows.graph import Stage
 from flows.registry import Registered
+from flows.remote.ledger import Usage
 from flows.run import RunInfo, StageResult
 from flows.settings import Settings
 
@@ -252,6 +254,21 @@ def test_a_data_version_knows_the_one_before_it_and_runs_keep_their_order_on_any
     with catalogue.read() as session:
         past = queries.last_runs(session, 3)
     assert [one.id for one in past] == [run_of(workspace, number).id for number in (4, 3, 2)]
+
+
+def test_what_stages_cost_is_recorded_also_of_one_that_failed_or_was_stopped(catalogue, settings, workspace):
+    used = Usage(12.5, 20.0, 25.0, bytes_in=5 << 30, bytes_out=6 << 30, peak_memory=7 << 30)
+    done, failed, stopped, current = results_of(photos="failed", validate="stopped", tokenizer="current")
+    results = [*(replace(one, usage=used, host="worker-7") for one in (done, failed, stopped)), current]
+    record.record_run(catalogue, settings, run_of(workspace), STAGES, results)
+    found = {one.stage: one for one in rows(catalogue, select(Execution))}
+    for name in ("scenes", "photos", "validate"):
+        one = found[name]
+        assert (one.machine_seconds, one.cpu_seconds, one.gpu_seconds) == (12.5, 20.0, 25.0)
+        assert (one.bytes_in, one.bytes_out, one.peak_memory, one.host) == (5 << 30, 6 << 30, 7 << 30, "worker-7")
+    assert (found["validate"].action, found["validate"].input_digest) == ("stopped", "")
+    assert (found["tokenizer"].machine_seconds, found["tokenizer"].host) == (None, socket.gethostname())
+    assert [one.state for one in rows(catalogue, select(Run))] == ["failed"]
 
 
 def test_a_stage_that_went_on_from_a_checkpoint_is_recorded_as_resumed(catalogue, settings, workspace, tmp_path):
