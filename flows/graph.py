@@ -23,6 +23,7 @@ class Meta:
     retries: int = 0  # how often a failed stage is tried again
     timeout: float | None = None  # seconds
     model: str | None = None  # the registered model this stage trains
+    parts: bool = False  # its shards can be made one by one, by several workers (REMINT_PART)
 
 
 @dataclass(frozen=True)

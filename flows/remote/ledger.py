@@ -6,14 +6,17 @@
 
 The key is the digest of everything that goes into the stage, so two runs that want the same work find the same
 attempts. `close` is the fence: an outcome is created by whoever is first, the worker that did the work or the one who
-gave it up as vanished. A worker that comes too late is told so and publishes nothing. Nothing here reads a clock: who
-watches compares beats with beats.
+gave it up as vanished. A worker that comes too late is told so and publishes nothing, also when the work was forgotten
+meanwhile or begun anew under the same number: an attempt is known by its token. Nothing here reads a clock: who watches
+compares beats with beats.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -54,6 +57,7 @@ class Attempt:
 
     number: int  # 1, 2, ...
     work: Work
+    token: str = ""  # random: tells it from a later attempt at its place
 
     @property
     def place(self) -> str:
@@ -107,17 +111,23 @@ class Ledger:
         """Every attempt at this work, first to last."""
         folder = _folder(work.stage, work.key, work.part)
         names = [key for key in self.store.list(f"{folder}/") if key.endswith("/attempt.json")]
-        return [self.attempt(name.removesuffix("/attempt.json")) for name in names]
+        found = []
+        for name in names:
+            with contextlib.suppress(NotThere):  # forgotten in this moment
+                found.append(self.attempt(name.removesuffix("/attempt.json")))
+        return found
 
     def attempt(self, place: str) -> Attempt:
         """The attempt at a place, as a worker is told it; NotThere."""
         values = json.loads(self.store.read(f"{place}/attempt.json"))
         work = values["work"]
-        return Attempt(values["number"], Work(**(work | {"soon": tuple(work["soon"])})))
+        return Attempt(values["number"], Work(**(work | {"soon": tuple(work["soon"])})), values["token"])
 
     def open(self, work: Work) -> Attempt | None:
         """A new attempt, numbered after those there are; None if somebody else was quicker."""
-        made = Attempt(len(self.attempts(work)) + 1, work)
+        folder = _folder(work.stage, work.key, work.part)
+        there = [key.removeprefix(f"{folder}/").partition("/")[0] for key in self.store.list(f"{folder}/")]
+        made = Attempt(max(map(int, there), default=0) + 1, work, uuid.uuid4().hex)
         return made if self._create(f"{made.place}/attempt.json", asdict(made)) else None
 
     def beat(self, attempt: Attempt, beat: Beat) -> None:
@@ -130,16 +140,23 @@ class Ledger:
 
     def close(self, attempt: Attempt, outcome: Outcome) -> bool:
         """Say what came of an attempt; False if that is settled already, and nothing of this outcome counts."""
-        return self._create(f"{attempt.place}/outcome.json", asdict(outcome))
+        return self.is_known(attempt) and self._create(f"{attempt.place}/outcome.json", asdict(outcome))
 
     def outcome(self, attempt: Attempt) -> Outcome | None:
         """What came of an attempt, None while it is open."""
+        if not self.is_known(attempt):
+            return Outcome("vanished", why="it was forgotten: its result is there, or was given up")
         values = self._read(f"{attempt.place}/outcome.json")
         return None if values is None else Outcome(**(values | {"usage": Usage(**values["usage"])}))
 
+    def is_known(self, attempt: Attempt) -> bool:
+        """Whether the attempt was neither forgotten nor replaced by a later one at its place."""
+        values = self._read(f"{attempt.place}/attempt.json")
+        return values is not None and values["token"] == attempt.token
+
     def forget(self, work: Work) -> None:
-        """Remove every trace of work whose result is in the run cache."""
-        for key in reversed(self.store.list(f"{_folder(work.stage, work.key, work.part)}/")):
+        """Remove every trace of work whose result is in the run cache; of each attempt what makes it known first."""
+        for key in self.store.list(f"{_folder(work.stage, work.key, work.part)}/"):
             self.store.delete(key)
 
     def _create(self, key: str, values: Mapping[str, Any]) -> bool:

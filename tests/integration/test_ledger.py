@@ -75,6 +75,24 @@ def test_forgotten_work_leaves_nothing(ledger):
         ledger.attempt(attempt.place)
 
 
+def test_a_worker_of_a_forgotten_attempt_cannot_publish_into_a_later_one_at_its_place(ledger):
+    late = ledger.open(WORK)
+    assert late is not None
+    ledger.forget(WORK)
+    assert ledger.outcome(late).state == "vanished"
+    assert not ledger.close(late, Outcome("succeeded"))
+    ledger.beat(late, Beat(7, "late"))  # it does not know yet
+    again = ledger.open(WORK)
+    assert again is not None
+    assert again.place != late.place  # over the stray beat
+    ledger.forget(WORK)
+    anew = ledger.open(WORK)
+    assert anew is not None
+    assert anew.place == late.place
+    assert not ledger.close(late, Outcome("succeeded"))
+    assert ledger.outcome(anew) is None
+
+
 def test_a_ledger_that_is_no_place_names_its_variable():
     with pytest.raises(UserError, match="REMINT_LEDGER is neither"):
         bucket.at("gs://somewhere/else", "REMINT_LEDGER")
