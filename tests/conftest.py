@@ -38,7 +38,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
     """The environment of a real S3 server, Ceph's object gateway, which is started once and takes 13 s."""
     if shutil.which("radosgw") is None:
         pytest.skip("radosgw is not installed; .ci/run names the packages")
-    script = Path(__file__).with_name("s3.sh")
+    script = Path(__file__).parents[1] / "infra" / "stack" / "s3.sh"
     for _ in range(3):  # a port may be taken meanwhile, and a slow machine's daemons may miss each other
         folder = tmp_path_factory.mktemp("ceph")
         command = [script, "start", folder, str(_free_port())]
