@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.params import UserError
-from flows import families, finish, server
+from flows import families, finish, notify, server
 from flows.finish import Noted
 from flows.gates.policy import POLICY, read_policy
 from flows.job import Job
@@ -62,7 +62,10 @@ def run(job: Job, progress: Progress) -> "Outcome":
             os.environ["PREFECT_API_URL"] = api
             from flows import retrain  # not before: Prefect reads the environment when it is imported
 
-            return retrain.retrain(job, progress, lambda: _tracking_is_open(opening, job.settings))
+            with notify.failure(job.settings, job.run):
+                outcome = retrain.retrain(job, progress, lambda: _tracking_is_open(opening, job.settings))
+            notify.tell(job.settings, notify.of_run(outcome))
+            return outcome
     finally:
         if opening.poll() is None:
             opening.kill()
@@ -74,6 +77,7 @@ def complete(job: Job, left: Noted, progress: Progress) -> tuple[dict[str, Stage
     progress.note(f"run {left.run.id} was interrupted before its models were released: completing it")
     with stores.opened(job.settings) as places:
         results, release, page = finish.complete(places, left)
+    notify.tell(job.settings, notify.of_release(left.run, release))
     return {result.name: result for result in results}, release, page
 
 

@@ -13,6 +13,10 @@ REMINT_ALLOWED     branches and tags whose commits a worker runs, as patterns (d
 REMINT_VANISHED    seconds without a sign of life after which a worker's stage is given to another (default: 30)
 REMINT_PREFECT_API address of a Prefect server (default: one is started for the run)
 REMINT_PHOTOS      a folder of one's own photographs, used instead of photos.source of params.yaml
+REMINT_INCOMING    where new photographs arrive: a folder or s3://bucket/prefix; watched, never written to
+REMINT_ARRIVED     where they are kept, with their list: a folder or s3://bucket/prefix (default: in REMINT_HOME)
+REMINT_WEBHOOK     http(s) address that is told of failed runs, refusals, releases, alarms and drift
+REMINT_WEBHOOK_TOKEN secret that is sent to it as `Authorization: Bearer ...`
 REMINT_CORES       how many stages may run at once (default: the number of cores)
 """
 
@@ -21,7 +25,7 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from data.params import UserError
@@ -56,6 +60,10 @@ class Settings(BaseSettings):
     vanished: float = Field(default=30.0, ge=3.0)
     prefect_api: str | None = None
     photos: Path | None = None
+    incoming: str | None = None
+    arrived: str = ""
+    webhook: SecretStr | None = None  # many services put a secret into the address itself
+    webhook_token: SecretStr | None = None
     cores: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
 
     @model_validator(mode="before")
@@ -71,7 +79,7 @@ class Settings(BaseSettings):
         if "://" not in checkpoints:  # a stage works in a worktree that goes with its run; this must stay
             checkpoints = str(root / Path(checkpoints).expanduser())
         places = {"mlflow_uri": uri, "catalogue": catalogue, "production": production, "checkpoints": checkpoints}
-        places |= {name: values.get(name) or str(home / name) for name in ("remote", "ledger")}
+        places |= {name: values.get(name) or str(home / name) for name in ("remote", "ledger", "arrived")}
         return values | {"root": root, "home": home, **places}
 
     @property
@@ -102,7 +110,7 @@ def child_environment(settings: Settings) -> dict[str, str]:
     """
     prefect_home = settings.home / "prefect"
     return {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if not name.startswith("REMINT_WEBHOOK")},
         **QUIET,
         # stages say `python`: it shall be the one that the run's environment is described by
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
