@@ -22,34 +22,47 @@ class Broken(Exception):
     """The transfer stopped for a reason that may pass; the message says which."""
 
 
-def receive(source: Source, path: Path, size: int, sha256: str, what: str, watch: Watch | None = None) -> None:
+class WrongContent(UserError):
+    """What arrived whole is not what was announced: another transfer would bring the same."""
+
+
+def receive(
+    source: Source,
+    path: Path,
+    size: int,
+    expected: str,
+    what: str,
+    watch: Watch | None = None,
+    algorithm: str = "sha256",
+) -> None:
     """Bring what `source` holds to `path`. Until it is verified it is called `<path>.partial`.
 
     what: the object, for messages. Raises UserError if there are more or fewer bytes than `size`, or others than
-    `sha256`; then nothing is left behind. After any other error the partial file stays and the next call goes on.
+    the digest `expected`; then nothing is left behind. After any other error the partial file stays and the next
+    call goes on.
     """
     partial = path.with_name(f"{path.name}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     tell = watch or (lambda count: None)
     resumed = partial.exists()
-    found = _fill(source, partial, size, what, tell)
-    if found != sha256 and resumed:  # the old part may be of another object, or the disk lost some of it
+    found = _fill(source, partial, size, what, tell, algorithm)
+    if found != expected and resumed:  # the old part may be of another object, or the disk lost some of it
         partial.unlink()
         tell(-size)
-        found = _fill(source, partial, size, what, tell)
-    if found != sha256:
+        found = _fill(source, partial, size, what, tell, algorithm)
+    if found != expected:
         partial.unlink()
-        raise UserError(
-            f"{what} has the wrong content: expected sha256 {sha256}, found {found}; nothing was installed. "
+        raise WrongContent(
+            f"{what} has the wrong content: expected {algorithm} {expected}, found {found}; nothing was installed. "
             "Publish it again, or find out who changed it"
         )
     os.replace(partial, path)  # noqa: PTH105
     sync(path.parent)
 
 
-def _fill(source: Source, partial: Path, size: int, what: str, tell: Watch) -> str:
+def _fill(source: Source, partial: Path, size: int, what: str, tell: Watch, algorithm: str) -> str:
     """Complete the partial file and return its digest."""
-    digest, have = hashlib.sha256(), 0
+    digest, have = hashlib.new(algorithm, usedforsecurity=False), 0
     with partial.open("a+b") as file:
         file.seek(0)
         while chunk := file.read(CHUNK):
@@ -57,7 +70,7 @@ def _fill(source: Source, partial: Path, size: int, what: str, tell: Watch) -> s
             have += len(chunk)
         if have > size:  # of something else
             file.truncate(0)
-            digest, have = hashlib.sha256(), 0
+            digest, have = hashlib.new(algorithm, usedforsecurity=False), 0
         tell(have)
         stalled = 0
         while have < size:

@@ -1,0 +1,200 @@
+"""Outputs between this machine's DVC cache and DVC's remote: nothing moves twice, everything is verified.
+
+    place = exchange.open(settings, cache)
+    place.fetch(["0123....dir", ...], stop)     # folders with all their files
+    place.push([...], stop)
+
+Several workers and clones of a machine may have one cache (REMINT_CACHE). Whoever wants an object first holds a lock
+on it while it is brought, the others wait and find it. An object that is not whole yet lies beside the cache under
+another name; what a killed worker left there, the next one goes on with.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import random
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from data.params import UserError
+from flows.process import Stopped
+from flows.production.bucket import NotThere
+from flows.production.transfer import WrongContent
+from flows.remote import objects
+from flows.remote.objects import Objects
+from flows.settings import Settings
+
+THREADS = 8  # objects that move at once
+TRIES = 4  # of one object, beside those of the client
+WAIT_SECONDS = 0.5  # before the second try; it doubles
+SCRATCH = "remint"  # in the cache's folder: locks, and objects that are not whole yet
+T = TypeVar("T")
+
+
+@dataclass
+class Moved:
+    """What one call moved."""
+
+    bytes: int = 0
+    objects: list[str] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def count(self, number: int) -> None:
+        with self._lock:
+            self.bytes += number
+
+    def note(self, oid: str) -> None:
+        with self._lock:
+            self.objects.append(oid)
+
+
+class Exchange:
+    """One cache and one remote."""
+
+    def __init__(self, cache: Path, remote: Objects) -> None:
+        self.cache, self.remote = cache, remote
+        self.scratch = cache / SCRATCH
+
+    def path(self, oid: str) -> Path:
+        """Where the cache keeps an object."""
+        return self.cache / objects.key(oid)
+
+    def members(self, oid: str) -> list[str]:
+        """The files of an output folder that the cache knows; [] for a file."""
+        if not oid.endswith(".dir"):
+            return []
+        return sorted({entry["md5"] for entry in json.loads(self.path(oid).read_text())})
+
+    def fetch(self, oids: Iterable[str], stop: threading.Event | None = None) -> Moved:
+        """Bring what the cache lacks, folders with all their files; NotThere names what the remote lacks too.
+
+        On a full disk everything that this call brought is removed again.
+        """
+        wanted, moved = sorted(set(oids)), Moved()
+        try:
+            self._each(lambda oid: self._bring(oid, moved, stop), wanted)
+            self._each(lambda oid: self._bring(oid, moved, stop), self._all_members(wanted))
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                self._drop(moved)
+            raise
+        return moved
+
+    def push(self, oids: Iterable[str], stop: threading.Event | None = None) -> Moved:
+        """Store what the remote lacks; a folder's list comes after its files, so it is there only with all of them."""
+        moved, lacking = Moved(), sorted(self.missing(oids, stop))
+        self._each(lambda oid: self._send(oid, moved, stop), self._all_members(lacking))
+        self._each(lambda oid: self._send(oid, moved, stop), lacking)
+        return moved
+
+    def missing(self, oids: Iterable[str], stop: threading.Event | None = None) -> set[str]:
+        """Which of these the remote does not have."""
+        return {oid for oid in set(oids) if self._patiently(partial(self.remote.size, oid), stop) is None}
+
+    def clean(self) -> None:
+        """Remove what killed workers left half done, unless a living one works on it."""
+        for path in sorted(self.scratch.glob("*.partial")) if self.scratch.is_dir() else ():
+            with self._locked(path.name, wait=False) as mine:
+                if mine:
+                    path.unlink(missing_ok=True)
+
+    def _all_members(self, oids: Iterable[str]) -> list[str]:
+        return sorted({member for oid in oids for member in self.members(oid)})
+
+    def _each(self, work: Callable[[str], None], oids: list[str]) -> None:
+        """Do it for each object, several at once; the first error ends it."""
+        with ThreadPoolExecutor(THREADS, thread_name_prefix="exchange") as pool:
+            futures = [pool.submit(work, oid) for oid in oids]
+            try:
+                for future in futures:
+                    future.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _bring(self, oid: str, moved: Moved, stop: threading.Event | None) -> None:
+        target = self.path(oid)
+        if target.exists():
+            return
+        with self._locked(oid, stop=stop):
+            if target.exists():  # somebody on this machine has just brought it
+                return
+            fresh = self.scratch / oid
+            self._patiently(lambda: self.remote.get(oid, fresh, _watch(moved, stop)), stop)
+            fresh.chmod(0o444)  # as DVC protects what is in its cache
+            target.parent.mkdir(parents=True, exist_ok=True)
+            fresh.replace(target)
+            moved.note(oid)
+
+    def _send(self, oid: str, moved: Moved, stop: threading.Event | None) -> None:
+        if self._patiently(lambda: self.remote.size(oid), stop) is None:
+            self._patiently(lambda: self.remote.put(oid, self.path(oid), _watch(moved, stop)), stop)
+            moved.note(oid)
+
+    def _drop(self, moved: Moved) -> None:
+        """Free what a call brought, but not what somebody has linked into a worktree meanwhile."""
+        self.clean()
+        for oid in moved.objects:
+            path = self.path(oid)
+            if path.exists() and path.stat().st_nlink == 1:
+                path.unlink()
+
+    def _patiently(self, action: Callable[[], T], stop: threading.Event | None) -> T:
+        """Do it, and again if the remote failed, with growing waits that are out of step with others'."""
+        for attempt in range(1, TRIES + 1):
+            try:
+                return action()
+            except (NotThere, WrongContent):
+                raise
+            except UserError:
+                if attempt == TRIES:
+                    raise
+            pause = random.uniform(0.5, 1.5) * WAIT_SECONDS * 2 ** (attempt - 1)
+            if (stop or threading.Event()).wait(pause):
+                raise Stopped
+        raise AssertionError
+
+    @contextmanager
+    def _locked(self, name: str, wait: bool = True, stop: threading.Event | None = None) -> Iterator[bool]:
+        """Hold the lock on an object, for all processes of the machine; it yields whether it was to be had."""
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        # one of 256 files for good: to remove a lock's file while others wait for it would let two of them in
+        with (self.scratch / f"{name[:2]}.lock").open("a") as file:
+            held = _lock(file.fileno())
+            while not held and wait:
+                if (stop or threading.Event()).wait(0.05):
+                    raise Stopped
+                held = _lock(file.fileno())
+            yield held
+
+
+def open(settings: Settings, cache: Path) -> Exchange:
+    """The exchange with REMINT_REMOTE; `cache` is the folder that DVC calls its cache."""
+    return Exchange(cache, objects.open(settings))
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _watch(moved: Moved, stop: threading.Event | None) -> Callable[[int], None]:
+    """Counts what moves, and stops it when it is to stop."""
+
+    def watch(count: int) -> None:
+        if stop is not None and stop.is_set():
+            raise Stopped
+        moved.count(count)
+
+    return watch

@@ -1,0 +1,227 @@
+"""Outputs move between cache and remote once, verified, in DVC's own layout; what goes wrong names the object."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from dvc.repo import Repo
+
+from data.params import UserError
+from flows import settings
+from flows.process import Stopped
+from flows.production.bucket import NotThere
+from flows.production.transfer import WrongContent
+from flows.remote import exchange, objects
+from flows.remote.objects import FolderObjects
+
+pytestmark = pytest.mark.integration
+
+FILES = {"a.txt": b"alpha", "deep/b.bin": bytes(range(256)) * 400, "same.txt": b"alpha"}
+
+
+def md5(data):
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
+@pytest.fixture
+def opened(production, tmp_path, monkeypatch):
+    """Makes the exchange of a machine: opened("one") has its own cache, and the remote in common with all."""
+    monkeypatch.setenv("REMINT_REMOTE", production)
+    chosen = settings.load(tmp_path)
+
+    def make(machine):
+        return exchange.open(chosen, tmp_path / machine)
+
+    return make
+
+
+def fill(place, files=FILES):
+    """Put an output folder into a cache as DVC does; returns its digest."""
+    for data in files.values():
+        path = place.path(md5(data))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    rows = [{"md5": md5(data), "relpath": name} for name, data in sorted(files.items())]
+    text = json.dumps(rows, sort_keys=True).encode()
+    oid = f"{md5(text)}.dir"
+    place.path(oid).parent.mkdir(parents=True, exist_ok=True)
+    place.path(oid).write_bytes(text)
+    return oid
+
+
+def test_a_folder_travels_whole_and_only_once(opened):
+    one, two = opened("one"), opened("two")
+    oid = fill(one)
+    size = len(FILES["a.txt"]) + len(FILES["deep/b.bin"]) + one.path(oid).stat().st_size
+    sent = one.push([oid])
+    assert sent.bytes == size
+    assert sent.objects[-1] == oid  # the list is there only when all its files are
+    assert one.push([oid]).bytes == 0
+    assert two.fetch([oid]).bytes == size
+    assert {p.read_bytes() for p in map(two.path, two.members(oid))} == set(FILES.values())
+    assert two.fetch([oid]).bytes == 0
+    assert not list(two.scratch.glob("*.partial"))
+
+
+def test_only_new_files_of_a_grown_folder_are_uploaded(opened):
+    one = opened("one")
+    one.push([fill(one)])
+    grown = fill(one, FILES | {"c.txt": b"new"})
+    assert one.push([grown]).bytes == 3 + one.path(grown).stat().st_size
+
+
+def test_two_readers_at_once_with_one_cache_move_nothing_twice(opened):
+    one = opened("one")
+    oid = fill(one)
+    size = one.push([oid]).bytes
+    readers = [opened("shared") for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        moved = list(pool.map(lambda reader: reader.fetch([oid]).bytes, readers))
+    assert sum(moved) == size
+
+
+def test_dvc_pulls_what_was_pushed_here_and_the_other_way_round(make_toy, tmp_path, production, monkeypatch):
+    monkeypatch.setenv("REMINT_REMOTE", production)
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    toy = make_toy(first)
+    with Repo(str(first)) as repo, repo.config.edit() as config:
+        config["remote"] = {"shared": {"url": production}}
+        config["core"] = {"remote": "shared"}
+    toy.git("commit", "--quiet", "--all", "--message", "Name the remote")
+    with contextlib.chdir(first), Repo() as repo:
+        repo.reproduce("left")
+        outs = [out.hash_info.value for out in repo.index.outs if out.hash_info]
+        exchange.open(settings.load(first), first / ".dvc" / "cache").push(outs)
+    toy.git("clone", "--quiet", str(first), str(second))
+    shutil.copy(first / "dvc.lock", second / "dvc.lock")
+    with contextlib.chdir(second), Repo() as repo:
+        repo.pull(["base", "left"])
+    assert (second / "artifacts/left/text.txt").read_bytes() == (first / "artifacts/left/text.txt").read_bytes()
+    with contextlib.chdir(first), Repo() as repo:
+        repo.reproduce("right@a")
+        repo.push(["right@a"])
+        (oid,) = [o.hash_info.value for o in repo.index.outs if o.def_path == "artifacts/right/a"]
+    assert exchange.open(settings.load(second), second / ".dvc" / "cache").fetch([oid]).bytes > 0
+
+
+def test_a_large_file_is_uploaded_in_parts_and_verified(opened, production):
+    one, two = opened("one"), opened("two")
+    data = bytes(range(251)) * 50_000  # 12.5 MB
+    oid = md5(data)
+    one.path(oid).parent.mkdir(parents=True)
+    one.path(oid).write_bytes(data)
+    if production.startswith("s3"):
+        one.remote.part_bytes = 5 << 20
+    assert one.push([oid]).bytes == len(data)
+    two.fetch([oid])
+    assert two.path(oid).read_bytes() == data
+    assert two.path(oid).stat().st_mode & 0o222 == 0  # as DVC protects its cache
+
+
+def test_a_damaged_object_of_the_remote_is_named_and_not_installed(tmp_path, monkeypatch):
+    monkeypatch.setenv("REMINT_REMOTE", str(tmp_path / "remote"))
+    one = exchange.open(settings.load(tmp_path), tmp_path / "one")
+    oid = md5(b"right")
+    kept = tmp_path / "remote" / objects.key(oid)
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"wrong")
+    with pytest.raises(WrongContent, match=f"expected md5 {oid}, found {md5(b'wrong')}"):
+        one.fetch([oid])
+    assert not one.path(oid).exists()
+    assert not list(one.scratch.glob("*.partial"))
+
+
+def test_a_damaged_object_of_the_cache_is_not_published(opened):
+    one = opened("one")
+    oid = md5(b"right")
+    one.path(oid).parent.mkdir(parents=True)
+    one.path(oid).write_bytes(b"wrong")
+    with pytest.raises(WrongContent, match=f"expected md5 {oid}, found {md5(b'wrong')}"):
+        one.push([oid])
+    assert one.missing([oid]) == {oid}
+
+
+def test_what_nobody_has_is_named(opened):
+    with pytest.raises(NotThere, match="files/md5/01/23"):
+        opened("one").fetch([f"0123{'0' * 28}"])
+
+
+@pytest.mark.parametrize("oid", ["../../etc/passwd", "0123", f"{'0' * 32}.dir/..", "A" * 32])
+def test_a_digest_that_is_none_leads_nowhere(opened, oid):
+    with pytest.raises(UserError, match="is not an MD5 digest"):
+        opened("one").fetch([oid])
+
+
+class Failing(FolderObjects):
+    """A remote that fails at first, as S3 does under load."""
+
+    failures = 2
+
+    def get(self, oid, path, watch):
+        if self.failures:
+            self.failures -= 1
+            raise UserError("SlowDown")
+        super().get(oid, path, watch)
+
+
+def test_a_remote_that_fails_for_a_while_is_asked_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(exchange, "WAIT_SECONDS", 0.01)
+    one = exchange.Exchange(tmp_path / "one", Failing(tmp_path / "remote"))
+    oid = md5(b"x")
+    one.path(oid).parent.mkdir(parents=True)
+    one.path(oid).write_bytes(b"x")
+    one.push([oid])
+    two = exchange.Exchange(tmp_path / "two", Failing(tmp_path / "remote"))
+    assert two.fetch([oid]).bytes == 1
+    monkeypatch.setattr(Failing, "failures", 100)
+    with pytest.raises(UserError, match="SlowDown"):
+        exchange.Exchange(tmp_path / "three", Failing(tmp_path / "remote")).fetch([oid])
+
+
+class Filling(FolderObjects):
+    """A remote whose second file no longer fits on this machine's disk."""
+
+    def get(self, oid, path, watch):
+        if oid == md5(FILES["deep/b.bin"]):
+            path.with_name(f"{path.name}.partial").write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        super().get(oid, path, watch)
+
+
+def test_on_a_full_disk_everything_that_was_brought_is_removed(tmp_path):
+    one = exchange.Exchange(tmp_path / "one", FolderObjects(tmp_path / "remote"))
+    oid = fill(one)
+    one.push([oid])
+    two = exchange.Exchange(tmp_path / "two", Filling(tmp_path / "remote"))
+    with pytest.raises(OSError, match="No space left"):
+        two.fetch([oid])
+    assert not [p for p in two.cache.rglob("*") if p.is_file() and p.suffix != ".lock"]
+
+
+def test_a_transfer_that_is_to_stop_stops(opened):
+    one, stop = opened("one"), threading.Event()
+    oid = fill(one)
+    one.push([oid])
+    stop.set()
+    with pytest.raises(Stopped):
+        opened("two").fetch([oid], stop)
+
+
+def test_what_a_killed_worker_left_half_done_is_gone_on_with_or_removed(tmp_path):
+    one = exchange.Exchange(tmp_path / "one", FolderObjects(tmp_path / "remote"))
+    oid = fill(one)
+    one.push([oid])
+    big = md5(FILES["deep/b.bin"])
+    two = exchange.Exchange(tmp_path / "two", FolderObjects(tmp_path / "remote"))
+    two.scratch.mkdir(parents=True)
+    (two.scratch / f"{big}.partial").write_bytes(FILES["deep/b.bin"][:100_000])
+    assert two.fetch([big]).bytes == len(FILES["deep/b.bin"]) - 100_000
+    (two.scratch / f"{'0' * 32}.partial").write_bytes(b"half")
+    two.clean()
+    assert not list(two.scratch.glob("*.partial"))
