@@ -99,7 +99,7 @@ def describe(root: Path) -> Environment:
         cpu=_cpu(processor),
         kernels=os.environ.get("ATEN_CPU_CAPABILITY") or _kernels(set(features)),
         features=features,
-        gpu=_gpu(),
+        gpu=gpu(),
         variables={name: os.environ[name] for name in VARIABLES if os.environ.get(name)},
         unlocked=dict(_unlocked(locked, found)),
     )
@@ -206,7 +206,7 @@ def _kernels(features: set[str]) -> str:
     return "avx2" if features >= {"avx2", "fma"} else "default"
 
 
-def _gpu() -> str:
+def gpu() -> str:
     """The GPUs that the driver shows, "" without one or with none allowed."""
     if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         return ""

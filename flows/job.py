@@ -10,15 +10,17 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from data.params import UserError
 from flows import parameters, plan, repository, settings, workspace
+from flows.budget import Budget
 from flows.graph import Stage
 from flows.plan import Plan
+from flows.remote.ledger import Usage
 from flows.repository import Checkout
 from flows.run import RunInfo, run_id, run_tag
 from flows.settings import Settings
@@ -37,6 +39,8 @@ class Job:
     changes: Mapping[str, Any]  # parameters that recipe and --set changed
     environment: Mapping[str, str]  # for every process of the run
     store: Store
+    budget: Budget = field(default_factory=Budget)
+    estimates: Mapping[str, Usage] = field(default_factory=dict)  # by stage that runs, where there is experience
 
     @property
     def folder(self) -> Path:

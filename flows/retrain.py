@@ -5,6 +5,7 @@ Import it only when something is to run: Prefect takes more than a second to loa
 the environment at that moment.
 """
 
+import contextlib
 import queue
 import threading
 import time
@@ -25,16 +26,21 @@ from prefect.logging.handlers import APILogWorker
 from prefect.states import Completed, Crashed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from flows import exhibits, finish, graph, process, workspace
+from flows import environment, exhibits, finish, graph, process, workspace
+from flows.budget import Account
 from flows.finish import Release
 from flows.graph import Stage
 from flows.job import Job
+from flows.measure import Meter
 from flows.process import StageFailed, Stopped
 from flows.progress import Progress
 from flows.release import stores
+from flows.remote.ledger import Usage
 from flows.run import RunInfo, StageResult, read_metrics
+from flows.spending import Spending
 
 RETRY_SECONDS = 2
+LOOK_SECONDS = 0.5  # how often a run looks at what it has spent, if it has a budget
 T = TypeVar("T")
 
 
@@ -45,20 +51,29 @@ class Outcome:
     run: RunInfo
     results: dict[str, StageResult] = field(default_factory=dict)  # by stage, in the order of their ends
     failures: dict[str, StageFailed] = field(default_factory=dict)
+    broken: dict[str, StageResult] = field(default_factory=dict)  # stages that failed or were stopped
+    unaffordable: dict[str, str] = field(default_factory=dict)  # stages that the budget did not let start, and why
+    spending: Spending = field(default_factory=Spending)
     release: Release = field(default_factory=Release)
     report: Path | None = None
 
+    @property
+    def whole(self) -> bool:
+        """Whether every stage is up to date."""
+        return not (self.failures or self.broken or self.unaffordable)
+
 
 class RunFailed(Exception):
-    """Some stage of the run failed; the outcome says which."""
+    """Some stage of the run failed, or the budget ended; the outcome says which."""
 
 
 def retrain(job: Job, progress: Progress, before_stages: Callable[[], None]) -> Outcome:
     """Run a job and its last steps as a Prefect flow; see `conduct`. A failed run is remembered in the catalogue."""
     outcome = conduct("retrain", job, progress, before_stages, _finish)
-    if outcome.failures:
-        failed = [StageResult(name, "failed", 0.0, log=failure.log) for name, failure in outcome.failures.items()]
-        finish.record_failure(job.settings, job.run, job.stages, [*outcome.results.values(), *failed])
+    if not outcome.whole:
+        left = [StageResult(name, "skipped", 0.0) for name in outcome.unaffordable]
+        results = [*outcome.results.values(), *outcome.broken.values(), *left]
+        finish.record_failure(job.settings, job.run, job.stages, results)
     return outcome
 
 
@@ -87,8 +102,8 @@ def conduct(
     def body(commit: str, parameters: dict[str, Any]) -> State:
         before_stages()
         _Conductor(job, progress, outcome).conduct()
-        if outcome.failures:
-            raise RunFailed(f"failed: {', '.join(outcome.failures)}")
+        if not outcome.whole:
+            raise RunFailed(_short(job, outcome))
         after_stages(job, progress, outcome)
         return Completed(message=f"{job.run.tag}")
 
@@ -100,6 +115,13 @@ def conduct(
     finally:
         _send_rest()
     return outcome
+
+
+def _short(job: Job, outcome: Outcome) -> str:
+    """Why a run did not reach its end, for Prefect's pages."""
+    if outcome.failures:
+        return f"failed: {', '.join(outcome.failures)}"
+    return f"the budget of {job.budget} ended before {', '.join([*outcome.broken, *outcome.unaffordable])}"
 
 
 def _close_dead(job: Job) -> None:
@@ -135,7 +157,10 @@ class _Conductor:
 
     def __init__(self, job: Job, progress: Progress, outcome: Outcome) -> None:
         self.job, self.progress, self.outcome = job, progress, outcome
-        self.stop = threading.Event()
+        on_gpus = [stage.name for stage in job.stages if stage.meta.pool == "gpu"]
+        self.account = Account(job.budget, job.estimates, outcome.spending, on_gpus)
+        self.gpus = 1 if environment.gpu() else 0  # what a stage of the pool "gpu" holds here
+        self.stops = {stage.name: threading.Event() for stage in job.stages}
         self.ended: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.futures: dict[str, PrefectFuture] = {}
         lengths = graph.chain_lengths(job.stages)
@@ -146,21 +171,33 @@ class _Conductor:
         try:
             self._start()
             while self.working:
-                self._close(self.ended.get())
+                with contextlib.suppress(queue.Empty):
+                    self._close(self.ended.get(timeout=LOOK_SECONDS if self.job.budget.limits else None))
+                for name in self.account.too_much(self.working):
+                    self.stops[name].set()  # it writes its checkpoint
                 self._start()
         except BaseException:
-            self.stop.set()  # each task ends its stage's processes; leaving the flow waits for the tasks
+            for stop in self.stops.values():  # each task ends its stage's processes; leaving the flow waits for them
+                stop.set()
             raise
+        for stage in self.waiting:
+            if self._ready(stage):
+                self.outcome.unaffordable[stage.name] = self.account.refuses(stage.name, ())
 
     def _start(self) -> None:
-        done = self.outcome.results
         for stage in list(self.waiting):
-            if all(name in done for name in stage.upstream) and len(self.working) < self.job.settings.cores:
+            if self._ready(stage) and len(self.working) < self.job.settings.cores and self._affordable(stage):
                 self.waiting.remove(stage)
                 self.working.add(stage.name)
                 future = self._task(stage).submit(stage.name, wait_for=[self.futures[name] for name in stage.upstream])
                 self.futures[stage.name] = future
                 future.add_done_callback(lambda _, name=stage.name: self.ended.put(name))
+
+    def _ready(self, stage: Stage) -> bool:
+        return all(name in self.outcome.results for name in stage.upstream)
+
+    def _affordable(self, stage: Stage) -> bool:
+        return self.job.plan.action(stage.name) == "current" or not self.account.refuses(stage.name, self.working)
 
     def _task(self, stage: Stage) -> Any:
         decorate = task(
@@ -186,15 +223,16 @@ class _Conductor:
             self.progress.started(name)
             try:
                 action = self._run(stage, log)
-            except StageFailed as error:
-                self.outcome.failures[name] = error
+            except (StageFailed, Stopped) as error:
+                self._break(name, error, time.monotonic() - began, log)
                 raise
             self.outcome.failures.pop(name, None)
+            self.outcome.broken.pop(name, None)
         seconds = time.monotonic() - began if action != "current" else 0.0
         metrics: dict[str, float] = {}
         for path in stage.metrics:
             metrics |= read_metrics(self.job.run.workspace / path)
-        result = StageResult(name, action, seconds, metrics, log=log if log.exists() else None)
+        result = StageResult(name, action, seconds, metrics, None, log if log.exists() else None, self._used(name))
         try:
             exhibits.show(stage, result, self.job.run.workspace)
         except Exception as error:  # a picture that cannot be shown must not cost a stage that worked
@@ -210,9 +248,30 @@ class _Conductor:
             if whole:
                 logger.info("%s", text)
 
-        return process.run(
-            stage.name, self.job.run.workspace, self.job.environment, log, say, self.stop, stage.meta.timeout
-        )
+        meter = Meter(self.gpus if stage.meta.pool == "gpu" else 0)
+        self.outcome.spending.attempt(stage.name, self._reading(meter))
+        where = (self.job.run.workspace, self.job.environment, log)
+        return process.run(stage.name, *where, say, self.stops[stage.name], stage.meta.timeout, meter)
+
+    def _reading(self, meter: Meter) -> Callable[[], Usage]:
+        """What an attempt has cost so far; CPU time is known at its end, before that only by looking."""
+
+        def looked() -> Usage:
+            meter.look()
+            return meter.usage()
+
+        return looked if "cpu" in self.job.budget.limits else meter.usage
+
+    def _used(self, name: str) -> Usage | None:
+        return self.outcome.spending.of(name)
+
+    def _break(self, name: str, error: StageFailed | Stopped, seconds: float, log: Path) -> None:
+        """Note that a stage failed or was stopped; a retry may still undo that."""
+        if isinstance(error, StageFailed):
+            self.outcome.failures[name] = error
+        action = "failed" if isinstance(error, StageFailed) else "stopped"
+        kept = log if log.exists() else None
+        self.outcome.broken[name] = StageResult(name, action, seconds, log=kept, usage=self._used(name))
 
     def _close(self, name: str) -> None:
         """Note the end of a stage; behind a failed one nothing is started, beside it everything goes on."""
@@ -220,13 +279,13 @@ class _Conductor:
         if name in self.outcome.results:
             self.progress.ended(self.outcome.results[name])
             return
-        if name not in self.outcome.failures:  # not the stage's fault: Prefect itself could not do it
+        if name not in self.outcome.broken:  # not the stage's fault: Prefect itself could not do it
             error = self.futures[name].result(raise_on_failure=False)
             log = self.job.folder / "logs" / f"{name}.log"
-            self.outcome.failures[name] = StageFailed(name, f"Prefect could not run its task ({error})", log)
+            self._break(name, StageFailed(name, f"Prefect could not run its task ({error})", log), 0.0, log)
         behind = graph.downstream(self.job.stages, [name])
         self.waiting = [stage for stage in self.waiting if stage.name not in behind]
-        self.progress.ended(StageResult(name, "failed", 0.0, log=self.outcome.failures[name].log))
+        self.progress.ended(self.outcome.broken[name])
 
 
 def _worth_retrying(_: Any, __: TaskRun, state: State) -> bool:
