@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -18,12 +19,25 @@ _DISK = {
 }
 
 
-def run(main: Callable[[], None]) -> None:
-    """Call a stage's `main` and exit; a full disk or a read-only folder counts as a user's error too."""
+class Unavailable(OSError):
+    """Something outside of this machine fails and may work again later: one line, and an exit code that allows it."""
+
+
+def run(main: Callable[[], None], *, parts: bool = False) -> None:
+    """Call a stage's `main` and exit; a full disk or a read-only folder counts as a user's error too.
+
+    parts: the stage can be made in parts (`data.parts`). Told to end (SIGTERM), it clears up as after an error.
+    """
+    if parts:
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
+        if not parts and os.environ.get("REMINT_PART"):
+            raise UserError("this stage is not made in parts; run it without REMINT_PART")
         main()
     except UserError as error:
         _fail(str(error))
+    except Unavailable as error:
+        _fail(str(error), code=1)
     except OSError as error:
         if error.errno not in _DISK:
             raise
@@ -43,6 +57,6 @@ def workers() -> int:
     return int(text)
 
 
-def _fail(message: str) -> None:
+def _fail(message: str, code: int = USER_ERROR) -> None:
     sys.stderr.write(f"error: {message}\n")
-    sys.exit(USER_ERROR)
+    sys.exit(code)

@@ -13,7 +13,9 @@ import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import chain, islice
 from pathlib import Path
+from typing import IO
 
 from data.params import UserError
 
@@ -35,22 +37,46 @@ def write(folder: Path, stem: str, samples: Iterable[tuple[str, dict[str, bytes]
     """Write `samples` (key, {suffix: bytes}) in the given order as `STEM-00000.tar`, ...; holds one at a time."""
     folder.mkdir(parents=True, exist_ok=True)
     entries: list[Entry] = []
-    file, shard = None, ""
-    try:
-        for index, (key, members) in enumerate(samples):
-            if index % per_shard == 0:
-                if file:
-                    _close(file)
-                shard = f"{stem}-{index // per_shard:05d}.tar"
-                file = (folder / shard).open("wb")
-            assert file is not None
-            packed = pack(key, members)
-            entries.append(Entry(key, shard, file.tell(), len(packed), hashlib.sha256(packed).hexdigest()))
-            file.write(packed)
-    finally:
-        if file:
-            _close(file)
+    left = iter(samples)
+    for first in left:  # of a shard
+        shard = name(stem, len(entries) // per_shard)
+        entries += write_one(folder / shard, chain([first], islice(left, per_shard - 1)), shard)
     return entries
+
+
+def name(stem: str, index: int) -> str:
+    return f"{stem}-{index:05d}.tar"
+
+
+def write_one(file: Path, samples: Iterable[tuple[str, dict[str, bytes]]], shard: str = "") -> list[Entry]:
+    """Write one shard, which will have the name `shard` (that of the file if not given)."""
+    with file.open("wb") as archive:
+        return write_to(archive, samples, shard or file.name)
+
+
+def write_to(archive: IO[bytes], samples: Iterable[tuple[str, dict[str, bytes]]], shard: str = "") -> list[Entry]:
+    entries = []
+    for key, members in samples:
+        packed = pack(key, members)
+        entries.append(Entry(key, shard, archive.tell(), len(packed), hashlib.sha256(packed).hexdigest()))
+        archive.write(packed)
+    archive.write(bytes(2 * BLOCK))  # the end of a tar archive: two empty blocks
+    return entries
+
+
+def entries(file: Path) -> list[Entry]:
+    """Where the samples of a shard lie, from the shard itself."""
+    with tarfile.open(file, "r:") as archive:
+        starts = {member.name.partition(".")[0]: member.offset for member in reversed(archive.getmembers())}
+    places = sorted(starts.items(), key=lambda place: place[1])
+    ends = [start for _, start in places[1:]] + [file.stat().st_size - 2 * BLOCK]
+    found = []
+    with file.open("rb") as archive_bytes:
+        for (key, start), end in zip(places, ends, strict=True):
+            archive_bytes.seek(start)
+            digest = hashlib.sha256(archive_bytes.read(end - start)).hexdigest()
+            found.append(Entry(key, file.name, start, end - start, digest))
+    return found
 
 
 def pack(key: str, members: dict[str, bytes]) -> bytes:
@@ -104,8 +130,3 @@ def unpack(key: str, packed: bytes) -> dict[str, bytes]:
     if pack(key, members) != packed:
         raise ValueError("it holds more, or other, bytes than its files")
     return members
-
-
-def _close(file) -> None:
-    file.write(bytes(2 * BLOCK))  # the end of a tar archive: two empty blocks
-    file.close()

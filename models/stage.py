@@ -5,16 +5,16 @@ from __future__ import annotations
 import argparse
 import csv
 import dataclasses
-import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from data import kept, parts
+from data.kept import digest
 from data.params import UserError
 from models import saved, tracking
 
@@ -26,11 +26,17 @@ class Run:
     stage: str
     out: Path
     tracker: tracking.Tracker
-    checkpoint: str | None  # where its checkpoints lie, named by the digest of everything the stage depends on
+    checkpoint: str | None  # where it keeps unfinished work, named by the digest of everything the stage depends on
     when_done: list[Callable[[], None]] = field(default_factory=list)  # called once all outputs are written
 
     def say(self, text: str) -> None:
         print(f"{self.stage}  {text}", flush=True)  # noqa: T201 - the flow and the user read a stage's output
+
+    def shards(self, count: int) -> parts.Shards:
+        """The stage's shards, kept while it is unfinished."""
+        made = parts.Shards(self.checkpoint, count, self.out)
+        self.when_done.append(made.forget)
+        return made
 
     def save_model(self, state: dict[str, Any], config: dict[str, Any]) -> Path:
         """Write `model/model.safetensors` and `model/config.json`; returns the folder."""
@@ -65,7 +71,10 @@ class Run:
 
 @contextmanager
 def open(stage: str, inputs: dict[str, Path], out: Path, params: Any) -> Iterator[Run]:
-    """Set up a stage: check its inputs, empty `out`, set the thread count, start tracking; log figures at the end."""
+    """Set up a stage: check its inputs, empty `out`, set the thread count, start tracking; log figures at the end.
+
+    Where a part of it is asked for (`data.parts`) nothing is written or tracked, and the block ends with its shards.
+    """
     import torch
 
     for name, path in inputs.items():
@@ -76,12 +85,17 @@ def open(stage: str, inputs: dict[str, Path], out: Path, params: Any) -> Iterato
         torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     digests = {name: digest(path) for name, path in inputs.items()}
+    values = _flat(dataclasses.asdict(params))
+    checkpoint = kept.address(stage, values, digests, ("data", "models"))
+    tags = {"stage": stage, **{f"input.{k}": v for k, v in digests.items()}}
+    if parts.asked():
+        with suppress(parts.Done):
+            yield Run(stage, out, tracking.NullTracker(), checkpoint)
+        return
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    values = _flat(dataclasses.asdict(params))
-    tags = {"stage": stage, **{f"input.{k}": v for k, v in digests.items()}}
     with tracking.open_run(stage, values, tags) as tracker:
-        run = Run(stage, out, tracker, _checkpoint(stage, values, digests))
+        run = Run(stage, out, tracker, checkpoint)
         yield run
         for path in sorted((out / "figures").glob("*.png")):
             tracker.figure(path)
@@ -97,26 +111,6 @@ def arguments(doc: str | None, *names: str) -> argparse.Namespace:
     for name in (*names, "out"):
         parser.add_argument(f"--{name}", type=Path, required=True, metavar="DIR")
     return parser.parse_args()
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file's content, or of a folder's sorted (name, content) pairs."""
-    if path.is_file():
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    whole = hashlib.sha256()
-    for file in sorted(p for p in path.rglob("*") if p.is_file()):
-        whole.update(f"{file.relative_to(path).as_posix()}\0{digest(file)}\n".encode())
-    return whole.hexdigest()
-
-
-def _checkpoint(stage: str, values: dict[str, Any], digests: dict[str, str]) -> str:
-    """Under REMINT_CHECKPOINTS (default .remint/checkpoints), keyed by parameters, inputs, code and versions."""
-    root = Path(__file__).parent.parent
-    code = [digest(p) for package in ("data", "models") for p in sorted((root / package).rglob("*.py"))]
-    lock = root / "requirements.lock"
-    key = json.dumps([stage, values, digests, code, digest(lock) if lock.exists() else ""], sort_keys=True, default=str)
-    address = os.environ.get("REMINT_CHECKPOINTS") or ".remint/checkpoints"
-    return f"{address.rstrip('/')}/{stage}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

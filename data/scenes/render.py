@@ -4,7 +4,7 @@
 
 With the default parameters (2,240 scenes of 64 pixels) it takes two to three minutes on two cores. The bytes depend on
 `seed` and the section `scenes` of params.yaml, never on the number of worker processes (one per core; REMINT_WORKERS
-sets another number).
+sets another number), on interruptions or on the parts it was made in (`data.parts`).
 """
 
 from __future__ import annotations
@@ -13,19 +13,21 @@ import argparse
 import json
 import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from functools import partial
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from data import entry, manifest, params, samples, shards
+from data import entry, kept, manifest, params, parts, samples, shards
 from data.params import UserError
 from data.scenes import renderer
 from data.scenes.grammar import NAMES
@@ -70,12 +72,12 @@ def sample(p: Parameters, index: int) -> tuple[str, dict[str, bytes]]:
     return f"{index:08d}", members
 
 
-def stream(p: Parameters, workers: int) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """All samples in the order of their indices, made by worker processes of one thread each."""
+def stream(p: Parameters, indices: Iterable[int], workers: int) -> Generator[tuple[str, dict[str, bytes]]]:
+    """The samples of some indices in their order, made by worker processes of one thread each."""
     os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")  # what the workers inherit
     pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
     try:
-        yield from pool.map(partial(sample, p), range(p.count), chunksize=4)
+        yield from pool.map(partial(sample, p), indices, chunksize=4)
     except BrokenProcessPool:
         raise UserError(
             "a rendering process was killed (out of memory?); run again, or with REMINT_WORKERS=1"
@@ -125,13 +127,31 @@ def main() -> None:
     out = parser.parse_args().out
     p = params.load(Parameters, "scenes")
     notes, workers = info(p), entry.workers()
+    ranges = [range(start, min(start + p.per_shard, p.count)) for start in range(0, p.count, p.per_shard)]
+    with parts.opened(kept.address("scenes", asdict(p), {}, ("data",)), len(ranges), out) as made:
+        fill(made, ranges, p, workers)
+        entries = place(made.files(), out)
+        (out / "info.json").write_text(json.dumps(notes, indent=2) + "\n")
+        manifest.write(rows(out, entries, p), out)  # last: a folder without it was not finished
+
+
+def fill(made: parts.Shards, ranges: list[range], p: Parameters, workers: int) -> None:
+    """Render the shards that are missing, one stream of scenes through all of them."""
+    indices = [index for shard in made.missing for index in ranges[shard]]
+    with closing(stream(p, indices, workers)) as scenes:
+        bar = iter(tqdm(scenes, total=len(indices), unit="scene", desc=f"scenes, {workers} workers", mininterval=2))
+        for shard in made.missing:
+            some = islice(bar, len(ranges[shard]))
+            made.make(shard, partial(shards.write_one, samples=some))
+
+
+def place(files: list[Path], out: Path) -> list[shards.Entry]:
+    """Put the finished shards into the output folder, in place of what lay there before."""
     for stale in (*out.glob("scenes-*.tar"), out / "manifest.parquet", out / "info.json"):
         stale.unlink(missing_ok=True)
-    bar = tqdm(stream(p, workers), total=p.count, unit="scene", desc=f"scenes, {workers} workers", mininterval=2)
-    entries = shards.write(out, "scenes", bar, p.per_shard)
-    (out / "info.json").write_text(json.dumps(notes, indent=2) + "\n")
-    manifest.write(rows(out, entries, p), out)  # last: a folder without it was not finished
+    placed = [file.replace(out / shards.name("scenes", index)) for index, file in enumerate(files)]
+    return [one for file in placed for one in shards.entries(file)]
 
 
 if __name__ == "__main__":
-    entry.run(main)
+    entry.run(main, parts=True)

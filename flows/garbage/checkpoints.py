@@ -1,4 +1,4 @@
-"""Checkpoints that no training has gone on from: `<stage>-<digest of its inputs>` at REMINT_CHECKPOINTS.
+"""Checkpoints and shards that no stage has gone on from: `<stage>-<digest of its inputs>` at REMINT_CHECKPOINTS.
 
 A key may be wanted again tomorrow (the code changed back) or never; nobody can tell but by age.
 """
@@ -34,9 +34,9 @@ def delete(place: Place, item: Garbage) -> None:
     if "://" not in address:
         remove(Path(item.what), Path(address))
         return
-    from models.checkpoint import checkpoints
+    from data import kept
 
-    checkpoints.discard(address, item.what.rpartition("/")[2])
+    kept.discard(address, item.what.rpartition("/")[2])
 
 
 def _in_a_folder(folder: Path, place: Place) -> Iterator[Garbage]:
@@ -47,10 +47,10 @@ def _in_a_folder(folder: Path, place: Place) -> Iterator[Garbage]:
 
 def _in_a_bucket(address: str, grace: float) -> Iterator[Garbage]:
     """Runs of other machines save there too; one that works saves far more often than once in the grace period."""
-    from models.checkpoint import checkpoints
+    from data import kept
 
     try:
-        found = checkpoints.unfinished(address, grace)
+        found = kept.unfinished(address, grace)
     except UserError:  # neither message nor address is repeated: somebody may have written credentials into it
         raise InTheWay("REMINT_CHECKPOINTS is neither a folder nor s3://bucket/prefix") from None
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -22,15 +23,19 @@ def unit(disparity: np.ndarray) -> np.ndarray:
     return (disparity - low) / (high - low) if high > low else np.zeros_like(disparity)
 
 
-def write(
-    folder: Path, pool: str, keys: Iterable[str], disparities: Iterable[np.ndarray], per_shard: int
-) -> list[dict]:
-    """Write the labels of one pool of pictures as POOL-00000.tar, ...; returns rows for the index."""
+def pack(keys: Iterable[str], disparities: Iterable[np.ndarray]) -> bytes:
+    """A shard of labels."""
+    packed = BytesIO()
     samples = ((k, {"disp.png": encode_disparity(unit(d))}) for k, d in zip(keys, disparities, strict=True))
-    entries = shards.write(folder, pool, samples, per_shard)
+    shards.write_to(packed, samples)
+    return packed.getvalue()
+
+
+def rows(shard: Path, pool: str) -> list[dict]:
+    """What the index says of a written shard."""
     return [
         {"pool": pool, "key": e.key, "shard": e.shard, "offset": e.offset, "bytes": e.size, "sha256": e.sha256}
-        for e in entries
+        for e in shards.entries(shard)
     ]
 
 

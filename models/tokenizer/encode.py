@@ -8,12 +8,13 @@ val_tokens (M, K), val_labels (M,) - and info.json with the codebook's size and 
 
 import json
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from data import entry, params
+from data import entry, params, parts
 from data.samples import Samples
 from models import saved, stage
 from models.images import to_tensor, unit
@@ -22,10 +23,11 @@ from models.tokenizer.tokenizer import Tokenizer, load
 
 @dataclass(frozen=True)
 class Params:
-    """Section `tokens`: `batch` pictures are encoded at once."""
+    """Section `tokens`: `batch` pictures are encoded at once, and `per_shard` batches kept as one shard."""
 
     threads: int
     batch: int
+    per_shard: int
 
 
 def main() -> None:
@@ -34,11 +36,13 @@ def main() -> None:
     with stage.open("tokens", {"scenes": args.scenes, "tokenizer": args.tokenizer}, args.out, p) as run:
         net = load(args.tokenizer)
         train, held_out = Samples(args.scenes, "train"), Samples(args.scenes, "val")
-        images, labels = to_tensor(train.images()), torch.from_numpy(train.labels)
+        images = to_tensor(train.images())
+        batches = [part for x in (images, images.flip(-1), to_tensor(held_out.images())) for part in x.split(p.batch)]
+        whole = torch.cat(in_shards(net, batches, run.shards(-(-len(batches) // p.per_shard)), p.per_shard))
         stored = {
-            "train_tokens": torch.cat([encode(net, images, p.batch), encode(net, images.flip(-1), p.batch)]),
-            "train_labels": labels.repeat(2),
-            "val_tokens": encode(net, to_tensor(held_out.images()), p.batch),
+            "train_tokens": whole[: 2 * len(train)],
+            "train_labels": torch.from_numpy(train.labels).repeat(2),
+            "val_tokens": whole[2 * len(train) :],
             "val_labels": torch.from_numpy(held_out.labels),
         }
         save_file({name: tensor.int() for name, tensor in stored.items()}, args.out / "tokens.safetensors")
@@ -51,6 +55,15 @@ def main() -> None:
         run.say(f"{len(stored['train_tokens'])} rows of {stored['train_tokens'].shape[1]} tokens")
 
 
+def in_shards(net: Tokenizer, batches: list[Tensor], made: parts.Shards, per_shard: int) -> list[Tensor]:
+    """The tokens of all batches, a shard for every `per_shard`; a batch is never divided, as bytes may depend on it."""
+    for index in made.missing:
+        some = batches[index * per_shard : (index + 1) * per_shard]
+        tokens = torch.cat([encode(net, images, len(images)) for images in some])
+        made.make(index, partial(save_file, {"tokens": tokens}))
+    return [saved.tensors(file)["tokens"] for file in made.files()]
+
+
 @torch.no_grad()
 def encode(net: Tokenizer, images: Tensor, batch: int) -> Tensor:
     """uint8 (N, 3, H, W) -> tokens (N, K), int64."""
@@ -58,4 +71,4 @@ def encode(net: Tokenizer, images: Tensor, batch: int) -> Tensor:
 
 
 if __name__ == "__main__":
-    entry.run(main)
+    entry.run(main, parts=True)

@@ -3,8 +3,10 @@
 import pytest
 import torch
 
-from models.checkpoint import files, stores
-from models.checkpoint.checkpoints import Checkpoints, discard, unfinished
+from data import stores
+from data.kept import discard, unfinished
+from models.checkpoint import files
+from models.checkpoint.checkpoints import Checkpoints
 
 pytestmark = pytest.mark.integration
 
@@ -54,7 +56,7 @@ def test_what_trainings_left_behind_is_listed_and_can_be_discarded(store):
     assert unfinished(store) == []
     for stage in ("proxy", "tokenizer"):
         save(Checkpoints(f"{store}/{stage}-{'1' * 16}"), 40)
-    assert [(one.stage, one.step) for one in unfinished(store)] == [("proxy", 40), ("tokenizer", 40)]
+    assert [(one.stage, one.number) for one in unfinished(store)] == [("proxy", 40), ("tokenizer", 40)]
     assert unfinished(store, idle=3600) == []
     discard(store, f"proxy-{'1' * 16}")
     assert [one.stage for one in unfinished(store)] == ["tokenizer"]

@@ -40,7 +40,7 @@ PARAMS = {
     "tokenizer": {"l1": 0.1, "perceptual": 0.1, "adversarial": 0.01, "lecam": 0.001}
     | {"critic_start": 0.4, "critic_lr": 1e-3, "critic_width": 4, "critic_stages": 1}
     | MIXED,
-    "tokens": {"batch": 8},
+    "tokens": {"batch": 8, "per_shard": 3},
     "generator": {
         "maskgit": {
             "net": {"dim": 16, "depth": 1, "heads": 2, "dropout": 0.1},

@@ -35,7 +35,7 @@ PARAMS = {
     "tokenizer": {"muon_lr": 0.005, "l1": 0.1, "perceptual": 0.1, "adversarial": 0.01, "lecam": 0.001}
     | {"critic_start": 0.5, "critic_lr": 1e-3, "critic_width": 4, "critic_stages": 1}
     | STEPS,
-    "tokens": {"batch": 8},
+    "tokens": {"batch": 8, "per_shard": 3},
     "evaluate": {"tokenizer": {"per_class": 1}},
 }
 

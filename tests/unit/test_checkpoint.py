@@ -9,9 +9,11 @@ import time
 import pytest
 import torch
 
+from data import stores
+from data.kept import discard, unfinished
 from data.params import UserError
-from models.checkpoint import files, stores
-from models.checkpoint.checkpoints import Checkpoints, discard, unfinished
+from models.checkpoint import files
+from models.checkpoint.checkpoints import Checkpoints
 from models.checkpoint.resume import Pace, Resume
 
 DTYPES = [
@@ -95,8 +97,14 @@ def test_only_the_two_newest_stay_and_the_newest_is_found(tmp_path):
 
 
 def test_what_a_killed_writer_left_is_not_found_and_goes(tmp_path):
-    (tmp_path / ".00000003.partial").write_bytes(b"half")
-    assert Checkpoints(str(tmp_path)).newest() is None
+    (tmp_path / ".scratch-dead").mkdir()
+    (tmp_path / ".scratch-dead" / "00000003").write_bytes(b"half")
+    store = stores.open(str(tmp_path))
+    with store.scratch() as used:
+        (used / "00000004").write_bytes(b"being written")
+        assert Checkpoints(str(tmp_path)).newest() is None
+        assert list(tmp_path.iterdir()) == [used]
+        assert (used / "00000004").exists()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -108,7 +116,7 @@ def test_a_store_that_refuses_is_said_once(tmp_path, capsys):
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "checkpoints cannot be saved" in said
-    assert "the training goes on" in said
+    assert "the stage goes on" in said
 
 
 @pytest.mark.parametrize("address", ["gs://bucket/x", "s3://", "s3://UPPER/x", "s3:///x"])
@@ -125,7 +133,7 @@ def test_unfinished_trainings_are_listed_and_discarded(tmp_path):
     for file in (tmp_path / places[0]).iterdir():
         os.utime(file, (old, old))
     (found,) = unfinished(str(tmp_path), idle=60)
-    assert (found.stage, found.place, found.step) == ("proxy", places[0], 40)
+    assert (found.stage, found.place, found.number) == ("proxy", places[0], 40)
     assert found.size > 36
     discard(str(tmp_path), found.place)
     assert [one.stage for one in unfinished(str(tmp_path))] == ["generator@maskgit"]

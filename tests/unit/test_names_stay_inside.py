@@ -18,6 +18,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from data import kept
 from data.params import UserError
 from flows import parameters
 from flows.console import one_line_errors
@@ -28,7 +29,6 @@ from flows.release import recorded
 from flows.reproduce import target
 from flows.settings import Settings
 from models import registry
-from models.checkpoint import checkpoints
 
 DIGEST = "0" * 64
 NAMES = {
@@ -161,7 +161,7 @@ def test_the_checkpoints_of_a_stage(home, name):
         if folder == f"{'x' * 300}-{'0' * 16}" or folder == f"оutside-{'0' * 16}" or folder == f"-x-{'0' * 16}":
             continue  # plain names, though of nothing that is there
         with pytest.raises(UserError):
-            checkpoints.discard(str(home / "checkpoints"), folder)
+            kept.discard(str(home / "checkpoints"), folder)
 
 
 @pytest.mark.parametrize("kind", ["parent", "deep", "root", "dots", "dot", "nothing"])

@@ -149,7 +149,7 @@ def test_a_store_that_cannot_be_reached_is_said_once_and_training_goes_on(tmp_pa
     run = Run("tiny", tmp_path, NullTracker(), "s3://nobody/tiny-0123456789abcdef")
     assert fit(task(), batches(), PLAN, run) == rows
     said = capsys.readouterr().err
-    assert said.count("the training goes on") == 1
+    assert said.count("the stage goes on") == 1
     assert "s3://nobody/tiny-0123456789abcdef: Could not connect" in said
 
 

@@ -1,16 +1,19 @@
-"""Where checkpoints lie: a folder, or a bucket on S3. Both give and take whole files."""
+"""Where unfinished work and photographs lie: a folder, or a bucket on S3. Both give and take whole files."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from data.entry import Unavailable
 from data.params import UserError
 
 
@@ -37,6 +40,9 @@ class Store(Protocol):
     def get(self, name: str, scratch: Path) -> Path:
         """A file to read; it may lie in `scratch`."""
 
+    def has(self, name: str) -> bool:
+        """Whether a file is there."""
+
     def delete(self, name: str) -> None:
         """Remove a file if it is there."""
 
@@ -47,19 +53,19 @@ class Store(Protocol):
         """Context: a folder for files that are being written; what is left in it goes at the end."""
 
 
-def open(address: str) -> Store:
-    """The store at `address`: a folder, or s3://bucket/prefix."""
+def open(address: str, variable: str = "REMINT_CHECKPOINTS") -> Store:
+    """The store at `address`, which `variable` named: a folder, or s3://bucket/prefix."""
     scheme, separator, rest = address.partition("://")
     if not separator:
         return Folder(Path(address))
     bucket, _, prefix = rest.partition("/")
     if scheme != "s3" or not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", bucket):
-        raise UserError("REMINT_CHECKPOINTS is neither a folder nor s3://bucket/prefix")  # unquoted: it may hold a key
-    return Bucket(bucket, prefix.strip("/"))
+        raise UserError(f"{variable} is neither a folder nor s3://bucket/prefix")  # unquoted: it may hold a key
+    return Bucket(bucket, prefix.strip("/"), variable)
 
 
 class Folder:
-    """A folder; files that are being written lie beside the others, as dot files."""
+    """A folder; files that are being written lie in folders of their own in it, whose names begin with a dot."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.address = path, str(path)
@@ -67,49 +73,74 @@ class Folder:
     def list(self) -> list[Stored]:
         found = []
         for file in sorted(self.path.rglob("*")):
-            if file.is_file() and not file.name.startswith("."):
-                about = file.stat()
-                found.append(Stored(file.relative_to(self.path).as_posix(), about.st_size, about.st_mtime))
+            name = file.relative_to(self.path)
+            with suppress(FileNotFoundError):  # somebody else removed it just now
+                if not any(part.startswith(".") for part in name.parts) and file.is_file():
+                    about = file.stat()
+                    found.append(Stored(name.as_posix(), about.st_size, about.st_mtime))
         return found
 
     def put(self, file: Path, name: str) -> None:
-        os.replace(file, self.path / name)  # noqa: PTH105 - atomic, and the folder of a name exists
+        target = self.path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(file, target)  # noqa: PTH105 - atomic
 
     def get(self, name: str, scratch: Path) -> Path:
         return self.path / name
+
+    def has(self, name: str) -> bool:
+        return (self.path / name).is_file()
 
     def delete(self, name: str) -> None:
         (self.path / name).unlink(missing_ok=True)
 
     def clear(self) -> None:
-        for file in self.path.iterdir() if self.path.is_dir() else ():
-            file.unlink(missing_ok=True)
-        if self.path.is_dir():
-            self.path.rmdir()
+        with suppress(FileNotFoundError):
+            shutil.rmtree(self.path)
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
+        """Locked while it is used, so that others see which ones a killed process left, and remove only those."""
         self.path.mkdir(parents=True, exist_ok=True)
-        try:
-            yield self.path
-        finally:
-            for file in self.path.glob(".*"):  # also those of a process that was killed while it wrote
-                file.unlink(missing_ok=True)
+        for left in self.path.glob(".scratch-*"):
+            with _locked(left) as unused:
+                if unused:
+                    shutil.rmtree(left, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(prefix=".new-", dir=self.path))
+        with _locked(folder):
+            folder = folder.rename(folder.with_name(folder.name.replace(".new-", ".scratch-")))
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 class Bucket:
     """A prefix in an S3 bucket. Keys and endpoint come from the environment, as boto3 reads it."""
 
-    def __init__(self, bucket: str, prefix: str) -> None:
+    def __init__(self, bucket: str, prefix: str, variable: str = "REMINT_CHECKPOINTS") -> None:
         self.bucket, self.prefix = bucket, f"{prefix}/" if prefix else ""
         self.address = f"s3://{bucket}/{prefix}"
         try:
             import boto3
             from botocore.config import Config
+            from botocore.exceptions import BotoCoreError
         except ImportError:
-            raise UserError(f"REMINT_CHECKPOINTS={self.address} needs boto3; install it (pip install boto3)") from None
-        patience = Config(connect_timeout=5, read_timeout=30, retries={"max_attempts": 3, "mode": "standard"})
-        self.client: Any = boto3.client("s3", config=patience)
+            raise UserError(f"{variable}={self.address} needs boto3; install it (pip install boto3)") from None
+        own_server = "AWS_ENDPOINT_URL" in os.environ or "AWS_ENDPOINT_URL_S3" in os.environ
+        config = Config(
+            connect_timeout=5,
+            read_timeout=30,
+            retries={"mode": "standard", "total_max_attempts": 4},
+            s3={"addressing_style": "path" if own_server else "auto"},
+            request_checksum_calculation="when_required",  # servers that are not Amazon's know no newer checksums
+            response_checksum_validation="when_required",
+        )
+        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+        try:  # a session of its own: boto3's common one keeps the first credentials that it saw
+            self.client: Any = boto3.session.Session().client("s3", region_name=region, config=config)
+        except (ValueError, BotoCoreError):
+            raise UserError(f"AWS_ENDPOINT_URL or AWS_REGION is not valid: {self.address} cannot be reached") from None
 
     def list(self) -> list[Stored]:
         with _as_os_errors(self.address):
@@ -129,6 +160,11 @@ class Bucket:
             self.client.download_file(self.bucket, self.prefix + name, str(file))
         return file
 
+    def has(self, name: str) -> bool:
+        with _as_os_errors(self.address):
+            found = self.client.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix + name, MaxKeys=1)
+        return any(row["Key"] == self.prefix + name for row in found.get("Contents", ()))
+
     def delete(self, name: str) -> None:
         with _as_os_errors(self.address):
             self.client.delete_object(Bucket=self.bucket, Key=self.prefix + name)
@@ -144,13 +180,32 @@ class Bucket:
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        with tempfile.TemporaryDirectory(prefix="remint-checkpoint-") as folder:
+        with tempfile.TemporaryDirectory(prefix="remint-store-") as folder:
             yield Path(folder)
 
 
 @contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Whether this process alone holds a folder, for as long as it does."""
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:  # gone, or no folder
+        yield False
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        mine = True
+    except OSError:  # somebody else's, or a file system without locks
+        mine = False
+    try:
+        yield mine
+    finally:
+        os.close(handle)
+
+
+@contextmanager
 def _as_os_errors(address: str) -> Iterator[None]:
-    """boto3's own errors as OSError with one line."""
+    """boto3's own errors as an OSError with one line."""
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -158,4 +213,4 @@ def _as_os_errors(address: str) -> Iterator[None]:
         yield
     except (Boto3Error, BotoCoreError, ClientError) as error:
         lines = str(error).splitlines() or [type(error).__name__]
-        raise OSError(f"{address}: {re.sub('//[^/@]*@', '//', lines[0])}") from error
+        raise Unavailable(f"{address}: {re.sub('//[^/@]*@', '//', lines[0])}") from error
