@@ -1,8 +1,10 @@
 """Put a run's models into MLflow's registry, each bound by digests to what it was made from.
 
 A registered version is loadable by `mlflow.pyfunc.load_model` (code from models/serving, weights from
-safetensors) and carries as tags its weights digest, the commit and tag of the run, the digests of dvc.lock,
-of the data and of its parents. Weights that are already registered are not registered again.
+safetensors) and carries as tags the digests of its weights and configuration, the commit and tag of the run, the
+digests of dvc.lock, of the data and of its parents. What is already registered is not registered again: a version is
+its weights with their configuration, for that names the tokenizer and the sampler without which the same weights are
+another generator.
 """
 
 from __future__ import annotations
@@ -39,8 +41,9 @@ class Registered:
     parents: Mapping[str, str]  # model name -> weights digest
     metrics: Mapping[str, float]  # of this run's evaluation
     mlflow_run_id: str
-    new: bool = True  # False: these weights had been registered before
+    new: bool = True  # False: this model had been registered before
     tags: Mapping[str, str] = field(default_factory=dict)
+    config: str = ""  # sha256 of config.json
 
 
 def register_models(run: RunInfo, settings: Settings, family: str | None = None) -> list[Registered]:
@@ -82,16 +85,15 @@ def data_of(lock: Mapping[str, Any], path: str) -> dict[str, str]:
 
 def _register(client: Any, run: RunInfo, model: Model) -> Registered:
     folder = run.workspace / model.path
-    weights, parents = weights_digest(folder), parents_of(run.workspace, model)
+    weights, config, parents = weights_digest(folder), sha256(folder / "config.json"), parents_of(run.workspace, model)
     metrics = evaluation_of(run.workspace, model)
-    known = _version_with(client, model.name, weights)
+    known = _version_with(client, model.name, weights, config)
     if known is not None:
         _log_metrics(client, known.run_id, logged_model(client, known).model_id, metrics)
-        return Registered(
-            model, int(known.version), weights, parents, metrics, known.run_id, new=False, tags=known.tags
-        )
+        return Registered(model, int(known.version), weights, parents, metrics, known.run_id, False, known.tags, config)
     tags = {
         tracking.WEIGHTS: weights,
+        tracking.CONFIG: config,
         tracking.COMMIT: run.commit,
         "git_tag": run.tag,
         "dvc_lock": sha256(run.workspace / "dvc.lock"),
@@ -114,13 +116,14 @@ def _register(client: Any, run: RunInfo, model: Model) -> Registered:
     # by this tag the model's own page finds its version
     version = json.dumps([{"name": made.name, "version": made.version}])
     client.set_logged_model_tags(model_id, {"mlflow.modelVersions": version})
-    return Registered(model, int(made.version), weights, parents, metrics, run_id, tags=tags)
+    return Registered(model, int(made.version), weights, parents, metrics, run_id, True, tags, config)
 
 
-def _version_with(client: Any, name: str, weights: str) -> Any:
-    """The registered version of these weights, None if there is none."""
+def _version_with(client: Any, name: str, weights: str, config: str) -> Any:
+    """The registered version of these weights with this configuration, None if there is none."""
     found = client.search_model_versions(f"name = '{name}' AND tag.{tracking.WEIGHTS} = '{weights}'")
-    return min(found, key=lambda version: int(version.version), default=None)
+    same = [one for one in found if one.tags.get(tracking.CONFIG, config) == config]
+    return min(same, key=lambda version: int(version.version), default=None)
 
 
 def _run_of(client: Any, run: RunInfo, model: Model, weights: str) -> str:

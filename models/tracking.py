@@ -23,7 +23,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 # Tags by which flows/ and people find a stage's run again; models.stage adds "input.<name>" and "output".
-STAGE, COMMIT, RUN, WEIGHTS = "stage", "git_commit", "run", "weights"
+STAGE, COMMIT, RUN, WEIGHTS, CONFIG = "stage", "git_commit", "run", "weights", "config"
 
 FAMILIES = {  # stage name up to "@" -> MLflow experiment: runs that compare side by side share one
     "scenes": "data",

@@ -89,7 +89,7 @@ def project(root: Path) -> Settings:
 def train(chosen: Settings, seed: int, evaluated: dict[str, Any] | None = None, keep: tuple[str, ...] = ()) -> RunInfo:
     """Record a run as the flow does when its stages are done: models of `seed`, in DVC's cache, under a tag.
 
-    keep: models that the run leaves as they are.
+    keep: models whose weights the run leaves as they are; a generator names the new tokenizer all the same.
     """
     from dvc.repo import Repo
 
@@ -97,8 +97,7 @@ def train(chosen: Settings, seed: int, evaluated: dict[str, Any] | None = None, 
     base = git(root, "rev-parse", "HEAD")
     (root / "params.yaml").write_text(f"seed: {seed}\n")
     for name, path in ARTIFACTS.items():
-        if name not in keep:
-            _model(root / path, name, seed, root / ARTIFACTS["tokenizer"])
+        _model(root / path, name, None if name in keep else seed, root / ARTIFACTS["tokenizer"])
     for name, values in (evaluated or EVALUATED).items():
         folder = root / "artifacts/evaluate" / name
         folder.mkdir(parents=True, exist_ok=True)
@@ -126,10 +125,11 @@ def finished(places: Stores, ran: RunInfo) -> finish.Release:
     return finish.complete(places, noted)[1]
 
 
-def _model(folder: Path, name: str, seed: int, tokenizer: Path) -> None:
+def _model(folder: Path, name: str, seed: int | None, tokenizer: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    weights = np.random.default_rng([seed, *name.encode()]).normal(size=8).astype(np.float32)
-    save_file({"weights": weights}, folder / "model.safetensors")
+    if seed is not None:
+        weights = np.random.default_rng([seed, *name.encode()]).normal(size=8).astype(np.float32)
+        save_file({"weights": weights}, folder / "model.safetensors")
     about: dict[str, Any] = {"name": name}
     if name == "maskgit":
         about |= {"tokenizer": sha256(tokenizer / "model.safetensors"), "classes": ["room", "glass"]}

@@ -66,7 +66,8 @@ class Member:
 
     @property
     def same(self) -> bool:
-        return bool(self.before and self.after and self.before.weights == self.after.weights)
+        before, after = self.before, self.after
+        return bool(before and after and (before.number, before.weights) == (after.number, after.weights))
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ class Decision:
     replaces: int | None = None  # the version in production until now
     weights: str = ""
     family: str = ""
-    unchanged: bool = False  # these weights are in production already: nothing to decide
+    unchanged: bool = False  # this very model is in production already: nothing to decide
 
     @property
     def failed(self) -> list[Rule]:
@@ -73,6 +73,7 @@ class InProduction:
     metrics: Mapping[str, float]
     samples: Samples | None = None
     problem: str = ""  # why it has no numbers that a candidate's may be compared with
+    config: str = ""  # sha256 of its config.json
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from typing import Any
 
 import yaml
 
-from flows.families import Model, models_of
+from flows.families import Model, models_of, sha256
 from flows.settings import Settings, child_environment
 from models.saved import weights_digest
 
@@ -52,7 +52,7 @@ def evaluate_again(settings: Settings, workspace: Path, model: Model, folders: M
 
     folders: model name -> its folder, for all that stand in for the workspace's own; a model that is not named (one
     that production does not have yet) stays the workspace's. The results are kept in the home under the digests of
-    context and weights, so that this happens once. EvaluationFailed says why it did not work.
+    context and models, so that this happens once. EvaluationFailed says why it did not work.
     """
     entry = _entry(workspace, model.evaluation)
     if entry is None:
@@ -63,8 +63,8 @@ def evaluate_again(settings: Settings, workspace: Path, model: Model, folders: M
         for one in models_of(workspace)
         if one.path.as_posix() in words
     }
-    weights = {path: weights_digest(folder) for path, folder in sorted(places.items())}
-    key = hashlib.sha256(json.dumps([context(workspace, model), weights]).encode()).hexdigest()
+    models = {path: (weights_digest(at), sha256(at / "config.json")) for path, at in sorted(places.items())}
+    key = hashlib.sha256(json.dumps([context(workspace, model), models]).encode()).hexdigest()
     kept = settings.home / "evaluations" / key
     if not kept.is_dir():
         with _beside(kept) as scratch:

@@ -16,7 +16,7 @@ from flows.gates import record, speed
 from flows.gates.compare import NotComparable, Samples, read_samples
 from flows.gates.decision import Decision, InProduction, Measured, Speed
 from flows.gates.evaluation import EvaluationFailed, context, evaluate_again
-from flows.gates.judge import decide
+from flows.gates.judge import decide, stands
 from flows.gates.policy import POLICY, REQUIRED, Gate, read_policy
 from flows.production import bundle
 from flows.production.bucket import Bucket
@@ -62,7 +62,7 @@ def decide_run(
     settings.home.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=settings.home, prefix="gates-") as scratch:
         standing = _production(bucket, registered, bases, Path(scratch))
-        changed = [one for one in registered if one.weights != _weights(standing, one.model.name)]
+        changed = [one for one in registered if not _stands(one, standing)]
         production = _comparable(settings, run.workspace, registered, gates, standing)
         measured = _measured(settings, run.workspace, changed, gates, standing)
     with catalogue.read() as session:
@@ -77,16 +77,18 @@ def _production(
 ) -> dict[str, _Standing]:
     """The members of the families' releases, fetched where anything changed."""
     found: dict[str, _Standing] = {}
-    candidates = {one.model.name: one.weights for one in registered}
+    candidates = {one.model.name: (one.weights, one.config) for one in registered}
     for pointer in bases.values():
         members = pointer.members if pointer else ()
-        changed = any(candidates.get(member.model) not in (None, member.weights) for member in members)
+        manifests = {member.model: bundle.read(bucket, member.model, member.bundle) for member in members}
+        there = {name: (manifest.weights, manifest.config) for name, manifest in manifests.items()}
+        changed = any(candidates.get(name) not in (None, same) for name, same in there.items())
         for member in members:
-            folder = scratch / member.model
-            only = bundle.FILES if changed else ()
-            manifest = bundle.fetch(bucket, member.model, member.bundle, folder, only=only)
-            numbers = manifest.evaluation
-            value = InProduction(member.version, member.weights, manifest.lineage.parents, numbers.metrics)
+            folder, manifest = scratch / member.model, manifests[member.model]
+            if changed:
+                bundle.fetch(bucket, member.model, member.bundle, folder)
+            numbers, parents = manifest.evaluation, manifest.lineage.parents
+            value = InProduction(member.version, member.weights, parents, numbers.metrics, config=manifest.config)
             found[member.model] = _Standing(folder, numbers.context, value)
     return found
 
@@ -105,7 +107,7 @@ def _comparable(
         if name not in standing:
             continue
         now = standing[name]
-        if one.weights == now.value.weights or not gates.get(name, Gate()).margins:
+        if stands(one, now.value) or not gates.get(name, Gate()).margins:
             if now.context == context(workspace, model):
                 values[name] = now.value
             continue
@@ -187,5 +189,5 @@ def _pair(workspace: Path, model: Model, models: Sequence[Model], standing: Mapp
     )
 
 
-def _weights(standing: Mapping[str, _Standing], name: str) -> str:
-    return standing[name].value.weights if name in standing else ""
+def _stands(one: Registered, standing: Mapping[str, _Standing]) -> bool:
+    return one.model.name in standing and stands(one, standing[one.model.name].value)

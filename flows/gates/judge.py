@@ -83,7 +83,7 @@ def _family(
     decisions, members = [], []
     for one in candidates:
         name, now = one.model.name, production.get(one.model.name)
-        if now is not None and now.weights == one.weights:
+        if now is not None and stands(one, now):
             decisions.append(_unchanged(one, now))
             continue
         gate, shown = gates.get(name, Gate()), measured.get(name, Measured())
@@ -101,6 +101,11 @@ def _family(
         refused = [name for name, passed in together.items() if not passed and name != member.one.model.name]
         member.rules += [*better, *(_beside(name) for name in refused if member.passed)]
     return settle([*decisions, *(_decision(member) for member in members)], approved)
+
+
+def stands(one: Registered, now: InProduction) -> bool:
+    """Whether a candidate is the very model in production. The same weights with another tokenizer are another one."""
+    return (one.weights, one.config) == (now.weights, now.config)
 
 
 def _decision(member: _Member) -> Decision:

@@ -18,14 +18,14 @@ def lineage_of(session: Session, root: Path, version: ModelVersion) -> Lineage:
     return _Search(session, Repository(root)).down(version, ())
 
 
-def releases_of(session: Session, model: str, weights: str) -> tuple[Place, ...]:
-    """The releases that hold these weights; after a rollback that may be several."""
+def releases_of(session: Session, version: ModelVersion) -> tuple[Place, ...]:
+    """The releases that hold a version; after a rollback that may be several."""
     newest = select(Release.family, func.max(Release.number).label("number")).group_by(Release.family).subquery()
     rows = session.execute(
         select(Release.family, Release.number, newest.c.number)
         .join(Member, Member.release_id == Release.id)
         .join(newest, newest.c.family == Release.family)
-        .where(Member.model == model, Member.weights == weights)
+        .where(Member.model == version.name, Member.version == version.number, Member.weights == version.weights)
         .order_by(Release.number)
     )
     return tuple(Place(family, number, number == now) for family, number, now in rows)
@@ -74,7 +74,7 @@ class _Search:
                 for edge in edges
                 if edge.kind == "parent"
             ),
-            releases=releases_of(self.session, version.name, version.weights),
+            releases=releases_of(self.session, version),
             problems=(problem,) if problem else (),
         )
 

@@ -96,6 +96,11 @@ class Manifest:
             raise ValueError("weights is not the digest of model.safetensors")
 
     @property
+    def config(self) -> str:
+        """SHA-256 of config.json."""
+        return next(file.sha256 for file in self.files if file.name == "config.json")
+
+    @property
     def size(self) -> int:
         return sum(file.size for file in self.files)
 

@@ -40,6 +40,11 @@ class Member:
         if not DIGEST.fullmatch(self.weights) or not DIGEST.fullmatch(self.bundle):
             raise ValueError(f"{self.model}: weights and bundle must be SHA-256 digests")
 
+    @property
+    def identity(self) -> tuple[str, int, str]:
+        """What tells models apart: the same weights with another tokenizer or sampler are another version."""
+        return self.model, self.version, self.weights
+
 
 @dataclass(frozen=True)
 class Pointer:

@@ -141,7 +141,7 @@ def tagged(stores: Stores) -> Iterator[Finding]:
 
 
 def twins(stores: Stores) -> Iterator[Finding]:
-    """Versions of one model with the same weights: two runs registered them at once."""
+    """Versions of one model with the same weights and configuration: two runs registered them at once."""
     version = schema.ModelVersion
     with stores.catalogue.read() as session:
         same = select(version.name, version.weights).group_by(version.name, version.weights).having(func.count() > 1)
@@ -151,10 +151,23 @@ def twins(stores: Stores) -> Iterator[Finding]:
             wanted.where(both.in_(same)).order_by(version.name, version.weights, version.number)
         ).all()
     for (name, weights), group in groupby(rows, key=lambda row: (row[0], row[1])):
-        numbers = [f"v{row[2]}" for row in group]
+        numbers = [f"v{number}" for number in _of_one_config(stores, name, [row[2] for row in group])]
+        if len(numbers) < 2:
+            continue
         advice = f"delete {', '.join(numbers[1:])} in MLflow's registry, unless an alias stands on it"
         says = f"one model twice (weights {weights[:12]})"
         yield Finding("MLflow", f"{name} {' and '.join(numbers)}", says, "one version", None, advice)
+
+
+def _of_one_config(stores: Stores, name: str, numbers: list[int]) -> list[int]:
+    """Those of some versions that have the configuration of the first: the same weights may be several models."""
+    try:
+        there = stores.mlflow().search_model_versions(f"name = '{name}'")
+    except UserError:  # nobody can tell
+        return numbers
+    configs = {int(one.version): one.tags.get(tracking.CONFIG) for one in there}
+    first = configs.get(numbers[0])
+    return [number for number in numbers if configs.get(number) in (None, first)]
 
 
 def unfinished(stores: Stores) -> Iterator[Finding]:

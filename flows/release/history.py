@@ -36,7 +36,7 @@ def changes(before: Pointer | None, after: Pointer) -> str:
     words = []
     for member in after.members:
         was = old.pop(member.model, None)
-        old_version = f"v{was.version} -> " if was and was.weights != member.weights else ""
+        old_version = f"v{was.version} -> " if was and was.identity != member.identity else ""
         words.append(f"{member.model} {old_version}v{member.version}")
     return ", ".join([*words, *(f"without {name}" for name in old)])
 

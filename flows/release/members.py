@@ -35,19 +35,24 @@ def check_fit(own: Sequence[Registered]) -> None:
             )
 
 
-def pack(run: RunInfo, own: Sequence[Registered], base: Pointer | None) -> list[Packed]:
-    """The members in the order of their names; weights that stand in `base` keep their bundle."""
-    standing = {member.weights: member for member in base.members} if base else {}
+def pack(bucket: Bucket, run: RunInfo, own: Sequence[Registered], base: Pointer | None) -> list[Packed]:
+    """The members in the order of their names; a model that stands in `base` keeps its bundle."""
+    standing = {member.model: member for member in base.members} if base else {}
     packed = []
     for one in sorted(own, key=lambda one: one.model.name):
-        old = standing.get(one.weights)
-        if old is not None and old.model == one.model.name:
+        old = standing.get(one.model.name)
+        if old is not None and _stands(bucket, old, one):
             packed.append(Packed(old))
             continue
         tag = one.tags[GTO_TAG]
         made = bundle.pack(run, one, tag)
         packed.append(Packed(Member(one.model.name, one.version, one.weights, tag, bundle.digest(made.manifest)), made))
     return packed
+
+
+def _stands(bucket: Bucket, old: Member, one: Registered) -> bool:
+    """Whether a member of the release before is this very model: weights and configuration."""
+    return old.weights == one.weights and bundle.read(bucket, old.model, old.bundle).config == one.config
 
 
 def publish(bucket: Bucket, packed: Sequence[Packed]) -> None:

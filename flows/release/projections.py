@@ -48,7 +48,7 @@ def standing(log: Log) -> dict[str, Standing]:
     for name in sorted({member.model for pointer in log for member in pointer.members}):
         line = [next((m for m in pointer.members if m.model == name), None) for pointer in log]
         now = line[-1]
-        before = [m for m in line[:-1] if m is not None and (now is None or m.weights != now.weights)]
+        before = [m for m in line[:-1] if m is not None and (now is None or m.identity != now.identity)]
         found[name] = Standing(now, before[-1] if before else None)
     return found
 

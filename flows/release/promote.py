@@ -74,7 +74,7 @@ def promote(
     if verdict is not None:
         return verdict
     members.check_fit(own)
-    packed = members.pack(run, own, base)
+    packed = members.pack(stores.bucket, run, own, base)
     pointer = Pointer(
         family=family,
         number=base.number + 1 if base else 1,
@@ -105,12 +105,12 @@ def judged(
     absent = sorted({model.name for model in wanted} - {one.model.name for one in own})
     if absent:
         return Outcome(family, "refused", f"the run has no {', '.join(absent)}, and a family is released whole", base)
-    weights = {one.model.name: one.weights for one in own}
-    if base and {member.model: member.weights for member in base.members} == weights:
+    names = {one.model.name for one in own}
+    about = [one for one in decisions if one.model in names]
+    if base and names == {member.model for member in base.members} == {one.model for one in about if one.unchanged}:
         return Outcome(
             family, "standing", f"these models stand already, released by {base.who} from run {base.run}", base
         )
-    about = [one for one in decisions if one.model in weights]
     refused = [f"{one.model} v{one.version}: {one.reason}" for one in about if one.verdict == "refused"]
     if refused:
         return Outcome(family, "refused", f"not released: {'; '.join(refused)}", base)

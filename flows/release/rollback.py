@@ -68,5 +68,5 @@ def target(family: str, log: Sequence[Pointer], number: int | None) -> Pointer:
 
 
 def same(one: Pointer, other: Pointer) -> bool:
-    """Whether two releases are of the same weights."""
-    return {m.model: m.weights for m in one.members} == {m.model: m.weights for m in other.members}
+    """Whether two releases are of the same models."""
+    return {m.identity for m in one.members} == {m.identity for m in other.members}

@@ -35,7 +35,7 @@ def read(root: Path) -> dict[str, str]:
 def tag_versions(registered: Sequence[Registered], run: RunInfo, settings: Settings) -> list[Registered]:
     """The versions with their tags; what has none yet gets the next number, on the run's commit.
 
-    A stop between the tag and its note in MLflow leaves a tag that names the weights: it is found again.
+    A stop between the tag and its note in MLflow leaves a tag that names the model: it is found again.
     """
     client, reason = tracking.connect(settings.mlflow_uri)
     if client is None:
@@ -44,10 +44,10 @@ def tag_versions(registered: Sequence[Registered], run: RunInfo, settings: Setti
     done = []
     for one in registered:
         name = one.model.name
-        tag = one.tags.get(GTO_TAG) or _tag_of_weights(settings.root, name, one.weights)
+        tag = one.tags.get(GTO_TAG) or _tag_of(settings.root, name, one.weights, one.config)
         if not tag:
             tag = next_version(name, there)
-            repository.tag(settings.root, tag, message(name, one.version, run.tag, one.weights), run.commit)
+            repository.tag(settings.root, tag, message(name, one.version, run.tag, one.weights, one.config), run.commit)
             there[tag] = run.commit
         if one.tags.get(GTO_TAG) != tag:
             client.set_model_version_tag(name, str(one.version), GTO_TAG, tag)
@@ -55,9 +55,10 @@ def tag_versions(registered: Sequence[Registered], run: RunInfo, settings: Setti
     return done
 
 
-def message(name: str, version: int, run_tag: str, weights: str) -> str:
+def message(name: str, version: int, run_tag: str, weights: str, config: str = "") -> str:
     """What the tag of a version says."""
-    return f"{name} v{version} of {run_tag}\n\nweights {weights}\n"
+    also = f" config {config}" if config else ""
+    return f"{name} v{version} of {run_tag}\n\nweights {weights}{also}\n"
 
 
 def next_version(name: str, tags: Iterable[str]) -> str:
@@ -87,9 +88,9 @@ def assigned(name: str, stage: str, tags: Mapping[str, str]) -> str | None:
     return None if newest is None or f"#{stage}!#" in newest else tags[newest]
 
 
-def _tag_of_weights(root: Path, name: str, weights: str) -> str:
-    """The version tag whose message names these weights, "" if there is none."""
+def _tag_of(root: Path, name: str, weights: str, config: str) -> str:
+    """The version tag whose message names these weights with this configuration, "" if there is none."""
     shown = repository.git(
         root, "for-each-ref", f"refs/tags/{name}@*", "--format=%(refname:strip=2) %(contents:body)", "--sort=refname"
     )
-    return next((line.split()[0] for line in shown.splitlines() if f" weights {weights}" in line), "")
+    return next((line.split()[0] for line in shown.splitlines() if f" weights {weights} config {config}" in line), "")

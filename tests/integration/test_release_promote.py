@@ -15,10 +15,10 @@ from sqlalchemy import select
 from data.params import UserError
 from flows.catalogue import journal, schema
 from flows.cli import main
-from flows.production import pointers
+from flows.production import bundle, pointers
 from flows.release import doctor, marks, projections, promote, recorded, rollback, stores, tags
 from flows.settings import Settings
-from tests.released import git, places_agree
+from tests.released import finished, git, places_agree, train
 
 pytestmark = pytest.mark.integration
 
@@ -69,6 +69,28 @@ def test_what_stands_is_not_released_again(places):
     assert (outcome["state"], outcome["release"]["number"]) == ("standing", 2)
     assert "released by" in outcome["reason"]
     assert len(pointers.log(places.bucket, "images")) == 2
+
+
+def test_a_generator_with_the_old_weights_and_a_new_tokenizer_is_a_version_of_its_own(places):
+    """A tokenizer whose decoder alone was trained again gives the same tokens, so the generator the same weights."""
+    ran = train(places.settings, 3, keep=("maskgit",))
+    made = finished(places, ran)
+    by_name = {one.model.name: one for one in made.registered}
+    assert (by_name["tokenizer"].version, by_name["maskgit"].version) == (3, 3)
+    assert by_name["maskgit"].new
+    assert by_name["maskgit"].tags["gto_tag"] == "maskgit@v3.0.0"
+    assert [one.state for one in made.outcomes if one.family == "images"] == ["released"]
+    released = pointers.newest(places.bucket, "images")
+    assert released is not None
+    members = {member.model: member for member in released.members}
+    assert members["maskgit"].version == 3
+    named = bundle.read(places.bucket, "maskgit", members["maskgit"].bundle)
+    assert named.lineage.parents == {"tokenizer": members["tokenizer"].weights}
+    assert places_agree(places, "images") == released.number
+    assert aliases(places, "maskgit")["production"] == 3
+    assert not list(doctor.twins(places))  # the same weights, and no twins
+    assert rollback.rollback(places, "images", None, "me", "").state == "released"
+    assert aliases(places, "maskgit")["production"] == 1
 
 
 def test_a_rollback_is_a_new_release_of_the_old_models_and_can_be_taken_back(places):

@@ -109,7 +109,8 @@ def test_a_run_without_one_of_the_models_releases_none():
 
 def test_the_very_models_that_stand_are_not_released_again():
     base = log_of({"maskgit": 2, "tokenizer": 2})[0]
-    outcome = verdict(PASSED, base=base)
+    assert verdict(PASSED, base=base) is None  # the gates saw that something is different, if only a configuration
+    outcome = verdict([replace(one, promoted=False, unchanged=True) for one in PASSED], base=base)
     assert outcome.state == "standing"
     assert "released by Ada <ada@example.org> from run r1" in outcome.reason
 
