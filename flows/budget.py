@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from data.params import UserError, near
 from flows.remote.ledger import Usage
-from flows.spending import Spending
+from flows.spending import Spending, duration
 
 KINDS = {"machine": "seconds", "cpu": "cpu_seconds", "gpu": "gpu_seconds"}  # as people say it: as Usage has it
 WORDS = {"machine": "of machines", "cpu": "of CPU time", "gpu": "of GPUs"}
@@ -55,6 +55,14 @@ def parse(text: str) -> Budget:
     return Budget(limits)
 
 
+def spent(budget: Budget, used: Usage) -> str:
+    """ "1 h 52 min of 2 h of machines and 28 min of 30 min of GPUs"."""
+    parts = [
+        f"{duration(_seconds(used, kind))} of {duration(limit)} {WORDS[kind]}" for kind, limit in budget.limits.items()
+    ]
+    return " and ".join(parts)
+
+
 @dataclass(frozen=True)
 class Account:
     """A budget against what a run spends."""
@@ -90,18 +98,6 @@ class Account:
 
     def _spent(self, stage: str, kind: str) -> float:
         return _seconds(self.spending.of(stage), kind)
-
-
-def duration(seconds: float) -> str:
-    """ "45 s", "12 min", "1 h 05 min", "3 d 4 h": as precise as people plan."""
-    if seconds < 90:
-        return f"{seconds:.3g} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    minutes = round(seconds / 60)
-    if minutes < 48 * 60:
-        return f"{minutes // 60} h {minutes % 60:02d} min"
-    return f"{minutes // 1440} d {minutes % 1440 // 60} h"
 
 
 def _seconds(usage: Usage | None, kind: str) -> float:

@@ -18,6 +18,8 @@ REMINT_ARRIVED     where they are kept, with their list: a folder or s3://bucket
 REMINT_WEBHOOK     http(s) address that is told of failed runs, refusals, releases, alarms and drift
 REMINT_WEBHOOK_TOKEN secret that is sent to it as `Authorization: Bearer ...`
 REMINT_CORES       how many stages may run at once (default: the number of cores)
+REMINT_PRICE_CPU   what an hour of CPU time costs, in any currency: costs are then shown in money too
+REMINT_PRICE_GPU   what an hour of one GPU costs
 """
 
 import os
@@ -65,6 +67,8 @@ class Settings(BaseSettings):
     webhook: SecretStr | None = None  # many services put a secret into the address itself
     webhook_token: SecretStr | None = None
     cores: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
+    price_cpu: float | None = Field(default=None, ge=0.0, allow_inf_nan=False)
+    price_gpu: float | None = Field(default=None, ge=0.0, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod

@@ -52,3 +52,15 @@ def total(usages: Iterable[Usage]) -> Usage:
         bytes_out=sum(one.bytes_out for one in every),
         peak_memory=max((one.peak_memory for one in every), default=0),
     )
+
+
+def duration(seconds: float) -> str:
+    """ "4.5 s", "12 min 31 s", "2 h", "3 d 4 h": two units at most, without those that are 0."""
+    if seconds < 100:
+        return f"{seconds:.1f}".removesuffix(".0") + " s"
+    for large, small, size, step in (("min", "s", 60, 1), ("h", "min", 3600, 60), ("d", "h", 86400, 3600)):
+        count = round(seconds / step) * step
+        if count < 100 * size or large == "d":
+            rest = count % size // step
+            return f"{count // size} {large}" + (f" {rest:02d} {small}" if rest else "")
+    raise AssertionError("unreachable")

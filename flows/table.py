@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from flows.progress import WORDS
 from flows.run import StageResult
+from flows.spending import duration, total
 from models.metrics import metric
 
 if TYPE_CHECKING:
     from flows.finish import Release
     from flows.plan import Plan
+    from flows.remote.ledger import Usage
 
 # The first of these that a stage reports is the one shown; the others are in MLflow and in the report.
 HEADLINES = ("psnr", "class_agreement", "gfwd", "delta1", "abs_rel", "motorcycle_delta1")
@@ -69,9 +71,18 @@ def release_lines(release: "Release") -> list[str]:
     return [*lines, *(f"ALARM: {alarm}" for alarm in release.alarms)]
 
 
-def plan_text(plan: "Plan") -> str:
-    """A plan as aligned columns: stage, action, reasons."""
-    return columns([("stage", "action", "why"), *((s.stage, s.action, s.why()) for s in plan.steps)])
+def plan_text(plan: "Plan", estimates: Mapping[str, "Usage"] | None = None) -> str:
+    """A plan as aligned columns: stage, action, likely time where there is experience, reasons; and their sum."""
+    if not estimates:
+        return columns([("stage", "action", "why"), *((s.stage, s.action, s.why()) for s in plan.steps)])
+    lines = [("stage", "action", "likely", "why")]
+    for step in plan.steps:
+        known = estimates.get(step.stage)
+        likely = duration(known.seconds) if known else "?" if step.action == "run" else ""
+        lines.append((step.stage, step.action, likely, step.why()))
+    unknown = sum(line[2] == "?" for line in lines)
+    rest = f"and {unknown} stage{'s' * (unknown > 1)} that never ran" if unknown else ""
+    return columns([*lines, ("in all", "", duration(total(estimates.values()).seconds), rest)], right=(2,))
 
 
 def columns(lines: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:

@@ -131,6 +131,12 @@ def open(settings: Settings) -> Catalogue:
     return Catalogue(engine)
 
 
+def exists(settings: Settings) -> bool:
+    """Whether there may be a catalogue; False where a SQLite file has yet to be made."""
+    url = _url(settings.catalogue)
+    return url.get_backend_name() != "sqlite" or Path(str(url.database)).exists()
+
+
 def connect(settings: Settings) -> Engine:
     """The database of the settings as it is, not migrated; UserError if they name none."""
     url = _url(settings.catalogue)

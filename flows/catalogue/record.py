@@ -21,6 +21,7 @@ from flows import environment
 from flows.catalogue import datasets
 from flows.catalogue import stages as locked
 from flows.catalogue.alarms import Alarm, sound
+from flows.catalogue.costs import FIELDS
 from flows.catalogue.database import Catalogue
 from flows.catalogue.datasets import Dataset
 from flows.catalogue.schema import DataVersion, Edge, Execution, ModelVersion, Photograph, Run
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 RESUMED = "going on from step"  # what a training that found its checkpoint prints, see models.callbacks.Resume
 RUN_CACHE = "DVC's run cache"
-COST = ("cpu_seconds", "gpu_seconds", "bytes_in", "bytes_out", "peak_memory")  # columns named as in Usage
 
 
 def record_run(
@@ -83,8 +83,7 @@ class _Cost:
 
     def columns(self) -> dict[str, Any]:
         """As the catalogue has it; nothing for a stage of which nothing was attempted."""
-        used = self.usage
-        return {"machine_seconds": used.seconds, **{name: getattr(used, name) for name in COST}} if used else {}
+        return {column: getattr(self.usage, name) for column, name in FIELDS.items()} if self.usage else {}
 
 
 @dataclass(frozen=True)

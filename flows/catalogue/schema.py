@@ -98,7 +98,7 @@ class Execution(Base):
     __table_args__ = (
         UniqueConstraint("run_id", "stage"),
         Index("execution_same_input", "stage", "input_digest"),
-        Index("execution_newest", "stage", "id"),
+        Index("execution_newest", "stage", "action", "id"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

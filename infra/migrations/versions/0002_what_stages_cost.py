@@ -28,5 +28,5 @@ COLUMNS = {
 def upgrade() -> None:
     for name, kind in COLUMNS.items():
         op.add_column("execution", sa.Column(name, kind, nullable=True))
-    op.create_index("execution_newest", "execution", ["stage", "id"])
+    op.create_index("execution_newest", "execution", ["stage", "action", "id"])
     op.execute("UPDATE execution SET machine_seconds = seconds WHERE seconds > 0")

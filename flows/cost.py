@@ -1,0 +1,139 @@
+"""What `remint cost` and the run's report show: costs as tables, in words and, if prices are set, in money.
+
+    REMINT_PRICE_CPU  an hour of CPU time
+    REMINT_PRICE_GPU  an hour of one GPU
+
+What was neither used nor measured is shown as a dash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from flows import environment
+from flows.catalogue import costs, database
+from flows.catalogue.costs import RunCost
+from flows.lineage.words import size
+from flows.remote.ledger import Usage
+from flows.spending import duration, total
+from flows.table import columns
+
+if TYPE_CHECKING:
+    from flows.job import Job
+    from flows.settings import Settings
+
+HEADINGS = ("machine", "CPU", "GPU", "in", "out", "memory")
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What an hour costs, in anybody's currency; None: nobody said."""
+
+    cpu: float | None = None
+    gpu: float | None = None
+
+    @classmethod
+    def of(cls, settings: Settings) -> Prices:
+        return cls(settings.price_cpu, settings.price_gpu)
+
+    def __bool__(self) -> bool:
+        return self.cpu is not None or self.gpu is not None
+
+    def of_usage(self, used: Usage) -> float:
+        """The price of some usage; what has no price costs nothing."""
+        return ((self.cpu or 0.0) * used.cpu_seconds + (self.gpu or 0.0) * used.gpu_seconds) / 3600
+
+
+def estimates(job: Job) -> dict[str, Usage]:
+    """What the stages that a job is to run are likely to cost; those without experience are left out."""
+    wanted = [step.stage for step in job.plan.steps if step.action == "run"]
+    if not wanted or not database.exists(job.settings):
+        return {}
+    machine = environment.describe(job.run.workspace).machine
+    catalogue = database.open(job.settings)
+    try:
+        with catalogue.read() as session:
+            return costs.estimates(session, wanted, machine, job.run.parameters)
+    finally:
+        catalogue.close()
+
+
+def cells(used: Usage | None, prices: Prices) -> tuple[str, ...]:
+    """A usage in words, one for each of `headings`."""
+    one = used or Usage()
+    times = [duration(value) if value else "-" for value in (one.seconds, one.cpu_seconds, one.gpu_seconds)]
+    sizes = [size(value) if value else "-" for value in (one.bytes_in, one.bytes_out, one.peak_memory)]
+    return (*times, *sizes, *((money(prices.of_usage(one)) if used else "-",) if prices else ()))
+
+
+def headings(prices: Prices) -> tuple[str, ...]:
+    return (*HEADINGS, *(("price",) if prices else ()))
+
+
+def saved(used: Usage | None, prices: Prices) -> str:
+    """What was not spent again, in short: machine time, and money."""
+    if used is None or not used.seconds:
+        return ""
+    return duration(used.seconds) + (f" ({money(prices.of_usage(used))})" if prices else "")
+
+
+def money(amount: float) -> str:
+    """Two decimals; of less than one unit two digits."""
+    return f"{amount:.2f}" if amount >= 1 or amount == 0 else f"{amount:.2g}"
+
+
+def rows(cost: RunCost, prices: Prices) -> list[tuple[str, ...]]:
+    """Headings, a row per stage, and their sum."""
+    lines = [("stage", "", *headings(prices), "saved")]
+    lines += [(one.stage, one.action, *cells(one.usage, prices), saved(one.saved, prices)) for one in cost.stages]
+    return [*lines, ("in all", "", *cells(cost.spent, prices), saved(cost.saved, prices))]
+
+
+def text(cost: RunCost, prices: Prices) -> str:
+    """What one run cost, as aligned columns under a line that names it."""
+    table = rows(cost, prices)
+    return f"{named(cost)}\n{columns(table, right=range(2, len(table[0])))}"
+
+
+def named(cost: RunCost) -> str:
+    return f"run {cost.run}: {cost.state}, {cost.trigger}, took {duration((cost.ended - cost.started).total_seconds())}"
+
+
+def past(costs: Sequence[RunCost], prices: Prices) -> str:
+    """Several runs as aligned columns, and their sum."""
+    lines = [("run", "", *headings(prices), "saved")]
+    lines += [(one.run, one.state, *cells(one.spent, prices), saved(one.saved, prices)) for one in costs]
+    spent, kept = total(one.spent for one in costs), total(one.saved for one in costs)
+    return columns([*lines, ("in all", "", *cells(spent, prices), saved(kept, prices))], right=range(2, len(lines[0])))
+
+
+def to_json(cost: RunCost, prices: Prices) -> dict[str, Any]:
+    """A run's cost as plain values; times in seconds, sizes in bytes."""
+    return {
+        "run": cost.run,
+        "state": cost.state,
+        "trigger": cost.trigger,
+        "started": cost.started.isoformat(),
+        "ended": cost.ended.isoformat(),
+        "spent": usage_json(cost.spent, prices),
+        "saved": usage_json(cost.saved, prices),
+        "stages": [
+            {
+                "stage": one.stage,
+                "action": one.action,
+                "host": one.host,
+                "spent": usage_json(one.usage, prices),
+                "saved": usage_json(one.saved, prices),
+            }
+            for one in cost.stages
+        ],
+    }
+
+
+def usage_json(used: Usage | None, prices: Prices) -> Mapping[str, Any] | None:
+    """A usage as plain values, with its price if there are prices."""
+    if used is None:
+        return None
+    return asdict(used) | ({"price": round(prices.of_usage(used), 6)} if prices else {})
