@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from flows.job import Job
     from flows.settings import Settings
 
-HEADINGS = ("machine", "CPU", "GPU", "in", "out", "memory")
+HEADINGS = ("machine", "CPU", "GPU", "fetched", "pushed", "memory")
 
 
 @dataclass(frozen=True)
@@ -61,15 +61,11 @@ def estimates(job: Job) -> dict[str, Usage]:
 
 
 def cells(used: Usage | None, prices: Prices) -> tuple[str, ...]:
-    """A usage in words, one for each of `headings`."""
+    """A usage in words, one for each of HEADINGS, and its price if there are prices."""
     one = used or Usage()
     times = [duration(value) if value else "-" for value in (one.seconds, one.cpu_seconds, one.gpu_seconds)]
     sizes = [size(value) if value else "-" for value in (one.bytes_in, one.bytes_out, one.peak_memory)]
     return (*times, *sizes, *((money(prices.of_usage(one)) if used else "-",) if prices else ()))
-
-
-def headings(prices: Prices) -> tuple[str, ...]:
-    return (*HEADINGS, *(("price",) if prices else ()))
 
 
 def saved(used: Usage | None, prices: Prices) -> str:
@@ -80,33 +76,43 @@ def saved(used: Usage | None, prices: Prices) -> str:
 
 
 def money(amount: float) -> str:
-    """Two decimals; of less than one unit two digits."""
-    return f"{amount:.2f}" if amount >= 1 or amount == 0 else f"{amount:.2g}"
+    """Two decimals; a trace of anything is more than nothing."""
+    return "<0.01" if 0 < amount < 0.005 else f"{amount:.2f}"
 
 
-def rows(cost: RunCost, prices: Prices) -> list[tuple[str, ...]]:
-    """Headings, a row per stage, and their sum."""
-    lines = [("stage", "", *headings(prices), "saved")]
-    lines += [(one.stage, one.action, *cells(one.usage, prices), saved(one.saved, prices)) for one in cost.stages]
-    return [*lines, ("in all", "", *cells(cost.spent, prices), saved(cost.saved, prices))]
+def table(cost: RunCost, prices: Prices) -> list[tuple[str, ...]]:
+    """Headings, a row per stage, and their sum; without the columns in which there is nothing."""
+    rows = [(one.stage, one.action, *cells(one.usage, prices), saved(one.saved, prices)) for one in cost.stages]
+    return _told("stage", rows, [cost.spent], [cost.saved], prices)
 
 
-def text(cost: RunCost, prices: Prices) -> str:
-    """What one run cost, as aligned columns under a line that names it."""
-    table = rows(cost, prices)
-    return f"{named(cost)}\n{columns(table, right=range(2, len(table[0])))}"
+def past(costs: Sequence[RunCost], prices: Prices) -> list[tuple[str, ...]]:
+    """The same for several runs, a row for each."""
+    rows = [(one.run, one.state, *cells(one.spent, prices), saved(one.saved, prices)) for one in costs]
+    return _told("run", rows, [one.spent for one in costs], [one.saved for one in costs], prices)
 
 
-def named(cost: RunCost) -> str:
-    return f"run {cost.run}: {cost.state}, {cost.trigger}, took {duration((cost.ended - cost.started).total_seconds())}"
+def _told(
+    kind: str, rows: Sequence[tuple[str, ...]], spent: Sequence[Usage], kept: Sequence[Usage], prices: Prices
+) -> list[tuple[str, ...]]:
+    whole = ("in all", "", *cells(total(spent), prices), saved(total(kept), prices))
+    lines = [(kind, "", *HEADINGS, *(("price",) if prices else ()), "saved"), *rows, whole]
+    there = [i for i in range(len(whole)) if i < 3 or any(line[i] not in ("", "-") for line in lines[1:])]
+    return [tuple(line[i] for i in there) for line in lines]
 
 
-def past(costs: Sequence[RunCost], prices: Prices) -> str:
-    """Several runs as aligned columns, and their sum."""
-    lines = [("run", "", *headings(prices), "saved")]
-    lines += [(one.run, one.state, *cells(one.spent, prices), saved(one.saved, prices)) for one in costs]
-    spent, kept = total(one.spent for one in costs), total(one.saved for one in costs)
-    return columns([*lines, ("in all", "", *cells(spent, prices), saved(kept, prices))], right=range(2, len(lines[0])))
+def text(costs: Sequence[RunCost], prices: Prices) -> str:
+    """What a run cost, as aligned columns under a line that names it; of several runs a line each below."""
+    first = costs[0]
+    took = duration((first.ended - first.started).total_seconds())
+    blocks = [f"run {first.run}: {first.state}, {first.trigger}, took {took}\n{_aligned(table(first, prices))}"]
+    if len(costs) > 1:
+        blocks.append(f"the last {len(costs)} runs\n{_aligned(past(costs, prices))}")
+    return "\n\n".join(blocks)
+
+
+def _aligned(lines: Sequence[tuple[str, ...]]) -> str:
+    return columns(lines, right=range(2, len(lines[0])))
 
 
 def to_json(cost: RunCost, prices: Prices) -> dict[str, Any]:

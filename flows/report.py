@@ -13,7 +13,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from data.params import UserError
-from flows.catalogue import database
+from flows import cost
+from flows.catalogue import costs, database
 from flows.catalogue.schema import ModelVersion
 from flows.gates import judge
 from flows.gates.judge import Decision, InProduction
@@ -30,7 +31,7 @@ from flows.table import headline
 from models.metrics import METRICS
 from models.report import collect, page
 from models.report.charts import number
-from models.report.facts import Compared, Rule, RunFacts, StageRow, Verdict, Version
+from models.report.facts import Compared, Cost, Rule, RunFacts, StageRow, Verdict, Version
 from models.report.graph import Graph
 
 
@@ -55,7 +56,7 @@ def write(
     finally:
         store.close()
     facts = facts_of(run, stages, results, decisions, registered, before or {}, outcomes, datetime.now(UTC))
-    facts = replace(facts, lineage=draw_lineage(registered, settings))
+    facts = replace(facts, lineage=draw_lineage(registered, settings), cost=cost_of(run, settings))
     material = collect.collect(run.workspace / "artifacts", run.workspace)
     return page.write(page.render(material, facts), settings.runs / run.id)
 
@@ -141,6 +142,18 @@ def draw_lineage(registered: Sequence[Registered], settings: Settings) -> Markup
         lineages = [lineage_of(session, settings.root, version) for version in versions]
     catalogue.close()
     return picture.both(lineages)
+
+
+def cost_of(run: RunInfo, settings: Settings) -> Cost | None:
+    """What the run cost as the catalogue has it, None if it does not know the run."""
+    catalogue = database.open(settings)
+    with catalogue.read() as session:
+        found = costs.of_runs(session, [run.id])
+    catalogue.close()
+    if not found:
+        return None
+    lines = [(line[0], *line[2:]) for line in cost.table(found[0], cost.Prices.of(settings))]  # actions are above it
+    return Cost(lines[0], tuple(lines[1:-1]), lines[-1])
 
 
 def _recorded(session: Session, one: Registered) -> ModelVersion | None:

@@ -43,6 +43,4 @@ def cost(run: str | None, as_json: bool) -> None:
         elif not past:
             print("no run has been recorded here yet: remint retrain")
         else:
-            print(cost.text(past[0], prices))
-            if run is None and len(past) > 1:
-                print(f"\nthe last {len(past)} runs\n{cost.past(past, prices)}")
+            print(cost.text(past, prices))

@@ -64,6 +64,15 @@ class Version:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What the run cost, in words: headings, a row per stage (its name first), and their sum."""
+
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    whole: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class RunFacts:
     """A run of the flow: its commit (with tag and digest of dvc.lock), graph, stages, verdicts and versions.
 
@@ -79,4 +88,5 @@ class RunFacts:
     stages: tuple[StageRow, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
     versions: tuple[Version, ...] = ()
+    cost: Cost | None = None
     lineage: Markup | None = None  # a drawing: the data, commits and parents that the versions came from

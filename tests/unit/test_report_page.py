@@ -12,7 +12,7 @@ from PIL import Image
 from data import manifest, samples, shards
 from data.params import UserError
 from models.report import collect, page
-from models.report.facts import Compared, Rule, RunFacts, StageRow, Verdict, Version
+from models.report.facts import Compared, Cost, Rule, RunFacts, StageRow, Verdict, Version
 from models.report.graph import Graph
 
 EVIL = "<script>alert('x')</script>&\""
@@ -176,6 +176,19 @@ def test_a_run_adds_its_verdicts_stages_and_lineage(artifacts: Path) -> None:
     assert "10cd" * 16 in text
     assert 'class="stage data current"' in text
     assert "77aa77aa77aa" in text
+
+
+def test_what_a_run_cost_is_a_table_with_its_sum(artifacts: Path) -> None:
+    cost = Cost(
+        ("stage", "machine", "saved"), (("a & b", "12 s", ""), ("scenes", "-", "3 min 50 s")), ("in all", "12 s", "")
+    )
+    text = render(artifacts, replace(some_run(), cost=cost))
+    assert '<td class="metric">a &amp; b</td><td class="n">12 s</td><td class="n">–</td>' in text
+    assert text.index("3 min 50 s") < text.index("<tfoot>") < text.index(">in all<")
+    assert "saved what it cost when it was made" in text
+    unsaved = Cost(("stage", "machine"), (("scenes", "12 s"),), ("in all", "12 s"))
+    assert "saved what it cost" not in render(artifacts, replace(some_run(), cost=unsaved))
+    assert "<h3>Cost</h3>" not in render(artifacts, some_run())
 
 
 def test_without_a_run_the_page_has_no_run_section(artifacts: Path) -> None:
