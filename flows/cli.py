@@ -11,6 +11,7 @@ COMMANDS = {
     "rollback": "rollback",
     "history": "history",
     "status": "status",
+    "cost": "cost",
     "settle": "settle",
     "gates": "gates",
     "approve": "approve",
@@ -20,6 +21,11 @@ COMMANDS = {
     "doctor": "doctor",
     "gc": "gc",
     "pull": "pull",
+    "deploy": "deploy",
+    "schedule": "schedule",
+    "watch": "watch",
+    "stack": "stack",
+    "worker": "worker",
     "ui": "ui",
 }
 

@@ -1,0 +1,1 @@
+"""Runs that nobody asks for by hand: by schedule, because photographs arrived, because production drifts."""

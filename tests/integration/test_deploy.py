@@ -1,0 +1,143 @@
+"""`remint deploy` and `remint schedule` against a real Prefect server."""
+
+import json
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from data.params import UserError
+from flows import server
+from flows.settings import Settings, child_environment
+from flows.triggers import client, declared, deploy, schedule
+
+pytestmark = pytest.mark.integration
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory, make_toy: Callable) -> Iterator[Settings]:
+    """A small repository with the committed infra/prefect.yaml, and a Prefect server that is named in its settings."""
+    root = tmp_path_factory.mktemp("deployed")
+    make_toy(root)
+    (root / "infra").mkdir()
+    shutil.copyfile(ROOT / declared.FILE, root / declared.FILE)
+    alone = Settings(root=root)
+    with server.borrowed(alone, child_environment(alone)) as api:
+        yield alone.model_copy(update={"prefect_api": api})
+
+
+def changed(settings: Settings, change: Callable[[dict], None]) -> Path:
+    path = settings.root / declared.FILE
+    values = yaml.safe_load(path.read_text())
+    change(values)
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def applied(settings: Settings, *, prune: bool = False) -> dict[str, tuple[str, str]]:
+    path = settings.root / declared.FILE
+    with client.opened(settings) as api:
+        done = list(deploy.apply(api, declared.read(path), path, prune=prune))
+    return {one.name: (one.done, one.what) for one in done}
+
+
+def test_a_server_becomes_what_the_file_declares_and_stays_so(settings: Settings) -> None:
+    first = applied(settings)
+    assert set(first) == {"flows", "cpu", "gpu", "nightly", "watch", "prove", "collect"}
+    assert {done for done, _ in first.values()} == {"created"}
+    assert {done for done, _ in applied(settings).values()} == {"unchanged"}
+
+    # what differs is updated and said; what a person did on the server stays
+    with client.opened(settings) as api:
+        assert schedule.pause(api, "nightly").next is None
+        api.request("PATCH", "/work_pools/gpu", json={"concurrency_limit": 3})
+
+    def later(values: dict) -> None:
+        values["deployments"][0]["schedules"][0]["cron"] = "0 3 * * *"
+        values["deployments"][1]["parameters"]["at_least"] = 7
+        values["work_pools"]["gpu"]["description"] = "other words"
+
+    changed(settings, later)
+    second = applied(settings)
+    assert second["nightly"] == ("updated", "schedule 30 1 * * * -> 0 3 * * *")
+    assert second["watch"][0] == "updated"
+    assert "'at_least': 7" in second["watch"][1]
+    assert second["gpu"] == ("updated", "description")
+    assert second["collect"][0] == "unchanged"
+    with client.opened(settings) as api:
+        seen = {one.name: one for one in schedule.every(api)}
+        assert seen["nightly"].paused
+        assert seen["nightly"].schedule == "0 3 * * *"
+        assert api.read_work_pool("gpu").concurrency_limit == 3
+        resumed = schedule.resume(api, "nightly")
+        assert not resumed.paused
+        assert resumed.next is not None
+        assert (resumed.next.hour, resumed.next.minute) == (3, 0)
+
+    # what the file no longer names is reported, and removed only when that is asked for
+    changed(settings, lambda values: values["deployments"].pop())
+    assert applied(settings)["collect"][0] == "not declared"
+    assert applied(settings, prune=True)["collect"][0] == "removed"
+    assert "collect" not in applied(settings)
+
+
+def test_nothing_is_changed_when_one_flow_is_wrong(settings: Settings) -> None:
+    applied(settings)
+
+    def wrong(values: dict) -> None:
+        values["deployments"][0]["description"] = "never seen"
+        values["deployments"][-1]["entrypoint"] = "flows.triggers.deployed.nothing"
+
+    text = (settings.root / declared.FILE).read_text()
+    changed(settings, wrong)
+    with pytest.raises(UserError, match="has no flow nothing"):
+        applied(settings)
+    (settings.root / declared.FILE).write_text(text)
+    assert {done for done, _ in applied(settings).values()} == {"unchanged"}
+
+
+def test_an_unknown_schedule_and_a_pool_without_a_worker_are_named(settings: Settings) -> None:
+    applied(settings)
+    with client.opened(settings) as api:
+        for act in (schedule.pause, schedule.resume, schedule.run_now):
+            with pytest.raises(UserError, match="no schedule 'nightley'; did you mean 'nightly'"):
+                act(api, "nightley")
+        with pytest.raises(UserError, match="no worker of pool flows is online to run nightly; start one"):
+            schedule.run_now(api, "nightly")
+
+
+def test_the_commands_print_tables_and_json(
+    settings: Settings, make_toy: Callable, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    from click.testing import CliRunner
+
+    from flows.cli import main
+
+    applied(settings)
+    monkeypatch.chdir(settings.root)
+    monkeypatch.setenv("REMINT_PREFECT_API", str(settings.prefect_api))
+    run = CliRunner()
+    said = run.invoke(main, ["deploy", "--json"])
+    assert {"kind": "deployment", "name": "nightly", "done": "unchanged"}.items() <= json.loads(said.stdout)[3].items()
+    assert "nightly" in run.invoke(main, ["schedule", "list"]).stdout
+    paused = run.invoke(main, ["schedule", "pause", "watch", "--json"])
+    assert json.loads(paused.stdout)[0]["paused"] is True
+    assert "watch" in run.invoke(main, ["deploy"]).stdout
+    wrong = run.invoke(main, ["schedule", "run-now", "wach"])
+    assert wrong.exit_code == 2
+    assert wrong.stderr == "error: no schedule 'wach'; did you mean 'watch'?\n"
+
+
+def test_a_server_that_is_not_named_or_does_not_answer_is_said(settings: Settings) -> None:
+    with pytest.raises(UserError, match="name it with REMINT_PREFECT_API"):
+        client.check(settings.model_copy(update={"prefect_api": None}))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        away = f"http://user:secret@127.0.0.1:{free.getsockname()[1]}/api"
+    with pytest.raises(UserError, match="REMINT_PREFECT_API=http.*no Prefect server answers there") as error:
+        client.check(settings.model_copy(update={"prefect_api": away}))
+    assert "secret" not in str(error.value)
