@@ -176,8 +176,8 @@ def _end(process: subprocess.Popen, meter: Meter) -> None:
 def _why(code: int) -> str:
     if code == USER_ERROR:
         return "reported a mistake in its input"
-    if code < 0 or code > 128:  # a shell reports a signal as 128 + its number
-        number = -code if code < 0 else code - 128
-        name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+    number = -code if code < 0 else code - 128  # a shell reports a signal as 128 + its number
+    if number in set(signal.Signals):
+        name = signal.Signals(number).name
         return f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
     return f"failed with exit code {code}"

@@ -13,10 +13,10 @@ import fcntl
 import os
 import shutil
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from data.params import UserError
 from flows import repository
@@ -33,7 +33,7 @@ def opened(settings: Settings, commit: str, identifier: str) -> Iterator[Path]:
         mark = _claim(folder)
         repository.git(settings.root, "worktree", "add", "--quiet", "--detach", str(folder), commit)
     try:
-        _share_cache(settings.root, folder)
+        _share_cache(settings, folder)
         yield folder
     finally:
         with exclusive(settings):
@@ -63,6 +63,16 @@ def order_lock(folder: Path, stages: Sequence[str]) -> None:
     path = folder / "dvc.lock"
     lock = load_yaml(str(path))
     lock["stages"] = {name: lock["stages"][name] for name in stages if name in lock["stages"]}
+    dump_yaml(str(path), lock)
+
+
+def write_lock(folder: Path, entries: Mapping[str, Mapping[str, Any]]) -> None:
+    """Put the entries of stages that ran elsewhere into dvc.lock."""
+    from dvc.utils.serialize import dump_yaml, load_yaml
+
+    path = folder / "dvc.lock"
+    lock: dict[str, Any] = load_yaml(str(path)) if path.exists() else {"schema": "2.0", "stages": {}}
+    lock["stages"] = {**lock["stages"], **entries}
     dump_yaml(str(path), lock)
 
 
@@ -138,18 +148,26 @@ def _end_processes_in(folder: Path) -> None:
                 os.kill(int(link.parent.name), signal.SIGKILL)
 
 
-def _share_cache(root: Path, folder: Path) -> None:
-    """Point the worktree's DVC at the cache of the main checkout, with the user's own remotes and credentials.
+def cache(settings: Settings) -> Path:
+    """DVC's cache of this project: REMINT_CACHE, which clones of a machine may share, else the main checkout's own."""
+    from dvc.repo import Repo
+
+    if settings.cache is not None:
+        return settings.root / settings.cache.expanduser()
+    with Repo(str(settings.root)) as repo:
+        return Path(repo.cache.local_cache_dir)
+
+
+def _share_cache(settings: Settings, folder: Path) -> None:
+    """Point the worktree's DVC at the project's cache, with the user's own remotes and credentials.
 
     Outputs are linked from the cache where the file system can, so that a worktree costs no space.
     """
     from dvc.repo import Repo
 
-    main = root / ".dvc" / "config.local"
+    main = settings.root / ".dvc" / "config.local"
     if main.exists():
         shutil.copyfile(main, folder / ".dvc" / "config.local")
-    with Repo(str(root)) as repo:
-        cache = repo.cache.local_cache_dir
     with Repo(str(folder)) as repo, repo.config.edit("local") as config:
-        config["cache"] = {**config.get("cache", {}), "dir": cache, "type": "reflink,hardlink,copy"}
+        config["cache"] = {**config.get("cache", {}), "dir": str(cache(settings)), "type": "reflink,hardlink,copy"}
         config["core"] = {**config.get("core", {}), "analytics": False, "check_update": False}

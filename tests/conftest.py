@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests import postgres
+from tests import postgres, workers
 
 os.environ.update(
     OMP_NUM_THREADS="1",
@@ -77,6 +77,13 @@ def postgres_server() -> Iterator[postgres.Server]:
     if postgres.programs() is None:
         pytest.skip("PostgreSQL is not installed; .ci/run names the package")
     with postgres.server() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[workers.PrefectServer]:
+    """A Prefect server that is started once; its tests leave no waiting run and no worker there."""
+    with workers.prefect(tmp_path_factory.mktemp("prefect")) as running:
         yield running
 
 

@@ -84,7 +84,7 @@ class Exchange:
             self._each(lambda oid: self._bring(oid, moved, stop), self._all_members(wanted))
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                self._drop(moved)
+                self.drop(moved.objects)
             raise
         return moved
 
@@ -139,10 +139,10 @@ class Exchange:
             self._patiently(lambda: self.remote.put(oid, self.path(oid), _watch(moved, stop)), stop)
             moved.note(oid)
 
-    def _drop(self, moved: Moved) -> None:
-        """Free what a call brought, but not what somebody has linked into a worktree meanwhile."""
+    def drop(self, oids: Iterable[str]) -> None:
+        """Free what was brought, but not what somebody has linked into a worktree meanwhile."""
         self.clean()
-        for oid in moved.objects:
+        for oid in oids:
             path = self.path(oid)
             if path.exists() and path.stat().st_nlink == 1:
                 path.unlink()

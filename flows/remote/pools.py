@@ -2,7 +2,6 @@
 
     pools.ensure()                        once, by whoever comes first: pools cpu, gpu, flows; deployments stage/cpu ...
     pools.check("gpu")                    UserError at once if nobody would take a stage
-    pools.submit("gpu", place, "tokenizer 20261121T...")
 
 The address of the server is Prefect's own variable PREFECT_API_URL, which `flows.launch` and the worker set. Whether
 a worker lives is told by the server's clock alone: its heartbeat was written, and is compared, with that one.
@@ -16,7 +15,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
-from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import get_client
@@ -150,20 +148,6 @@ def check(pool: str) -> None:
             f"no worker serves pool '{pool}' now{f' (gone: {gone})' if gone else ''}; start one: "
             f"remint worker --pool {pool}"
         )
-
-
-@_explained
-def submit(pool: str, place: str, name: str) -> UUID:
-    """Ask the pool for a worker for the attempt at this place of the ledger; the id of the flow run."""
-    with get_client(sync_client=True) as client:
-        try:
-            deployment = client.read_deployment_by_name(f"{FLOW}/{pool}")
-        except ObjectNotFound:
-            raise UserError(f"no deployment '{FLOW}/{pool}'; start a worker: remint worker --pool {pool}") from None
-        # not create_flow_run_from_deployment: it would schedule the run by this machine's clock, not by the server's
-        body = {"name": name, "parameters": {"place": place}}
-        answer = client.request("POST", "/deployments/{id}/create_flow_run", {}, {"id": deployment.id}, json=body)
-    return UUID(answer.json()["id"])
 
 
 @_explained

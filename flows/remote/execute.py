@@ -1,0 +1,346 @@
+"""One attempt at a stage, from the ledger's entry to its outcome: checked, prepared, run, uploaded, cleaned up.
+
+    ended = execute.attempt(host, place, leave, hear)
+
+The stage runs in a worktree of its own at the attempt's commit, with its inputs from the remote, as a local process
+(`flows.process`). Its outputs are in the remote, verified, before the attempt is closed; whether they count is decided
+by who closes first. Nothing is left behind but what the machine's cache gained.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import shutil
+import socket
+import threading
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from data.params import UserError
+from flows import environment, process, settings, workspace
+from flows.graph import Stage
+from flows.measure import Meter
+from flows.plan import overlap
+from flows.process import StageFailed, Stopped
+from flows.production.bucket import NotThere
+from flows.remote import device, exchange, key, ledger, refuse
+from flows.remote.device import Devices
+from flows.remote.exchange import Exchange
+from flows.remote.ledger import Attempt, Ledger, Outcome, Usage
+from flows.remote.patience import patiently
+from flows.remote.pulse import Pulse
+from flows.remote.refuse import Refused
+from flows.settings import Settings
+from flows.store import Store
+
+BEATS = 6  # signs of life within REMINT_VANISHED
+LOG_CHARACTERS = 20_000  # of a stage's words that its outcome keeps
+CLOSE_SECONDS = 600.0  # that a ledger may be away when a stage has ended
+FULL = 16 << 20  # bytes left on a disk that counts as full
+RESUMED = "going on from step "  # models.checkpoint.resume says so
+PART = re.compile(r"[1-9]\d{0,3}/[1-9]\d{0,3}")
+
+Hear = Callable[[str, bool], None]  # what the stage says, and whether it is a whole line
+
+
+@dataclass(frozen=True)
+class Host:
+    """Who makes the attempt."""
+
+    settings: Settings
+    name: str  # of the worker
+    pool: str
+    devices: Devices = field(default_factory=Devices)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What came of an attempt, and whether it counts."""
+
+    outcome: Outcome
+    counted: bool
+
+
+@dataclass
+class _Costs:
+    """What an attempt has used up to now."""
+
+    meter: Meter
+    began: float = field(default_factory=time.monotonic)
+    held: float | None = None  # since when the devices are
+    bytes_in: int = 0
+    bytes_out: int = 0
+    brought: list[str] = field(default_factory=list)  # objects that the cache did not have
+
+    def usage(self, gpus: int) -> Usage:
+        now = time.monotonic()
+        return replace(
+            self.meter.usage(),
+            seconds=round(now - self.began, 3),
+            gpu_seconds=round(gpus * (now - self.held), 3) if self.held is not None else 0.0,
+            bytes_in=self.bytes_in,
+            bytes_out=self.bytes_out,
+        )
+
+
+def attempt(host: Host, place: str, leave: threading.Event, hear: Hear) -> Ended:
+    """Make the attempt at this place of the ledger, unless it is closed or somebody has begun it.
+
+    leave: the worker is to end; the stage gets time for a checkpoint, and the attempt is given back.
+    """
+    book = ledger.open(host.settings)
+    try:
+        wanted = patiently(lambda: book.attempt(place), stop=leave)
+    except (NotThere, ValueError, TypeError, KeyError):
+        return Ended(_refused(host, f"the ledger has no attempt '{place[:200]}' that this version can read"), False)
+    if wanted.place != place:
+        return Ended(_refused(host, f"the attempt at '{place[:200]}' says that it is another"), False)
+    before = patiently(lambda: book.outcome(wanted), stop=leave)
+    if before is not None:
+        return Ended(before, False)
+    if (other := patiently(lambda: book.last_beat(wanted), stop=leave)) is not None:
+        return Ended(_refused(host, f"{other.worker} has begun it"), False)
+    with Pulse(book, wanted, host.name, host.settings.vanished / BEATS, leave) as pulse:
+        outcome = _Try(host, wanted, pulse, hear).outcome()
+        if pulse.closed is not None:
+            return Ended(pulse.closed, False)
+        pulse.say(f"{outcome.state}: telling the ledger")
+        return _close(book, wanted, outcome, leave)
+
+
+def _close(book: Ledger, wanted: Attempt, outcome: Outcome, leave: threading.Event) -> Ended:
+    """The fence: who closes first decides what came of the attempt."""
+    if patiently(book.close, wanted, outcome, seconds=CLOSE_SECONDS, stop=leave):
+        return Ended(outcome, True)
+    there = book.outcome(wanted)
+    return Ended(there or outcome, there == outcome)  # ours, if only the answer was lost
+
+
+class _Try:
+    """The work of one attempt."""
+
+    def __init__(self, host: Host, wanted: Attempt, pulse: Pulse, hear: Hear) -> None:
+        self.host, self.work, self.pulse, self.hear = host, wanted.work, pulse, hear
+        self.settings, self.stop = host.settings, pulse.stop
+        self.costs = _Costs(Meter(gpus=len(host.devices.gpus)))
+        self.name = f"{re.sub(r'[^A-Za-z0-9_-]', '-', self.work.stage)}-{self.work.key[:8]}-{uuid.uuid4().hex[:8]}"
+        self.log = workspace.index_folder(self.settings.worktrees / self.name) / "stage.log"
+        self.resumed = False
+        self.words = ""  # the last part of the log, which goes with the worktree
+
+    def outcome(self) -> Outcome:
+        """Do it; whatever happens becomes an outcome."""
+        try:
+            entry = self._run()
+            return self._outcome("succeeded", entry=entry)
+        except Stopped:
+            return self._outcome("given back", why=f"worker {self.host.name} was asked to end")
+        except Refused as error:
+            return self._outcome("refused", why=str(error), retry=False)
+        except StageFailed as error:
+            full = error.retry and self._full()
+            why = f"{error.why}; {full}" if full else error.why
+            return self._outcome("failed", why=why, retry=error.retry)
+        except UserError as error:
+            return self._outcome("failed", why=str(error))
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                return self._outcome("failed", why=self._full() or f"a disk of {socket.gethostname()} is full")
+            return self._outcome("failed", why=f"{type(error).__name__}: {error}", log=traceback.format_exc())
+        except Exception as error:  # a mistake in this program must not leave an attempt open
+            return self._outcome("failed", why=f"{type(error).__name__}: {error}", log=traceback.format_exc())
+
+    def _run(self) -> dict[str, Any]:
+        """The stage's entry of dvc.lock, {} for a part."""
+        work, chosen = self.work, self.settings
+        self._check()
+        self._say("fetching the commit")
+        refuse.commit(chosen.root, work.commit, chosen.allowed)
+        with device.held(self.host.devices, self.stop, self._say) as variables:
+            self.costs.held = time.monotonic() if self.host.devices.gpus else None
+            with workspace.opened(chosen, work.commit, self.name) as root, self._log_kept(), _opened(root) as store:
+                refuse.stage(work, [stage.name for stage in store.stages])
+                refuse.environment(work, environment.describe(root))
+                stage = next(stage for stage in store.stages if stage.name == work.stage)
+                place = exchange.open(chosen, workspace.cache(chosen))
+                self._prepare(stage, root, store, place)
+                with self._ahead(place), _run_cache_kept(store, work.key):
+                    self._start(stage, root, variables)
+                return {} if work.part else self._upload(root, store, place)
+
+    def _check(self) -> None:
+        """What can be known before anything is fetched."""
+        work, host = self.work, self.host
+        if work.pool != host.pool:
+            raise Refused(f"the stage is for pool {work.pool}, and worker {host.name} serves {host.pool}")
+        if work.part and not PART.fullmatch(work.part):
+            raise Refused(f"'{work.part[:20]}' is not a part, as 2/4 is one")
+
+    def _prepare(self, stage: Stage, root: Path, store: Store, place: Exchange) -> None:
+        """Put the stage's inputs into the worktree, as the attempt's part of dvc.lock says."""
+        from dvc.utils.serialize import dump_yaml
+
+        dump_yaml(str(root / "dvc.lock"), {"schema": "2.0", "stages": _plain(self.work.lock)})
+        recorded = {item["path"]: item["md5"] for entry in self.work.lock.values() for item in entry.get("outs", ())}
+        recorded |= _tracked(store, root)
+        outs = [*(out for other in store.stages for out in other.outs), *_tracked(store, root)]
+        wanted = [out for out in outs if any(overlap(out, dep) for dep in stage.deps)]
+        for out in wanted:
+            if out not in recorded:
+                raise Refused(f"the attempt does not say what {out} is, which the stage reads")
+        self._say("fetching inputs")
+        self._bring(place, [recorded[out] for out in wanted])
+        if wanted:
+            store.checkout(wanted)
+
+    def _bring(self, place: Exchange, oids: list[str]) -> None:
+        try:
+            moved = place.fetch(oids, self.stop)
+        except NotThere as error:
+            raise UserError(f"{error}, which the stage reads; run the stage that makes it again") from None
+        self.costs.bytes_in += moved.bytes
+        self.costs.brought += moved.objects
+
+    def _start(self, stage: Stage, root: Path, variables: Mapping[str, str]) -> None:
+        """Run the stage: by DVC, or, for a part, by the stage's own command, because it writes no outputs."""
+        work = self.work
+        environment = settings.child_environment(self.settings) | {
+            "REMINT_RUN": work.run,
+            "DVC_SITE_CACHE_DIR": str(workspace.index_folder(root)),
+            **variables,
+        }
+        environment.pop("PREFECT_API_AUTH_STRING", None)  # a stage has nothing to say to Prefect
+        command = ["/bin/sh", "-e", "-c", stage.cmd] if work.part else []
+        if work.part:
+            environment["REMINT_PART"] = work.part
+        self._say("started")
+        process.run(
+            work.stage, root, environment, self.log, self._heard, self.stop, work.timeout, self.costs.meter, command
+        )
+
+    def _heard(self, text: str, whole: bool) -> None:
+        self.resumed = self.resumed or text.startswith(RESUMED)
+        self.pulse.say(text)
+        self.hear(text, whole)
+
+    def _say(self, text: str) -> None:
+        self.pulse.say(text)
+        self.hear(text, True)
+        if self.stop.is_set():
+            raise Stopped
+
+    def _upload(self, root: Path, store: Store, place: Exchange) -> dict[str, Any]:
+        from dvc.utils.serialize import load_yaml
+
+        entry: dict[str, Any] = _plain(load_yaml(str(root / "dvc.lock"))["stages"][self.work.stage])
+        found = key.of_entry(entry)
+        if found != self.work.key:
+            raise Refused(
+                f"what the stage read here has key {found[:12]}, not {self.work.key[:12]}: an input of the run is "
+                "not in its commit or not in the remote; commit it"
+            )
+        oids = [item["md5"] for item in entry.get("outs", ())]
+        for item in entry.get("outs", ()):
+            if not place.path(item["md5"]).exists():
+                raise Refused(f"{item['path']} is not in DVC's cache (cache: false?), so it cannot be handed on")
+        self._say("uploading outputs")
+        self.costs.bytes_out += place.push(oids, self.stop).bytes
+        return entry
+
+    @contextmanager
+    def _ahead(self, place: Exchange) -> Iterator[None]:
+        """Fetch what stages behind this one will read while it works; what cannot be had is no loss."""
+        ended = threading.Event()
+
+        def fetch() -> None:
+            for oid in self.work.soon:
+                with suppress(UserError, OSError, Stopped, ValueError):
+                    moved = place.fetch([oid], ended)
+                    self.costs.bytes_in += moved.bytes
+
+        thread = threading.Thread(target=fetch, name="prefetch", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    @contextmanager
+    def _log_kept(self) -> Iterator[None]:
+        """The last part of the stage's words stays when its worktree goes."""
+        try:
+            yield
+        finally:
+            if self.log.exists():
+                self.words = self.log.read_text(errors="replace")[-LOG_CHARACTERS:]
+
+    def _full(self) -> str:
+        """Words for a full disk, "" if there is space; what was brought for this attempt is freed."""
+        places = [path for path in (workspace.cache(self.settings), self.settings.home) if path.exists()]
+        free = min(shutil.disk_usage(path).free for path in places)
+        if free >= FULL and "No space left on device" not in self.words:
+            return ""
+        with suppress(UserError, OSError):
+            exchange.open(self.settings, workspace.cache(self.settings)).drop(self.costs.brought)
+        return f"the disk of {socket.gethostname()} is full: free space there (remint gc)"
+
+    def _outcome(self, state: ledger.State, **values: Any) -> Outcome:
+        usage = self.costs.usage(len(self.host.devices.gpus))
+        seconds = self.costs.meter.usage().seconds
+        given: dict[str, Any] = {
+            "log": self.words,
+            "resumed": self.resumed,
+            "seconds": seconds,
+            "usage": usage,
+        } | values
+        return Outcome(state, worker=self.host.name, host=socket.gethostname(), **given)
+
+
+@contextmanager
+def _opened(root: Path) -> Iterator[Store]:
+    store = Store(root)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def _tracked(store: Store, root: Path) -> dict[str, str]:
+    """Digest by path of what `dvc add` tracks: data that no stage makes."""
+    sources = [out for out in store.repo.index.outs if not getattr(out.stage, "name", None) and out.hash_info]
+    return {Path(out.fs_path).relative_to(root).as_posix(): out.hash_info.value for out in sources}
+
+
+@contextmanager
+def _run_cache_kept(store: Store, wanted: str) -> Iterator[None]:
+    """Take out what DVC adds to the machine's run cache under a key: that gets only what a run has accepted."""
+    folder = Path(store.repo.stage_cache.cache_dir) / wanted[:2] / wanted
+    before = set(folder.iterdir()) if folder.is_dir() else set()
+    try:
+        yield
+    finally:
+        for path in set(folder.iterdir()) - before if folder.is_dir() else ():
+            path.unlink(missing_ok=True)
+        with suppress(OSError):  # an empty folder would break DVC's own look-up
+            folder.rmdir()
+
+
+def _plain(values: Any) -> Any:
+    """YAML's and JSON's containers as plain ones, which both can write."""
+    if isinstance(values, dict):
+        return {str(name): _plain(value) for name, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [_plain(value) for value in values]
+    return values
+
+
+def _refused(host: Host, why: str) -> Outcome:
+    return Outcome("refused", host.name, socket.gethostname(), why, retry=False)

@@ -1,0 +1,79 @@
+"""How a machine joins: everything that a worker needs is looked at before it takes its first stage."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from data.params import UserError, near
+from flows import repository, server, settings, workspace
+from flows.remote import exchange, ledger, objects, origin, roster
+from flows.remote.device import Devices
+from flows.remote.execute import Host
+from flows.settings import Settings
+from models import tracking
+
+POOLS = ("cpu", "gpu", "flows")
+NOTHING = "d41d8cd98f00b204e9800998ecf8427e"  # MD5 of an empty file: any object would do
+
+
+def settings_here(start: Path) -> Settings:
+    """The settings of the clone around `start`; UserError where it has no origin."""
+    checkout = repository.find(start)
+    if origin.NAME not in repository.git(checkout.main, "remote").split():
+        raise UserError(
+            f"{checkout.main} has no remote '{origin.NAME}', and a worker fetches the runs' commits from there; "
+            f"work in a clone, or: git remote add {origin.NAME} ADDRESS"
+        )
+    return settings.load(checkout.main)
+
+
+def host(chosen: Settings, pool: str, name: str | None, devices: Callable[[], Devices]) -> Host:
+    """Who serves the pool; UserError for a pool that is none, a name that cannot be one, a GPU that is not there."""
+    if pool not in POOLS:
+        raise UserError(f"--pool {pool}: there is no such pool{near(pool, POOLS)}")
+    own = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname()).strip("-") or "worker"
+    return Host(chosen, roster.check_name(name or f"{own}-{pool}-{os.getpid()}"), pool, devices())
+
+
+def check(host: Host) -> None:
+    """UserError that names the variable of whatever does not answer."""
+    chosen = host.settings
+    if not chosen.prefect_api:
+        raise UserError("REMINT_PREFECT_API is not set: a worker gets its work from a Prefect server")
+    if not server.answers(chosen.prefect_api):
+        shown = tracking.shown(chosen.prefect_api)
+        raise UserError(f"REMINT_PREFECT_API={shown}: no Prefect server answers there; start it, or correct this")
+    if not tracking.answers(chosen.mlflow_uri):
+        shown = tracking.shown(chosen.mlflow_uri)
+        raise UserError(f"REMINT_MLFLOW_URI={shown}: no MLflow server answers there; start it, or correct this")
+    ledger.open(chosen).store.list(f"{roster.WORKERS}/")
+    objects.open(chosen).size(NOTHING)
+    if host.pool == "flows":
+        from flows.catalogue import database
+
+        database.open(chosen)
+
+
+def prepare(host: Host) -> None:
+    """Let this process's tools work for the clone, and free what killed workers left in it."""
+    chosen = host.settings
+    chosen.home.mkdir(parents=True, exist_ok=True)
+    os.environ.update(settings.child_environment(chosen))
+    os.environ["PREFECT_API_URL"] = chosen.prefect_api or ""
+    with workspace.exclusive(chosen):
+        for left in workspace.dead(chosen):
+            workspace.remove_dead(chosen, left)
+    exchange.open(chosen, workspace.cache(chosen)).clean()
+
+
+def announce(host: Host) -> None:
+    """Have the pools on the server; UserError if a living worker has this name."""
+    from flows.remote import pools
+
+    pools.ensure()
+    if any(one.online and one.entry.name == host.name for one in pools.workers(host.pool)):
+        raise UserError(f"--name {host.name}: a worker of this name serves pool {host.pool} now; choose another")

@@ -1,0 +1,275 @@
+"""A Prefect worker that runs stages from its own warm process, one at a time, and outlives everything around it.
+
+    worker.serve(host)      # until SIGTERM
+
+Prefect's worker starts an engine process for each run, which takes seconds, and gives up when its server has been
+away for a minute. This one polls and beats in a loop of its own that waits for the server with growing pauses, while
+its stage goes on. Asked to end, it lets the stage write a checkpoint, gives the attempt back, and is gone in 20 s.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import anyio
+import httpx
+from anyio import to_thread
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Running
+from prefect.workers.base import BaseWorker
+from prefect.workers.process import (
+    ProcessJobConfiguration,
+    ProcessVariables,
+    ProcessWorker,
+    ProcessWorkerResult,
+)
+
+from data.params import UserError
+from flows import environment
+from flows.console import say
+from flows.remote import execute, ledger, pools, roster, stage
+from flows.remote.execute import Host
+from flows.remote.ledger import Outcome
+
+POLL_SECONDS = 0.5  # between looks for work, while there is none
+HEARTBEAT_SECONDS = 3  # three missed ones, and nobody waits for this worker
+LONGEST_PAUSE = 15.0  # between calls to a server that is away
+LEAVE_SECONDS = 16.0  # after which the attempt is given back whatever the stage does
+DAY = 86_400.0  # runs that are due tomorrow by this machine's clock are due now by the server's
+
+
+class _Serving:
+    """What both kinds of workers add to Prefect's: a loop that survives its server."""
+
+    host: Host
+    leave: threading.Event
+
+    async def serve(self: Any) -> None:
+        """Poll and beat until the worker is to leave; what runs goes on meanwhile."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._again, self.sync_with_backend, HEARTBEAT_SECONDS)
+            group.start_soon(self._again, self._poll, POLL_SECONDS)
+            while not self.leave.is_set():
+                await anyio.sleep(0.1)
+            group.cancel_scope.cancel()
+
+    async def _again(self: Any, call: Callable[[], Coroutine[Any, Any, Any]], seconds: float) -> None:
+        pause, away = seconds, False
+        while True:
+            try:
+                await call()
+                if away:
+                    say(f"worker {self.name}: the Prefect server is back")
+                pause, away = seconds, False
+            except (httpx.HTTPError, OSError) as error:
+                if isinstance(error, httpx.HTTPStatusError) and error.response.status_code in (401, 403):
+                    raise
+                if not away:
+                    say(f"worker {self.name}: the Prefect server does not answer ({_words(error)}); trying again")
+                pause, away = min(LONGEST_PAUSE, max(pause, 0.5) * 2), True
+            await anyio.sleep(pause * random.uniform(0.7, 1.3))
+
+    async def _poll(self: Any) -> None:
+        if self._limiter is None or self._limiter.available_tokens > 0:
+            await self.get_and_submit_flow_runs()
+
+
+class StageWorker(_Serving, BaseWorker[ProcessJobConfiguration, ProcessVariables, ProcessWorkerResult]):
+    """Serves a pool of stages."""
+
+    type = "process"
+    job_configuration = ProcessJobConfiguration
+    job_configuration_variables = ProcessVariables
+
+    def __init__(self, host: Host, leave: threading.Event) -> None:
+        super().__init__(
+            host.pool,
+            name=host.name,
+            limit=1,
+            prefetch_seconds=DAY,
+            create_pool_if_not_found=False,
+            heartbeat_interval_seconds=HEARTBEAT_SECONDS,
+        )
+        self.host, self.leave, self.entry = host, leave, _entry(host)
+        self.place = ""  # of the attempt it works on
+
+    @classmethod
+    def __dispatch_key__(cls) -> str:
+        return "remint-stage"  # Prefect's own worker stays the one for type "process"
+
+    async def run(
+        self,
+        flow_run: FlowRun,
+        configuration: ProcessJobConfiguration,
+        task_status: anyio.abc.TaskStatus[int] | None = None,
+    ) -> ProcessWorkerResult:
+        """Make the attempt that the flow run names, in a thread, and tell Prefect what came of it."""
+        if task_status is not None:
+            task_status.started(os.getpid())
+        await self._tell(flow_run, Running())
+        log = self.get_flow_run_logger(flow_run)
+        self.place = str((flow_run.parameters or {}).get("place", ""))
+
+        def hear(text: str, whole: bool) -> None:
+            if whole:
+                log.info("%s", text)
+
+        say(f"worker {self.name}: begins {flow_run.name}")
+        with anyio.CancelScope(shield=True):  # the attempt is closed by what it does, never by Prefect
+            ended = await to_thread.run_sync(self._attempt, flow_run.name, hear)
+            self.place = ""
+            state = stage.state(ended)
+            say(f"worker {self.name}: {flow_run.name}: {state.name}: {state.message}")
+            await self._tell(flow_run, state)
+        return ProcessWorkerResult(status_code=0, identifier=str(os.getpid()))
+
+    def _attempt(self, name: str, hear: execute.Hear) -> execute.Ended:
+        store = ledger.open(self.host.settings).store
+        with contextlib.suppress(UserError):
+            roster.put(store, replace(self.entry, stage=name))
+        try:
+            return execute.attempt(self.host, self.place, self.leave, hear)
+        except UserError as error:  # the ledger has been away for long
+            return execute.Ended(Outcome("failed", self.name, why=str(error)), False)
+        finally:
+            with contextlib.suppress(UserError):
+                roster.put(store, self.entry)
+
+    async def _tell(self, flow_run: FlowRun, state: State[Any]) -> None:
+        """Show a state in Prefect. What counts is in the ledger: a server that is away for long misses it."""
+        until, pause = time.monotonic() + 300, 0.5
+        while True:
+            try:
+                await self.client.set_flow_run_state(flow_run.id, state, force=True)
+            except ObjectNotFound:
+                return
+            except httpx.HTTPError:
+                if time.monotonic() > until or self.leave.is_set():
+                    return
+                await anyio.sleep(pause)
+                pause = min(LONGEST_PAUSE, pause * 2)
+            else:
+                return
+
+
+class FlowWorker(_Serving, ProcessWorker):
+    """Serves the pool of orchestrating flows: each in a process of its own, in this clone, any number at once."""
+
+    def __init__(self, host: Host, leave: threading.Event) -> None:
+        super().__init__(
+            host.pool,
+            name=host.name,
+            create_pool_if_not_found=False,
+            heartbeat_interval_seconds=HEARTBEAT_SECONDS,
+        )
+        self.host, self.leave, self.entry = host, leave, _entry(host)
+        self.place = ""
+
+    @classmethod
+    def __dispatch_key__(cls) -> str:
+        return "remint-flows"
+
+    async def run(
+        self,
+        flow_run: FlowRun,
+        configuration: ProcessJobConfiguration,
+        task_status: anyio.abc.TaskStatus[int] | None = None,
+    ) -> ProcessWorkerResult:
+        configuration.working_dir = self.host.settings.root
+        say(f"worker {self.name}: begins {flow_run.name}")
+        return await super().run(flow_run, configuration, task_status)
+
+
+def serve(host: Host) -> None:
+    """Serve the host's pool until SIGTERM or Ctrl-C. PREFECT_API_URL is set, and the pool is there."""
+    leave = threading.Event()
+    anyio.run(partial(_serve, host, leave))
+
+
+async def _serve(host: Host, leave: threading.Event) -> None:
+    async with _leaving(host, leave) as ends:
+        pause = 0.5
+        while not leave.is_set():
+            kind = FlowWorker if host.pool == pools.FLOWS else StageWorker
+            worker = kind(host, leave)
+            ends.append(worker)
+            try:
+                async with worker:
+                    with contextlib.suppress(UserError):
+                        roster.put(ledger.open(host.settings).store, worker.entry)
+                    say(f"worker {host.name} serves pool {host.pool} with {host.devices}")
+                    await worker.serve()
+                    if isinstance(worker, FlowWorker) and worker._runs_task_group is not None:
+                        worker._runs_task_group.cancel_scope.cancel()  # ends the flows' processes
+                pause = 0.5
+            except Exception as error:
+                if leave.is_set():
+                    break
+                say(f"worker {host.name}: {_words(error)}; starting again")
+                await anyio.sleep(pause)
+                pause = min(LONGEST_PAUSE, pause * 2)
+    _forget(host)
+
+
+@contextlib.asynccontextmanager
+async def _leaving(host: Host, leave: threading.Event) -> AsyncIterator[list[StageWorker | FlowWorker]]:
+    """SIGTERM and Ctrl-C set `leave`; if the worker is still there after a while, its attempt is given back for it."""
+    workers: list[StageWorker | FlowWorker] = []
+
+    def hurry() -> None:
+        time.sleep(LEAVE_SECONDS)
+        place = workers[-1].place if workers else ""
+        if place:
+            with contextlib.suppress(Exception):
+                book = ledger.open(host.settings)
+                why = f"worker {host.name} was asked to end, and its stage took too long to"
+                book.close(book.attempt(place), Outcome("given back", host.name, socket.gethostname(), why))
+        say(f"worker {host.name}: ends without waiting any longer; the next start cleans up")
+        sys.stderr.flush()
+        os._exit(1)
+
+    def ask(number: int, frame: Any) -> None:
+        if not leave.is_set():
+            leave.set()
+            say(f"worker {host.name}: was asked to end; giving back what it works on")
+            threading.Thread(target=hurry, daemon=True).start()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield workers
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _forget(host: Host) -> None:
+    with contextlib.suppress(Exception):  # the server may be what has just ended
+        pools.forget(host.pool, host.name)
+    with contextlib.suppress(UserError):
+        roster.remove(ledger.open(host.settings).store, _entry(host))
+
+
+def _entry(host: Host) -> roster.Entry:
+    here = environment.describe(host.settings.root)
+    return roster.Entry(
+        host.name, host.pool, socket.gethostname(), str(host.devices), machine=here.machine, lock=here.lock
+    )
+
+
+def _words(error: BaseException) -> str:
+    """An error in one line."""
+    while isinstance(error, BaseExceptionGroup) and error.exceptions:
+        error = error.exceptions[0]
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200].rstrip(": ")
