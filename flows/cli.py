@@ -26,6 +26,7 @@ COMMANDS = {
     "watch": "watch",
     "stack": "stack",
     "worker": "worker",
+    "worker": "worker",
     "ui": "ui",
 }
 
