@@ -26,7 +26,6 @@ COMMANDS = {
     "watch": "watch",
     "stack": "stack",
     "worker": "worker",
-    "worker": "worker",
     "ui": "ui",
 }
 
