@@ -1,0 +1,1 @@
+"""Photographs that arrive: taken in once each, kept by digest, and held against what production was made from."""
