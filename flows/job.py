@@ -8,9 +8,9 @@ Nothing here starts a server or runs a stage; what is planned to run is run by `
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from flows import parameters, plan, repository, settings, workspace
 from flows.budget import Budget
 from flows.graph import Stage
 from flows.plan import Plan
+from flows.remote import accept, origin
 from flows.remote.ledger import Usage
 from flows.repository import Checkout
 from flows.run import RunInfo, run_id, run_tag
@@ -41,6 +42,7 @@ class Job:
     store: Store
     budget: Budget = field(default_factory=Budget)
     estimates: Mapping[str, Usage] = field(default_factory=dict)  # by stage that runs, where there is experience
+    check: Callable[[], None] = lambda: None  # raises if another process took the run over (flows.remote.claim)
 
     @property
     def folder(self) -> Path:
@@ -55,12 +57,13 @@ def prepared(
     """A job for the commit that is checked out around `start`; its worktree goes when the context ends."""
     checkout = repository.find(start)
     chosen = settings.load(checkout.main)
+    newest = newest_run(chosen)
     with ExitStack() as stack:
         started, environment, root = _opened(stack, chosen, checkout.head)
         identifier = root.name
         changes = _changes(root, chosen, recipe, assignments)
         commit = _commit_parameters(root, identifier, changes) if changes else checkout.head
-        workspace.start_from(chosen, root, repository.newest_run(root))
+        workspace.start_from(chosen, root, newest)
         run = RunInfo(
             id=identifier,
             tag=run_tag(identifier),
@@ -72,12 +75,30 @@ def prepared(
             started=started,
             trigger=trigger,
         )
-        store = Store(root)
+        store = Store(root, accept.remote(chosen))
         try:
             made = plan.make(store.stages, store)
             yield Job(chosen, checkout, run, store.stages, made, changes, environment, store)
         finally:
             store.close()
+
+
+def newest_run(chosen: Settings) -> str | None:
+    """The tag of the run that was finished last; where workers run the stages, by any machine."""
+    if chosen.stages == "workers":
+        origin.fetch_tags(chosen.root)
+    return repository.newest_run(chosen.root)
+
+
+@contextmanager
+def renewed(job: Job, tag: str | None) -> Iterator[Job]:
+    """The job planned again from the run `tag`, which another process has recorded after this one looked."""
+    workspace.start_from(job.settings, job.run.workspace, tag)
+    store = Store(job.run.workspace, accept.remote(job.settings))
+    try:
+        yield replace(job, plan=plan.make(store.stages, store), store=store)
+    finally:
+        store.close()
 
 
 def _opened(stack: ExitStack, chosen: Settings, commit: str) -> tuple[datetime, dict[str, str], Path]:
@@ -121,4 +142,6 @@ def _changes(root: Path, chosen: Settings, recipe: str | None, assignments: Sequ
 def _commit_parameters(root: Path, identifier: str, changes: Mapping[str, Any]) -> str:
     parameters.apply(root, changes)
     said = "\n".join(f"{key} = {value}" for key, value in changes.items())
-    return repository.commit(root, f"Set the parameters of run {identifier}\n\n{said}", [parameters.FILE.as_posix()])
+    paths = [path.as_posix() for path in (parameters.FILE, given.LIST) if (root / path).exists()]
+    message = f"Set the parameters of run {identifier}\n\n{said}"
+    return repository.commit(root, message, paths, allow_empty=not changes)

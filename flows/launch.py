@@ -7,18 +7,19 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from data.params import UserError
-from flows import families, finish, notify, server
+from flows import families, finish, notify, repository, server
 from flows.finish import Noted
 from flows.gates.policy import POLICY, read_policy
-from flows.job import Job
-from flows.progress import Progress
-from flows.release import stores
-from flows.run import StageResult
+from flows.job import Job, newest_run, renewed
+from flows.progress import Progress, console
+from flows.release import start, stores
+from flows.remote import claim, orders, origin, ready
 from flows.settings import Settings
 from models import tracking
 
@@ -45,6 +46,8 @@ def check(job: Job) -> None:
             raise UserError(f"{folder} cannot be written to; correct its permissions")
     root = job.run.workspace
     read_policy(root / POLICY, [model.name for model in families.models_of(root)])
+    if settings.stages == "workers":
+        ready.check(job)
 
 
 def same_work(job: Job, left: Noted) -> bool:
@@ -52,14 +55,47 @@ def same_work(job: Job, left: Noted) -> bool:
     return left.run.base_commit == job.run.base_commit and left.run.parameters == job.run.parameters
 
 
-def run(job: Job, progress: Progress) -> "Outcome":
-    """Run a job to its end in this process, with a Prefect server and a tracking database that are ready for it."""
+def bring_up_to_date(job: Job, say: Callable[[str], None]) -> "Outcome | None":
+    """Run what the plan of a job says, or complete the newest run if only its end is missing; None: nothing to do.
+
+    claim.UnderWay if another process does it already.
+    """
+    start.clear(job.settings, say)
+    check(job)
+    newest = repository.newest_run(job.settings.root)
+    if job.plan.empty and finish.unfinished(job.settings, newest) is None:
+        return None
+    start.check(job.settings, say)
+    with claim.held(job, say) as claimed, ExitStack() as stack:
+        now = newest_run(job.settings)
+        if now != newest:  # another process had the claim till now
+            job = stack.enter_context(renewed(job, now))
+        left = finish.unfinished(job.settings, now)
+        if job.plan.empty and left is None:
+            return None
+        job = replace(job, check=claimed.check)
+        shown = stack.enter_context(console())
+        if left is not None and job.plan.empty and same_work(job, left):
+            return complete(job, left, shown)
+        return run(job, shown, claimed.dead)
+
+
+def run(job: Job, progress: Progress, dead: Collection[str] = ()) -> "Outcome":
+    """Run a job to its end in this process, with a Prefect server and a tracking database that are ready for it.
+
+    dead: ids of runs that wanted the same and were killed.
+    """
     opening = _open_tracking(job.settings, job.environment)
     try:
         progress.note(f"run {job.run.id}: bringing up its records")
-        job.store.checkout()
+        if job.settings.stages == "here":
+            job.store.checkout()
+        else:
+            origin.offer(job.settings.root, job.run.id, job.run.commit)
         with server.borrowed(job.settings, job.environment) as api:
-            os.environ["PREFECT_API_URL"] = api
+            orders.use(api)
+            if job.settings.prefect_api:
+                orders.crash(dead)
             from flows import retrain  # not before: Prefect reads the environment when it is imported
 
             with notify.failure(job.settings, job.run):
@@ -70,15 +106,22 @@ def run(job: Job, progress: Progress) -> "Outcome":
         if opening.poll() is None:
             opening.kill()
             opening.wait()
+        if job.settings.stages == "workers":
+            for identifier in (job.run.id, *dead):  # workers may have fetched a dead run's commit till now
+                origin.withdraw(job.settings.root, identifier)
 
 
-def complete(job: Job, left: Noted, progress: Progress) -> tuple[dict[str, StageResult], finish.Release, Path | None]:
+def complete(job: Job, left: Noted, progress: Progress) -> "Outcome":
     """Register, judge, release and report a run that was recorded and then interrupted; no stage runs again."""
+    from flows.retrain import Outcome
+
     progress.note(f"run {left.run.id} was interrupted before its models were released: completing it")
     with stores.opened(job.settings) as places:
         results, release, page = finish.complete(places, left)
+    if job.settings.stages == "workers":
+        origin.publish(job.settings.root, left.run.commit)
     notify.tell(job.settings, notify.of_release(left.run, release))
-    return {result.name: result for result in results}, release, page
+    return Outcome(left.run, {result.name: result for result in results}, release=release, report=page)
 
 
 def _open_tracking(settings: Settings, environment: Mapping[str, str]) -> subprocess.Popen:

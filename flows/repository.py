@@ -28,7 +28,8 @@ def git(root: Path, *arguments: str, check: bool = True, stdin: str | None = Non
     a worktree before its cache is known.
     """
     command = ["git", "-C", str(root), "-c", "core.hooksPath=/dev/null", *arguments]
-    environment = {key: value for key, value in os.environ.items() if key not in FOREIGN} | {"LC_ALL": "C"}
+    environment = {key: value for key, value in os.environ.items() if key not in FOREIGN}
+    environment |= {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"}  # nobody is there to type a password
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, input=stdin)
     except FileNotFoundError:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,6 +36,8 @@ from flows.measure import Meter
 from flows.process import StageFailed, Stopped
 from flows.progress import Progress
 from flows.release import stores
+from flows.remote import dispatch, origin
+from flows.remote.dispatch import Dispatcher, Ran
 from flows.remote.ledger import Usage
 from flows.run import RunInfo, StageResult, read_metrics
 from flows.spending import Spending
@@ -69,7 +72,8 @@ class RunFailed(Exception):
 
 def retrain(job: Job, progress: Progress, before_stages: Callable[[], None]) -> Outcome:
     """Run a job and its last steps as a Prefect flow; see `conduct`. A failed run is remembered in the catalogue."""
-    outcome = conduct("retrain", job, progress, before_stages, _finish)
+    workers = dispatch.dispatcher(job) if job.settings.stages == "workers" else None
+    outcome = conduct("retrain", job, progress, before_stages, partial(_finish, workers=workers), workers)
     if not outcome.whole:
         left = [StageResult(name, "skipped", 0.0) for name in outcome.unaffordable]
         results = [*outcome.results.values(), *outcome.broken.values(), *left]
@@ -83,10 +87,12 @@ def conduct(
     progress: Progress,
     before_stages: Callable[[], None],
     after_stages: Callable[[Job, Progress, Outcome], None],
+    workers: Dispatcher | None = None,
 ) -> Outcome:
     """Run a job's stages as a Prefect flow of this name, and what comes after them if all of them went well.
 
-    `before_stages` is called when the flow has started and must return for it to go on. A failed stage ends in the
+    `before_stages` is called when the flow has started and must return for it to go on. Without `workers` the stages
+    run on this machine. A failed stage ends in the
     outcome, not in an exception; KeyboardInterrupt passes through after every process of the run has been ended.
     """
     outcome = Outcome(job.run)
@@ -101,7 +107,11 @@ def conduct(
     )
     def body(commit: str, parameters: dict[str, Any]) -> State:
         before_stages()
-        _Conductor(job, progress, outcome).conduct()
+        try:
+            _Conductor(job, progress, outcome, workers).conduct()
+        finally:
+            if workers:
+                workers.close()
         if not outcome.whole:
             raise RunFailed(_short(job, outcome))
         after_stages(job, progress, outcome)
@@ -155,8 +165,9 @@ def _send_rest() -> None:
 class _Conductor:
     """Starts each stage as soon as its inputs are there and a core is free, the one that holds up most first."""
 
-    def __init__(self, job: Job, progress: Progress, outcome: Outcome) -> None:
-        self.job, self.progress, self.outcome = job, progress, outcome
+    def __init__(self, job: Job, progress: Progress, outcome: Outcome, workers: Dispatcher | None) -> None:
+        self.job, self.progress, self.outcome, self.workers = job, progress, outcome, workers
+        self.slots = workers.slots if workers else job.settings.cores
         on_gpus = [stage.name for stage in job.stages if stage.meta.pool == "gpu"]
         self.account = Account(job.budget, job.estimates, outcome.spending, on_gpus)
         self.gpus = 1 if environment.gpu() else 0  # what a stage of the pool "gpu" holds here
@@ -186,7 +197,7 @@ class _Conductor:
 
     def _start(self) -> None:
         for stage in list(self.waiting):
-            if self._ready(stage) and len(self.working) < self.job.settings.cores and self._affordable(stage):
+            if self._ready(stage) and len(self.working) < self.slots and self._affordable(stage):
                 self.waiting.remove(stage)
                 self.working.add(stage.name)
                 future = self._task(stage).submit(stage.name, wait_for=[self.futures[name] for name in stage.upstream])
@@ -217,30 +228,33 @@ class _Conductor:
         """The body of every stage's task."""
         stage = next(stage for stage in self.job.stages if stage.name == name)
         began = time.monotonic()
-        action: process.Action = "current"
+        ran = Ran("current")
         log = self.job.folder / "logs" / f"{name}.log"
         if self.job.plan.action(name) != "current":
             self.progress.started(name)
             try:
-                action = self._run(stage, log)
+                ran = self._run(stage, log)
             except (StageFailed, Stopped) as error:
                 self._break(name, error, time.monotonic() - began, log)
                 raise
             self.outcome.failures.pop(name, None)
             self.outcome.broken.pop(name, None)
-        seconds = time.monotonic() - began if action != "current" else 0.0
+        seconds = time.monotonic() - began if ran.action != "current" else 0.0
+        if self.workers:
+            self.workers.show(stage)
         metrics: dict[str, float] = {}
         for path in stage.metrics:
             metrics |= read_metrics(self.job.run.workspace / path)
-        result = StageResult(name, action, seconds, metrics, None, log if log.exists() else None, self._used(name))
+        kept = log if log.exists() else None
+        result = StageResult(name, ran.action, seconds, metrics, None, kept, self._used(name), ran.host)
         try:
             exhibits.show(stage, result, self.job.run.workspace)
         except Exception as error:  # a picture that cannot be shown must not cost a stage that worked
             get_run_logger().warning("metrics and figures of %s are not shown here: %s", name, error)
         self.outcome.results[name] = result
-        return Completed(name={"ran": "Completed", "restored": "Restored", "current": "Unchanged"}[action])
+        return Completed(name={"ran": "Completed", "restored": "Restored", "current": "Unchanged"}[ran.action])
 
-    def _run(self, stage: Stage, log: Path) -> process.Action:
+    def _run(self, stage: Stage, log: Path) -> Ran:
         logger = get_run_logger()
 
         def say(text: str, whole: bool) -> None:
@@ -248,10 +262,13 @@ class _Conductor:
             if whole:
                 logger.info("%s", text)
 
+        stop = self.stops[stage.name]
+        if self.workers:
+            return self.workers.run(stage, log, say, stop, partial(self.outcome.spending.attempt, stage.name))
         meter = Meter(self.gpus if stage.meta.pool == "gpu" else 0)
         self.outcome.spending.attempt(stage.name, self._reading(meter))
         where = (self.job.run.workspace, self.job.environment, log)
-        return process.run(stage.name, *where, say, self.stops[stage.name], stage.meta.timeout, meter)
+        return Ran(process.run(stage.name, *where, say, stop, stage.meta.timeout, meter))
 
     def _reading(self, meter: Meter) -> Callable[[], Usage]:
         """What an attempt has cost so far; CPU time is known at its end, before that only by looking."""
@@ -294,22 +311,35 @@ def _worth_retrying(_: Any, __: TaskRun, state: State) -> bool:
     return not isinstance(error, Stopped) and getattr(error, "retry", True)
 
 
-def _finish(job: Job, progress: Progress, outcome: Outcome) -> None:
-    """The last steps, each a task of its own so that Prefect shows how long it took and what went wrong."""
+def _finish(job: Job, progress: Progress, outcome: Outcome, workers: Dispatcher | None) -> None:
+    """The last steps, each a task of its own so that Prefect shows how long it took and what went wrong.
+
+    After `job.check` this process is the one that ends the run: before its tag, and again before its release.
+    """
 
     def step(name: str, function: Callable[[], T]) -> T:
         progress.note(f"{name} ...")
         done: T = task(name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False)(function)()
         return done
 
+    def push_tags() -> None:
+        if workers:
+            step("push tags", lambda: origin.publish(settings.root, outcome.run.commit))
+
     settings, stages = job.settings, job.stages
+    if workers:
+        step("bring outputs", workers.deliver)
     results = tuple(outcome.results[stage.name] for stage in stages)
     results = step("find tracking runs", lambda: finish.with_tracking(settings, job.run, results))
     outcome.results = {result.name: result for result in results}
+    job.check()
     run = outcome.run = step("record", lambda: finish.record(settings, job.run, stages, results))
+    push_tags()
     with stores.opened(settings) as places:
         made = step("register", lambda: finish.register(places, run, stages, results))
         made = step("judge", lambda: finish.judge(places, run, made))
+        job.check()
         outcome.release = made = step("release", lambda: finish.release(places, run, made))
+    push_tags()
     outcome.report = step("report", lambda: finish.report(settings, run, results, made))
     finish.note(settings, run, results, finished=True)

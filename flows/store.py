@@ -10,15 +10,23 @@ from data.params import UserError
 from flows import graph
 from flows.graph import Stage
 from flows.plan import Recorded
+from flows.remote import key as keys
+from flows.remote.accept import Accepted
+from flows.remote.key import Entry
 
 if TYPE_CHECKING:
     from dvc_data.hashfile.tree import Tree
 
+    from flows.production.bucket import Bucket
+
 
 class Store:
-    """One DVC workspace, opened for reading; the `World` of `flows.plan`."""
+    """One DVC workspace, opened for reading; the `World` of `flows.plan`.
 
-    def __init__(self, root: Path) -> None:
+    With a remote, an output is stored that is in the local cache or there, and executions are remembered from both.
+    """
+
+    def __init__(self, root: Path, remote: "Bucket | None" = None) -> None:
         from dvc.exceptions import DvcException
         from dvc.repo import Repo
 
@@ -29,6 +37,7 @@ class Store:
         except DvcException as error:
             raise UserError(f"DVC cannot open {root}: {error}") from None
         self.root = root
+        self.accepted = Accepted(Path(self.repo.stage_cache.cache_dir), remote)
 
     def close(self) -> None:
         self.repo.close()
@@ -85,23 +94,31 @@ class Store:
 
     def remembered(self, stage: Stage, deps: Mapping[str, str | None]) -> Recorded | None:
         """An earlier execution with the present command, params and these deps, if its outputs are stored."""
-        from dvc.dependency import ParamsDependency
-        from dvc_data.hashfile.hash_info import HashInfo
-
-        if not stage.deps or not stage.outs or None in deps.values():
-            return None
-        found = self._dvc_stages[stage.name]
-        items = self._deps(stage)
-        for path, oid in deps.items():
-            items[path].hash_info = HashInfo("md5", oid)
-        for dep in found.deps:
-            if isinstance(dep, ParamsDependency):
-                dep.save()
-        entry = self._run_cache_entry(found)
+        key = self.key(stage, deps)
+        entry = self.accepted.find(key) if key else None
         if entry is None:
             return None
         earlier = as_recorded(entry)
         return earlier if self.stored(earlier.outs) else None
+
+    def key(self, stage: Stage, deps: Mapping[str, str | None]) -> str | None:
+        """The key of the stage's execution with these deps, None where DVC remembers none: it has no deps or outs.
+
+        DVC's own look-up (StageCache._load in 3.67) hashes deps in the workspace, where those that other stages
+        will restore are not yet; the key is computed as it does.
+        """
+        known = [oid for oid in (deps[dep] for dep in stage.deps) if oid is not None]
+        if not stage.deps or not stage.outs or len(known) < len(stage.deps):
+            return None
+        return keys.of_entry(keys.entry_before(self._dvc_stages[stage.name], known))
+
+    def entry(self, stage: Stage) -> Entry | None:
+        """The stage's part of dvc.lock, as it was when the store was opened."""
+        return self._lock.get(stage.name)
+
+    def as_written(self, stage: Stage, entry: Entry) -> dict[str, Any]:
+        """An entry from elsewhere as DVC would write it into dvc.lock here."""
+        return keys.entry_of(self._dvc_stages[stage.name], entry)
 
     def checkout(self, outs: Sequence[str] = ()) -> None:
         """Put the outputs that dvc.lock records and the cache holds into the workspace: these, or all."""
@@ -120,34 +137,35 @@ class Store:
         members = self._tree(oid).iteritems()
         return {"/".join(key): Path(cache.oid_to_path(info.value)) for key, (_, info) in members if info}
 
+    def members(self, oid: str) -> dict[str, str]:
+        """The objects of an output's files by their names in it, "" for a single file; also of one that is not here."""
+        if not oid.endswith(".dir"):
+            return {"": oid}
+        if not self._has_list(oid):
+            raise UserError(f"{oid}, the list of an output's files, is neither in the cache nor in the remote")
+        return {"/".join(name): info.value for name, (_, info) in self._tree(oid).iteritems() if info}
+
     def _deps(self, stage: Stage) -> dict[str, Any]:
         from dvc.dependency import ParamsDependency
 
         items = [dep for dep in self._dvc_stages[stage.name].deps if not isinstance(dep, ParamsDependency)]
         return dict(zip(stage.deps, items, strict=True))
 
-    def _run_cache_entry(self, stage: Any) -> Mapping[str, Any] | None:
-        """The newest run-cache entry for a stage's command, deps and params.
-
-        DVC's own look-up (StageCache._load in 3.67) hashes deps in the workspace, where those that other stages
-        will restore are not yet; the key is computed as it does.
-        """
-        from dvc.stage.cache import _get_cache_hash
-        from dvc.stage.serialize import to_single_stage_lockfile
-        from dvc.utils.serialize import load_yaml
-
-        key = _get_cache_hash(to_single_stage_lockfile(stage), key=True)
-        folder = Path(self.repo.stage_cache.cache_dir) / key[:2] / key
-        entries = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime) if folder.is_dir() else []
-        return load_yaml(str(entries[-1])) if entries else None
-
     def _holds(self, oid: str) -> bool:
+        return self._holds_here(oid) or self.accepted.holds(oid)
+
+    def _holds_here(self, oid: str) -> bool:
         cache = self.repo.cache.local
         if not cache.exists(oid):
             return False
         if not oid.endswith(".dir"):
             return True
         return all(cache.exists(info.value) for _, (_, info) in self._tree(oid).iteritems() if info)
+
+    def _has_list(self, oid: str) -> bool:
+        """Whether the list of a folder's files is in the cache, where need be brought from the remote."""
+        cache = self.repo.cache.local
+        return cache.exists(oid) or self.accepted.bring_list(oid, Path(cache.oid_to_path(oid)))
 
     def _tree(self, oid: str) -> "Tree":
         from dvc_data.hashfile.hash_info import HashInfo
@@ -157,7 +175,7 @@ class Store:
 
     def _member(self, oid: str, inside: str) -> str | None:
         """Hash of a file or folder inside an output folder."""
-        if not self.repo.cache.local.exists(oid):
+        if not self._has_list(oid):
             return None
         found = self._tree(oid).get_obj(self.repo.cache.local, tuple(inside.split("/")))  # type: ignore[arg-type]
         return found.hash_info.value if found and found.hash_info else None
@@ -172,7 +190,7 @@ class Store:
             key = tuple(path.split("/"))
             if not oid.endswith(".dir"):
                 whole.add(key, None, HashInfo("md5", oid))
-            elif self.repo.cache.local.exists(oid):
+            elif self._has_list(oid):
                 for inner, (meta, info) in self._tree(oid).iteritems():
                     whole.add((*key, *inner), meta, info)
             else:

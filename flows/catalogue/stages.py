@@ -14,7 +14,9 @@ from typing import Any
 
 import yaml
 
-Entry = Mapping[str, Any]  # a stage's part of dvc.lock, or of a file in the run cache
+from flows.remote import key as keys
+from flows.remote.key import Entry
+
 SIZES = ("size", "nfiles")  # follow from the digests
 
 
@@ -39,14 +41,13 @@ def output_digest(entry: Entry) -> str:
 def doubles(workspace: Path, lock: Mapping[str, Entry]) -> Iterator[tuple[str, str]]:
     """(stage, digest of outputs) for each other result that DVC's run cache remembers for the inputs in dvc.lock."""
     from dvc.repo import Repo
-    from dvc.stage.cache import _get_cache_hash
 
     with Repo(str(workspace)) as repo:
         cache = Path(repo.stage_cache.cache_dir)
     for name, entry in lock.items():
         if not entry.get("deps"):
             continue
-        key = _get_cache_hash(dict(entry), key=True)  # as DVC 3.67 does: it has no public way to ask
+        key = keys.of_entry(entry)
         values = list((cache / key[:2] / key).glob("[0-9a-f]*"))
         if len(values) > 1:
             found = {output_digest(_load(value)) for value in values}

@@ -4,11 +4,13 @@ import os
 import sys
 import time
 from collections.abc import Iterable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from data.params import UserError
 from flows.console import FAILED, OK, one_line_errors, print_json, say
 
 if TYPE_CHECKING:
@@ -23,29 +25,72 @@ LISTED = 5  # uncommitted paths named before they are counted
 @click.command(short_help="Run the graph: train, evaluate, register, release, tag.")
 @click.option("--recipe", metavar="NAME", help="Parameters from models/recipes/NAME.yaml over params.yaml.")
 @click.option("--set", "assignments", metavar="KEY=VALUE", multiple=True, help="One parameter; may be repeated.")
+@click.option("--stages", type=click.Choice(["here", "workers"]), help="Where stages run, instead of REMINT_STAGES.")
 @click.option("--plan", "plan_only", is_flag=True, help="Print what would run and why, and run nothing.")
+@click.option("--budget", metavar="TIME", help="Stop before more is spent: '2h', '30m gpu', '2h, 30m gpu, 4h cpu'.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan or the result as JSON on standard output.")
 @click.option("-v", "--verbose", is_flag=True, help="Show Prefect's own messages too.")
-def retrain(recipe: str | None, assignments: tuple[str, ...], plan_only: bool, as_json: bool, verbose: bool) -> None:
+def retrain(
+    recipe: str | None,
+    assignments: tuple[str, ...],
+    stages: str | None,
+    plan_only: bool,
+    budget: str | None,
+    as_json: bool,
+    verbose: bool,
+) -> None:
     """Bring every stage of dvc.yaml up to date from HEAD; evaluate, register, release and tag what came out.
 
     The run works in a worktree of its own: your checkout is not touched, and uncommitted changes are not part of
     the run. Results are recorded in a commit under the tag run/<time>-<commit>.
 
+    A budget limits what the stages of this run take together, also those that work at once: an amount of time as 2h,
+    1h30m or 90s, of machines or, with the word behind it, of cpu or gpu; several with commas between. A stage starts
+    only if what it took the last time still fits; one that works is asked to write its checkpoint and end shortly
+    before the limit. A limit of gpu time stops only stages that hold GPUs.
+
+    \b
+    Examples:
+      remint retrain --plan
+      remint retrain --recipe evening --budget 2h
+      remint retrain --stages workers
+      remint retrain --budget '8h, 30m gpu'
+
     \b
     Exit codes:
       0    done, or nothing to do
-      1    a stage failed, or its results could not be registered; what finished is kept for the next run
+      1    a stage failed, its results could not be registered, or the budget ended; what finished is kept, and
+           `remint retrain` goes on from there
       2    a mistake in the input (unknown parameter, no commit, a server that does not answer, full disk)
       130  interrupted; `remint retrain` goes on where it stopped
     """
     if verbose:
         os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "INFO"
+    if stages:
+        os.environ["REMINT_STAGES"] = stages
     with one_line_errors():
+        from flows import budget as budgets
         from flows import job
 
-        with job.prepared(Path.cwd(), recipe, assignments) as ready:
+        limit = budgets.parse(budget) if budget is not None else budgets.Budget()
+        with job.prepared(Path.cwd(), recipe, assignments) as prepared:
+            ready = _estimated(replace(prepared, budget=limit), plan_only)
             sys.exit(_show(ready, as_json) if plan_only else _retrain(ready, as_json))
+
+
+def _estimated(ready: "Job", plan_only: bool) -> "Job":
+    """The job with what its stages are likely to cost, where that is asked for; a plan does without."""
+    if not (plan_only or ready.budget.limits):
+        return ready
+    from flows import cost
+
+    try:
+        return replace(ready, estimates=cost.estimates(ready))
+    except UserError as error:
+        if not plan_only:
+            raise
+        say(f"what stages are likely to cost is not known: {error}")
+        return ready
 
 
 def _show(ready: "Job", as_json: bool) -> int:
@@ -54,38 +99,46 @@ def _show(ready: "Job", as_json: bool) -> int:
 
     _say_uncommitted(ready)
     if as_json:
-        print_json({"commit": ready.run.base_commit, "parameters": ready.changes, "plan": ready.plan.to_json()})
+        print_json(_plan(ready))
     else:
-        print(table.plan_text(ready.plan))
+        print(table.plan_text(ready.plan, ready.estimates))
     return OK
+
+
+def _plan(ready: "Job") -> dict[str, Any]:
+    """The plan as plain values: a stage has an estimate if it is to run and did so before."""
+    from flows.spending import total
+
+    known = {name: asdict(usage) for name, usage in ready.estimates.items()}
+    steps = [{**step, "estimate": known.get(step["stage"])} for step in ready.plan.to_json()]
+    estimate = asdict(total(ready.estimates.values())) if known else None
+    return {"commit": ready.run.base_commit, "parameters": ready.changes, "plan": steps, "estimate": estimate}
 
 
 def _retrain(ready: "Job", as_json: bool) -> int:
     """Run what the plan says, and print what came of it."""
-    from flows import finish, launch, progress, repository
-    from flows.release import start
+    from flows import finish, launch, repository
+    from flows.remote import claim
     from flows.run import StageResult
 
     began = time.monotonic()
     _say_uncommitted(ready)
-    start.clear(ready.settings, say)
-    launch.check(ready)
-    newest = repository.newest_run(ready.settings.root)
-    left = finish.unfinished(ready.settings, newest)
-    if ready.plan.empty and left is None:
+    try:
+        outcome = launch.bring_up_to_date(ready, say)
+    except claim.UnderWay as error:
+        if as_json:
+            print_json({"run": error.run, "host": error.host, "under_way": True})
+        say(f"{error}; nothing was started here")
+        return OK
+    if outcome is None:
         results = [StageResult(stage.name, "current", 0.0) for stage in ready.stages]
         if as_json:
             print_json(_summary(None, results, finish.Release(), None, time.monotonic() - began))
         else:
-            print(f"Nothing to do: all {len(ready.stages)} stages are as {newest or 'dvc.lock'} records them.")
+            newest = repository.newest_run(ready.settings.root) or "dvc.lock"
+            print(f"Nothing to do: all {len(ready.stages)} stages are as {newest} records them.")
         return OK
-    start.check(ready.settings, say)
-    with progress.console() as shown:
-        if left is not None and ready.plan.empty and launch.same_work(ready, left):
-            done, release, page = launch.complete(ready, left, shown)
-            return _close(left.run, done.values(), release, page, as_json, began)
-        outcome = launch.run(ready, shown)
-    if outcome.failures:
+    if not outcome.whole:
         return _say_failures(ready, outcome)
     return _close(outcome.run, outcome.results.values(), outcome.release, outcome.report, as_json, began)
 
@@ -138,17 +191,32 @@ def _summary(
 
 
 def _say_failures(ready: "Job", outcome: "Outcome") -> int:
-    """Say of each failed stage why, with its last lines, and what was not run because of it."""
+    """Say of each failed stage why, with its last lines, what the budget ended, and what was not run because of it."""
     for failure in outcome.failures.values():
         say(f"\n{failure}. Its last lines:")
         for line in failure.tail():
             say(f"    {line}")
         say(f"All of it: {failure.log}")
-    skipped = [s.name for s in ready.stages if s.name not in outcome.results and s.name not in outcome.failures]
+    stopped = [name for name, result in outcome.broken.items() if result.action == "stopped"]
+    if stopped or outcome.unaffordable:
+        _say_budget(ready, outcome, stopped)
+    skipped = [s.name for s in ready.stages if s.name not in outcome.results and s.name not in outcome.broken]
     if skipped:
         say(f"Not run: {', '.join(skipped)}.")
-    say("What finished is kept: correct the cause, and `remint retrain` goes on from there.")
+    correct = "correct the cause, and " if outcome.failures else ""
+    say(f"What finished is kept: {correct}`remint retrain` goes on from there.")
     return FAILED
+
+
+def _say_budget(ready: "Job", outcome: "Outcome", stopped: list[str]) -> None:
+    """Say what was spent of a budget, and what it ended."""
+    from flows.budget import spent
+
+    say(f"The budget ends this run: spent {spent(ready.budget, outcome.spending.all())}.")
+    for name in stopped:
+        say(f"{name} was ended while it worked; it goes on from its checkpoint, if it has one.")
+    for name, why in outcome.unaffordable.items():
+        say(f"{name} was not started: {why}.")
 
 
 def _say_uncommitted(ready: "Job") -> None:

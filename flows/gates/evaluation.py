@@ -21,6 +21,8 @@ from typing import Any
 
 import yaml
 
+from data.params import UserError
+from flows.catalogue.stages import read_lock
 from flows.families import Model, models_of, sha256
 from flows.settings import Settings, child_environment
 from models.saved import weights_digest
@@ -67,6 +69,8 @@ def evaluate_again(settings: Settings, workspace: Path, model: Model, folders: M
     key = hashlib.sha256(json.dumps([context(workspace, model), models]).encode()).hexdigest()
     kept = settings.home / "evaluations" / key
     if not kept.is_dir():
+        if settings.stages == "workers":
+            _bring_inputs(settings, workspace, entry)
         with _beside(kept) as scratch:
             _run(settings, workspace, _command(words, places, scratch / "out"), scratch)
             (scratch / "kept").mkdir()
@@ -77,6 +81,16 @@ def evaluate_again(settings: Settings, workspace: Path, model: Model, folders: M
             with contextlib.suppress(OSError):  # another process was faster, with the same result
                 (scratch / "kept").rename(kept)
     return kept
+
+
+def _bring_inputs(settings: Settings, workspace: Path, entry: Mapping[str, Any]) -> None:
+    """What the evaluation reads, with its shards, without which a workspace does where workers run the stages."""
+    from flows.remote import bring
+
+    try:
+        bring.inputs(settings, workspace, entry, read_lock(workspace))
+    except UserError as error:
+        raise EvaluationFailed(str(error)) from None
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from flows.catalogue import schema
 from flows.graph import Stage
 from flows.release import tags
 from flows.release.stores import Stores
+from flows.remote import accept, bring
 from flows.run import RunInfo, StageResult, run_tag
 from flows.store import Store
 
@@ -65,9 +66,12 @@ def opened(stores: Stores, found: RunInfo, family: str | None = None) -> Iterato
     index = workspace.index_folder(chosen.worktrees / identifier)
     here = settings.child_environment(chosen) | {"DVC_SITE_CACHE_DIR": str(index)}
     with _environment(here), workspace.opened(chosen, found.commit, identifier) as root:
-        store = Store(root)
+        store = Store(root, accept.remote(chosen))
         try:
             store.checkout()
+            if chosen.stages == "workers":
+                entries = [store.entry(stage) for stage in store.stages]
+                bring.last_steps(store, chosen, [entry for entry in entries if entry is not None])
             remotes = list(store.repo.config.get("remote", {}))
         finally:
             store.close()

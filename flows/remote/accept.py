@@ -1,0 +1,118 @@
+"""The run cache here and in the remote: what was accepted once is found by every later run, of any machine.
+
+    runs/<first two letters of key>/<key>/<value>    an entry of dvc.lock, as DVC keeps it
+    files/md5/<first two letters>/<the rest>         objects, as DVC keeps them
+
+Only what a run has accepted is written there, so a worker that was given up leaves nothing that others would find.
+One key costs one listing and one read, however many runs there were.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import uuid
+from pathlib import Path
+from typing import Any
+
+from data.params import UserError
+from flows.production import bucket
+from flows.production.bucket import Bucket, NotThere, Taken
+from flows.remote import key as keys
+from flows.remote.key import Entry
+from flows.remote.patience import patiently
+from flows.settings import Settings
+
+ENTRY = re.compile(r"/[0-9a-f]{64}$")
+LARGEST = 256 << 20  # bytes of a folder's list of files: millions of them
+
+
+class Accepted:
+    """DVC's run cache in a folder of this machine and, where there is one, in the remote."""
+
+    def __init__(self, here: Path, remote: Bucket | None = None) -> None:
+        self.here, self.remote = here, remote
+        self._held: set[str] = set()  # objects that the remote was seen to hold: nothing there is ever removed by a run
+
+    def find(self, key: str) -> Entry | None:
+        """The entry of an execution with this key: the newest of this machine, else the remote's."""
+        folder = self.here / key[:2] / key
+        paths = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime) if folder.is_dir() else []
+        if paths:
+            return _load(paths[-1].read_bytes())
+        if self.remote is None:
+            return None
+        names = [name for name in self.remote.list(f"runs/{key[:2]}/{key}/") if ENTRY.search(name)]
+        if not names:
+            return None
+        entry = _load(self.remote.read(names[0]))
+        self._keep(key, entry)
+        return entry
+
+    def add(self, key: str, entry: Entry) -> None:
+        """Remember an execution, here and in the remote."""
+        text = self._keep(key, entry)
+        if self.remote is not None:
+            remote, name = self.remote, f"runs/{key[:2]}/{key}/{keys.value_of(entry)}"
+            with contextlib.suppress(Taken):  # somebody else accepted the same
+                patiently(remote.create, name, text)
+
+    def holds(self, oid: str) -> bool:
+        """Whether the remote holds an object; a folder's list is put there after its files."""
+        if self.remote is None or oid in self._held:
+            return oid in self._held
+        if _place(oid) in self.remote.list(_place(oid)):
+            self._held.add(oid)
+        return oid in self._held
+
+    def bring_list(self, oid: str, path: Path) -> bool:
+        """Bring a folder's list of files from the remote into the cache; False if it is not there."""
+        if self.remote is None:
+            return False
+        try:
+            data = self.remote.read(_place(oid), LARGEST)
+        except NotThere:
+            return False
+        if hashlib.md5(data, usedforsecurity=False).hexdigest() != oid.removesuffix(".dir"):
+            raise UserError(f"{self.remote.name}/{_place(oid)} is damaged: its content is not what its name says")
+        _write(path, data)
+        return True
+
+    def _keep(self, key: str, entry: Entry) -> bytes:
+        """Remember an execution here; returns the text of its entry."""
+        from dvc.utils.serialize import dumps_yaml
+
+        text = str(dumps_yaml(dict(entry))).encode()
+        path = self.here / key[:2] / key / keys.value_of(entry)
+        if not path.exists():
+            _write(path, text)
+        return text
+
+
+def remote(settings: Settings) -> Bucket | None:
+    """Where outputs and the run cache meet: REMINT_REMOTE; None where stages run on this machine."""
+    if settings.stages == "here":
+        return None
+    address = settings.remote
+    return bucket.at(address if "://" in address else str(settings.root / Path(address).expanduser()), "REMINT_REMOTE")
+
+
+def _place(oid: str) -> str:
+    return f"files/md5/{oid[:2]}/{oid[2:]}"
+
+
+def _load(text: bytes) -> dict[str, Any]:
+    """As DVC reads it: in another YAML's eyes 1e-05 is a text."""
+    from dvc.utils.serialize import loads_yaml
+
+    return dict(loads_yaml(text.decode()))
+
+
+def _write(path: Path, data: bytes) -> None:
+    """A file that is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{uuid.uuid4().hex}")
+    fresh.write_bytes(data)
+    os.replace(fresh, path)  # noqa: PTH105

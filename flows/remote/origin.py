@@ -1,0 +1,60 @@
+"""What machines tell each other through git's origin: a run's commit before its stages, its tags at its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from data.params import UserError
+from flows import repository
+from flows.release import tags
+from flows.remote.patience import patiently
+
+NAME = "origin"
+PATIENCE_SECONDS = 60.0
+
+
+def branch_of(run: str) -> str:
+    """The branch that holds a run's commit while its stages run on workers."""
+    return f"remint/{run}"
+
+
+def fetch_tags(root: Path) -> None:
+    """Know every run and release of every machine; UserError if origin is not there or a tag was moved."""
+    if NAME not in repository.git(root, "remote").split():
+        raise UserError(
+            f"{root} has no remote '{NAME}', and workers fetch a run's commit from there; "
+            f"git remote add {NAME} ADDRESS, or REMINT_STAGES=here"
+        )
+    repository.git(root, "fetch", "--quiet", "--no-auto-gc", NAME, "refs/tags/*:refs/tags/*")
+
+
+def offer(root: Path, run: str, commit: str) -> None:
+    """Push a run's commit for the workers; UserError if that is not allowed."""
+    try:
+        _push(root, f"{commit}:refs/heads/{branch_of(run)}")
+    except UserError as error:
+        raise UserError(
+            f"the commit of the run cannot be pushed, and workers fetch it from {NAME}: {error}; "
+            "ask for the right to push, or REMINT_STAGES=here"
+        ) from None
+
+
+def withdraw(root: Path, run: str) -> None:
+    """Delete the branch of a run; none there is fine."""
+    repository.git(root, "push", "--quiet", NAME, "--delete", f"refs/heads/{branch_of(run)}", check=False)
+
+
+def publish(root: Path, commit: str) -> None:
+    """Push the tags that stand on a run's commit, and what is in production, as far as origin lacks them.
+
+    Other tags are the user's own, or those of runs that were never meant for other machines.
+    """
+    shown = repository.git(root, "ls-remote", "--tags", NAME)
+    there = {line.partition("refs/tags/")[2] for line in shown.splitlines()}
+    ours = {name for name, at in tags.read(root).items() if at == commit or "#" in name}
+    if lacking := sorted(ours - there):
+        patiently(_push, root, *(f"refs/tags/{name}" for name in lacking), seconds=PATIENCE_SECONDS)
+
+
+def _push(root: Path, *what: str) -> None:
+    repository.git(root, "push", "--quiet", "--atomic", "--no-verify", NAME, *what)

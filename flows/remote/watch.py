@@ -1,0 +1,116 @@
+"""One attempt as seen by who waits for it: its beats, its outcome, and what is done if neither comes.
+
+The ledger is the truth. Prefect is asked only about an attempt that no worker has begun: whether its flow run still
+waits, was cancelled by a person, or was lost. Silence is measured in this process's own time, and only while it looks:
+a waiting process that was itself suspended, or saw nothing because the store was away, gives nobody up for that.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from data.params import UserError
+from flows.remote import orders
+from flows.remote.ledger import Attempt, Beat, Ledger, Outcome, Usage
+from flows.remote.patience import SECONDS
+
+LOOK_SECONDS = 3.0  # a longer time between two looks counts as this much
+ORDER_SECONDS = 5.0  # between two questions to Prefect
+
+
+@dataclass
+class Watch:
+    """Waits for the end of one attempt; `poll` is called about once a second."""
+
+    ledger: Ledger
+    attempt: Attempt
+    vanished: float  # seconds without a beat after which a worker is given up
+    say: Callable[[str], None]
+    served: Callable[[], bool]  # whether somebody serves the pool
+    beat: Beat | None = None
+    began: float = field(default_factory=time.monotonic)
+    outcome: Outcome | None = None
+    _order: UUID | None = None
+    _asked: float = float("-inf")
+    _looked: float = field(default_factory=time.monotonic)
+    _silent: float = 0.0  # seconds without a new beat
+    _unserved: float = 0.0  # seconds of them during which nobody served the pool
+    _away: float = 0.0  # seconds for which the ledger has not answered
+
+    def poll(self) -> Outcome | None:
+        """What came of the attempt, None while it is open. UserError if the ledger is away for good."""
+        now = time.monotonic()
+        whole, self._looked = now - self._looked, now
+        since = min(whole, LOOK_SECONDS)
+        try:
+            self.outcome = self.ledger.outcome(self.attempt)
+            beat = self.ledger.last_beat(self.attempt) if self.outcome is None else self.beat
+        except UserError:
+            self._away += whole
+            if self._away > SECONDS:
+                raise
+            return None
+        self._away = 0.0
+        if self.outcome is None:
+            if beat is not None and beat != self.beat:
+                self._silent = 0.0
+                self.say(beat.text or f"on {beat.worker}")
+            else:
+                self._silent += since
+            self.beat = beat
+            self._judge(since)
+        return self.outcome
+
+    def usage(self) -> Usage:
+        """What the attempt has cost: by the worker's word at its end, before that the time since its first beat."""
+        if self.outcome is not None and self.outcome.usage.seconds:
+            return self.outcome.usage
+        return Usage(seconds=round(time.monotonic() - self.began, 3)) if self.beat is not None else Usage()
+
+    def stop(self, why: str) -> None:
+        """Give the attempt back: a worker that has begun writes a checkpoint and ends."""
+        self._close(Outcome("given back", why=why), cancelled=True)
+
+    def _judge(self, since: float) -> None:
+        """Close the attempt if its worker is gone, or none will ever take it."""
+        if self.beat is not None:
+            if self._silent > self.vanished:
+                why = f"{self.beat.worker} gave no sign of life for {self.vanished:g} s"
+                self._close(Outcome("vanished", why=why))
+            return
+        if self._looked - self._asked < ORDER_SECONDS:
+            return
+        self._asked = self._looked
+        stand = orders.stand(self._order) if self._order else "lost"
+        if stand == "lost":
+            self._order = orders.place(self.attempt)
+        elif stand == "cancelled":
+            self._close(Outcome("failed", why="was cancelled in Prefect", retry=False))
+        elif stand == "ended":
+            self._close(Outcome("vanished", why="its worker ended before it began"))
+        elif stand == "taken" and self._silent > self.vanished:
+            self._close(Outcome("vanished", why=f"a worker took it, and did not begin within {self.vanished:g} s"))
+        elif stand == "waiting":
+            self._wait()
+
+    def _wait(self) -> None:
+        """Say what an attempt waits for that nobody has taken; give it up where nobody serves its pool."""
+        pool = self.attempt.work.pool
+        if self.served():
+            self._unserved = 0.0
+            self.say(f"waits for a worker of pool {pool}")
+            return
+        self._unserved += ORDER_SECONDS
+        self.say(f"waits: no worker serves pool {pool} now")
+        if self._unserved > SECONDS:
+            why = f"nobody has served pool {pool} for {self._unserved:.0f} s; start one: remint worker --pool {pool}"
+            self._close(Outcome("failed", why=why, retry=False))
+
+    def _close(self, outcome: Outcome, *, cancelled: bool = False) -> None:
+        """Settle the attempt; whoever was first has said what came of it."""
+        self.outcome = outcome if self.ledger.close(self.attempt, outcome) else self.ledger.outcome(self.attempt)
+        if self.outcome == outcome and self._order is not None:
+            orders.end(self._order, outcome.why, cancelled=cancelled)
