@@ -41,7 +41,7 @@ def test_a_plan_as_json_has_the_changed_parameters(toy):
     done = toy.remint("retrain", "--plan", "--json", "--recipe", "more", "--set", "left.lr=2e-3")
     plan = json.loads(done.stdout)
     assert plan["parameters"] == {"base": 7, "left.lr": 0.002}
-    assert plan["plan"][0] == {"stage": "base", "action": "run", "reasons": ["has never run"]}
+    assert plan["plan"][0] == {"stage": "base", "action": "run", "reasons": ["has never run"], "estimate": None}
 
 
 def test_uncommitted_changes_are_named_as_not_part_of_the_run(toy):
