@@ -17,6 +17,7 @@ from typing import Any
 
 from data.params import UserError
 from flows import parameters, plan, repository, settings, workspace
+from flows.arrivals import given
 from flows.budget import Budget
 from flows.graph import Stage
 from flows.plan import Plan
@@ -61,8 +62,9 @@ def prepared(
     with ExitStack() as stack:
         started, environment, root = _opened(stack, chosen, checkout.head)
         identifier = root.name
-        changes = _changes(root, chosen, recipe, assignments)
-        commit = _commit_parameters(root, identifier, changes) if changes else checkout.head
+        arrived = given.put(root, chosen)
+        changes = _changes(root, chosen, recipe, [*arrived, *assignments])
+        commit = _commit_parameters(root, identifier, changes) if changes or arrived else checkout.head
         workspace.start_from(chosen, root, newest)
         run = RunInfo(
             id=identifier,

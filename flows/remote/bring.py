@@ -76,7 +76,7 @@ def all_but_shards(models: Iterable[str]) -> Wanted:
 
 
 def _of_examples(manifest: Path) -> set[str]:
-    """The shards with the first held-out scene of each class: the report shows these, a model's example is the first."""
+    """The shards with the first held-out scene of each class: the report shows these, the first is models' example."""
     import pyarrow.parquet as pq
 
     if not manifest.exists():
