@@ -12,6 +12,7 @@ import yaml
 
 from data.params import UserError, near
 from flows import environment, repository
+from flows.catalogue.stages import input_digest
 from flows.environment import Environment
 from flows.registry import GUARDS
 from models.tracking import flatten
@@ -37,6 +38,12 @@ class Code:
     def parameters(self, model: str) -> dict[str, dict[str, Any]]:
         """Parameters of the stages that made a model, by stage: from its own back to its parents and to its data."""
         return {name: _values(self._stages[name]) for name in self._behind(model)}
+
+    def executions(self, model: str) -> dict[str, str]:
+        """Every stage that a model needs, those of its parents and of validation too: digests of their inputs."""
+        path = self._models.get(model)
+        names = _stages_behind(self._stages, path, (), ()) if path else []
+        return {name: input_digest(self._stages[name]) for name in names}
 
     def sections(self, model: str) -> set[str]:
         """The parameters that these stages name: "seed", "generator.maskgit" for all below it."""
@@ -118,7 +125,9 @@ def read_yaml(text: str) -> dict[str, Any]:
     return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
 
 
-def _stages_behind(stages: Mapping[str, Any], path: str, others: Collection[str]) -> list[str]:
+def _stages_behind(
+    stages: Mapping[str, Any], path: str, others: Collection[str], without: Collection[str] = GUARDS
+) -> list[str]:
     """The stages between a model's folder and its parents, then the data stages; those nearest to the model first."""
     makers = {out["path"]: name for name, stage in stages.items() for out in stage.get("outs", [])}
 
@@ -131,7 +140,7 @@ def _stages_behind(stages: Mapping[str, Any], path: str, others: Collection[str]
     todo = list(before(path))
     while todo:
         name = todo.pop(0)
-        if name in found or name in GUARDS:
+        if name in found or name in without:
             continue
         found.append(name)
         deps = [dep["path"] for dep in stages[name].get("deps", [])]

@@ -8,9 +8,11 @@ from pathlib import Path
 from sqlalchemy import and_, func, select
 from sqlalchemy.orm import Session, aliased
 
+from flows.catalogue import costs
 from flows.catalogue.schema import DataVersion, Edge, Member, ModelVersion, Release, Run
 from flows.lineage.code import Code, Repository
-from flows.lineage.values import Data, Lineage, Made, Place, Unknown
+from flows.lineage.values import Cost, Data, Lineage, Made, Place, Unknown
+from flows.spending import total
 
 
 def lineage_of(session: Session, root: Path, version: ModelVersion) -> Lineage:
@@ -76,7 +78,17 @@ class _Search:
             ),
             releases=releases_of(self.session, version),
             problems=(problem,) if problem else (),
+            cost=self.cost(code, version.name),
         )
+
+    def cost(self, code: Code, model: str) -> Cost | None:
+        """What all stages cost that the model needs, by the executions that made their outputs."""
+        needed = code.executions(model)
+        made = costs.of_executions(self.session, needed.items())
+        if not made:
+            return None
+        unknown = [stage for stage, digest in needed.items() if (stage, digest) not in made]
+        return Cost(total(made.values()), tuple(needed), tuple(unknown))
 
     def parent(self, model: str, weights: str, above: tuple[str, ...]) -> Lineage | Unknown:
         """The parent with these weights; of several versions with the same ones, the first."""

@@ -14,6 +14,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "short": words.short,
     "around": words.around,
     "extent": words.extent,
+    "price": words.price,
     "verdict": words.verdict,
     "standing": words.standing,
     "setting": words.setting,

@@ -9,7 +9,7 @@ from typing import Any
 
 from flows import table
 from flows.lineage.values import Data, Holder, Lineage, Trace, Unknown
-from flows.lineage.words import around, extent, ranges, setting, short, standing, verdict
+from flows.lineage.words import around, extent, price, ranges, setting, short, standing, verdict
 
 WIDTH = 110
 LABEL = 13  # columns of the names before the values
@@ -43,6 +43,7 @@ def branch(lineage: Lineage) -> Branch:
             _fact("run", f"{made.tag}  {made.trigger}, {made.started:%Y-%m-%d %H:%M} UTC"),
             _fact("commit", f"{made.commit}  on {short(made.base_commit)}"),
             _fact("environment", f"{short(made.environment)}  {made.machine}", where),
+            *([_fact("cost", price(lineage.cost))] if lineage.cost else []),
             _fact("parameters", short(made.parameters), *(_fact(s, setting(v), indent=2) for s, v in stages.items())),
             *data,
             *(_parent(parent) for parent in lineage.parents),

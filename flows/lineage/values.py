@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from flows.remote.ledger import Usage
+
 
 @dataclass(frozen=True)
 class Data:
@@ -46,6 +48,15 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What it cost to make a model: every stage that it needs, its data and its parents' too, each once."""
+
+    spent: Usage
+    stages: tuple[str, ...]
+    unknown: tuple[str, ...] = ()  # stages of which the catalogue does not know what they cost
+
+
+@dataclass(frozen=True)
 class Unknown:
     """A parent that the catalogue does not know: only what the child's edge says."""
 
@@ -68,6 +79,7 @@ class Lineage:
     parents: tuple[Lineage | Unknown, ...]
     releases: tuple[Place, ...]
     problems: tuple[str, ...] = ()  # what of this cannot be proved any more: a moved tag, a lost commit
+    cost: Cost | None = None  # None where the commit or every one of its stages is unknown
 
     @property
     def name(self) -> str:

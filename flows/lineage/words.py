@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from flows.lineage.values import Data, Lineage
+from flows.lineage.values import Cost, Data, Lineage
+from flows.spending import duration
 
 
 def short(digest: str) -> str:
@@ -26,6 +27,16 @@ def size(count: int) -> str:
 def extent(data: Data) -> str:
     """ "2,240 rows, 21.3 MB", "" where nobody counted."""
     return "" if data.rows is None or data.bytes is None else f"{data.rows:,} rows, {size(data.bytes)}"
+
+
+def price(cost: Cost) -> str:
+    """ "22 min of machines, 31 min of CPU time, 9 stages; not known of photos"."""
+    used = cost.spent
+    times = {"machines": used.seconds, "CPU time": used.cpu_seconds, "GPUs": used.gpu_seconds}
+    known = len(cost.stages) - len(cost.unknown)
+    said = [f"{duration(seconds)} of {what}" for what, seconds in times.items() if seconds]
+    said.append(f"{known} stage{'s' * (known != 1)}")
+    return ", ".join(said) + (f"; not known of {', '.join(cost.unknown)}" if cost.unknown else "")
 
 
 def verdict(data: Data) -> str:

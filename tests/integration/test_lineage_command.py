@@ -14,8 +14,8 @@ from click.testing import CliRunner, Result
 from sqlalchemy.orm import Session
 
 from flows import families, report, settings
-from flows.catalogue import database
-from flows.catalogue.schema import DataVersion, Edge, Member, ModelVersion, Photograph, Release, Run
+from flows.catalogue import database, stages
+from flows.catalogue.schema import DataVersion, Edge, Execution, Member, ModelVersion, Photograph, Release, Run
 from flows.cli import main
 from flows.lineage import down, reference, up
 from flows.registry import Registered
@@ -71,6 +71,7 @@ def fill(session: Session, commits: dict[str, tuple[str, str]]) -> None:
             )
         )  # fmt: skip
     session.flush()
+    executions(session)
     add(session, "images", "tokenizer", 1, "a", {"scenes": scenes.digest}, {})
     add(session, "images", "maskgit", 1, "a", {"scenes": scenes.digest}, {"tokenizer": "tokenizer v1"})
     add(session, "depth", "depth-teacher", 1, "a", {"scenes": scenes.digest}, {})
@@ -84,6 +85,18 @@ def fill(session: Session, commits: dict[str, tuple[str, str]]) -> None:
     release(session, "depth", 1, None, {"depth-small": 1, "depth-teacher": 1})
     release(session, "depth", 2, None, {"depth-small": 2, "depth-teacher": 1})
     release(session, "depth", 3, 1, {"depth-small": 1, "depth-teacher": 1})
+
+
+def executions(session: Session) -> None:
+    """Each stage of the graph took a minute, and two of CPU time; what `photos` took was not written down."""
+    lock = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
+    for stage, entry in lock.items():
+        digests = {"input_digest": stages.input_digest(entry), "output_digest": "o"}
+        if stage == "generator@maskgit":
+            entry["params"]["params.yaml"]["generator.maskgit"]["steps"] = 1400
+            digests["input_digest"] = stages.input_digest(entry)
+        took = {} if stage == "photos" else {"machine_seconds": 60.0, "cpu_seconds": 120.0}
+        session.add(Execution(run_id="a", stage=stage, action="ran", seconds=60.0, host="h", **digests, **took))
 
 
 def data(session: Session, stage: str, digest: str, rows: int, size: int, parent: int | None = None) -> DataVersion:
@@ -166,6 +179,18 @@ def test_json_holds_every_digest_and_only_the_parameters_of_the_models_own_stage
     assert parent["weights"] == weights("tokenizer v1")
     assert set(parent["parameters"]) == {"tokenizer", "tokenizer-warmup", "proxy", "scenes"}
     assert found["releases"] == [{"family": "images", "number": 1, "now": False}]
+
+
+def test_a_model_cost_what_all_stages_did_that_it_needs(remint):
+    cost = json.loads(remint("maskgit@v1", "--json").stdout)["cost"]
+    needed = ["generator@maskgit", "tokens", "tokenizer", "scenes", "tokenizer-warmup", "proxy", "validate", "photos"]
+    assert sorted(cost["stages"]) == sorted(needed)
+    assert cost["unknown"] == ["photos"]
+    assert (cost["spent"]["seconds"], cost["spent"]["cpu_seconds"]) == (7 * 60, 7 * 120)
+    said = r"cost +7 min of machines, 14 min of CPU time, 7 stages; not known of photos"
+    assert re.search(said, remint("maskgit@v1").stdout)
+    later = json.loads(remint("maskgit@v2", "--json").stdout)["cost"]  # nobody noted what its generator took
+    assert sorted(later["unknown"]) == ["generator@maskgit", "photos"]
 
 
 def test_a_rollback_decides_what_production_and_previous_mean(remint):
