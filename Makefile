@@ -4,6 +4,7 @@
 #   make test                           all tests (TESTS=tests/unit for a part)
 #   make soak                           the same with hundreds of kills and random cases: hours
 #   make ui                             MLflow's and Prefect's pages
+#   make stack                          PostgreSQL, S3, MLflow, Prefect and workers on this machine; make stack-down
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -21,7 +22,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export HF_HUB_OFFLINE := 1
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help retrain test soak ui bench lint format clean
+.PHONY: help retrain test soak ui stack stack-down stack-secrets bench lint format clean
 help:
 	@sed -n 's/^#   //p' Makefile
 
@@ -36,6 +37,15 @@ soak: $(READY)  ## tests that repeat much, as killing promotions at every bounda
 
 ui: $(READY)  ## MLflow's and Prefect's pages on localhost
 	@$(BIN)/remint ui $(ARGS)
+
+stack: $(READY)  ## the services of docker-compose.yml as processes of this machine
+	@$(BIN)/remint stack up $(ARGS)
+
+stack-down: $(READY)  ## ends them; what they hold stays
+	@$(BIN)/remint stack down
+
+stack-secrets:  ## random passwords for the stack in .secrets/; needs nothing installed
+	@$(PYTHON) -m flows.stack.secrets $(ARGS)
 
 bench: $(READY)  ## speed, as ratios within one run
 	@$(BIN)/python tests/bench/run.py $(ARGS)

@@ -5,6 +5,7 @@ it, and the last one stops it: two servers on one SQLite file would only get in 
 ourselves instead of leaving it to Prefect also keeps it alive through Ctrl-C, so that the end of a run is recorded.
 """
 
+import base64
 import fcntl
 import json
 import os
@@ -36,11 +37,7 @@ LEAN = {  # what a server needs for one machine's runs: no web pages, no registr
 def borrowed(settings: Settings, environment: Mapping[str, str]) -> Iterator[str]:
     """The address of a Prefect API that answers, for as long as the context lasts."""
     if settings.prefect_api:
-        if not answers(settings.prefect_api):
-            raise UserError(
-                f"REMINT_PREFECT_API={shown(settings.prefect_api)}: no Prefect server answers there; "
-                "start it, or unset the variable to have one started for the run"
-            )
+        check(settings.prefect_api, "start it, or unset the variable to have one started for the run")
         yield settings.prefect_api
         return
     home = settings.home / "prefect"
@@ -54,6 +51,27 @@ def borrowed(settings: Settings, environment: Mapping[str, str]) -> Iterator[str
         finally:
             with _locked(home):
                 _stop_if_last(home, users.fileno())
+
+
+def check(api: str, advice: str = "start it, or correct the variable") -> None:
+    """UserError, in one line that names the variable, if a Prefect server is not there or does not let us in."""
+    named = f"REMINT_PREFECT_API={shown(api)}"
+    if not answers(api):
+        raise UserError(f"{named}: no Prefect server answers there; {advice}")
+    login = os.environ.get("PREFECT_API_AUTH_STRING", "")
+    headers = {"Authorization": "Basic " + base64.b64encode(login.encode()).decode()} if login else {}
+    try:
+        request = urllib.request.Request(f"{api.rstrip('/')}/admin/version", headers=headers)
+        urllib.request.urlopen(request, timeout=10).close()
+    except urllib.error.HTTPError as error:
+        if error.code not in (401, 403):
+            return  # not about who we are
+        known = "does not know the user and password in" if login else "wants a user and password, as user:password, in"
+        raise UserError(
+            f"{named}: the Prefect server refuses ({error.code}): it {known} PREFECT_API_AUTH_STRING"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{named}: the Prefect server breaks off ({type(error).__name__}); {advice}") from None
 
 
 def answers(api: str, seconds: float = 3.0) -> bool:

@@ -7,6 +7,7 @@ answering the stage goes on, and says so once on standard error.
 
 from __future__ import annotations
 
+import base64
 import logging
 import os
 import socket
@@ -20,7 +21,9 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
+
+from data.params import UserError
 
 # Tags by which flows/ and people find a stage's run again; models.stage adds "input.<name>" and "output".
 STAGE, COMMIT, RUN, WEIGHTS, CONFIG = "stage", "git_commit", "run", "weights", "config"
@@ -197,6 +200,8 @@ def connect(uri: str | None = None) -> tuple[Any, str]:
         return None, "no tracking database: neither .remint/mlflow.db nor MLFLOW_TRACKING_URI"
     if not answers(uri):
         return None, f"the MLflow server {shown(uri)} does not answer"
+    if why := refusal(uri):
+        return None, why
     quiet_environment()
     try:
         # The folder mlflow/ of this repository has no code: without the library, `import mlflow` alone
@@ -217,7 +222,7 @@ def answers(uri: str, seconds: float = ANSWER_SECONDS) -> bool:
         port = PORTS.get(parts.scheme.partition("+")[0])
         return port is None or not parts.hostname or _listens(parts.hostname, parts.port or port, seconds)
     try:
-        urllib.request.urlopen(uri.rstrip("/") + "/health", timeout=seconds).close()
+        urllib.request.urlopen(_bare(uri).rstrip("/") + "/health", timeout=seconds).close()
     except urllib.error.HTTPError:
         return True  # it refuses, but it is there
     except (OSError, ValueError):
@@ -278,10 +283,59 @@ def quiet_environment() -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
-def shown(uri: str) -> str:
-    """Return an address without the password it may carry."""
+def refusal(uri: str, seconds: float = ANSWER_SECONDS) -> str:
+    """Why a tracking server that is there does not let us in, as one line that names the variable; "" if it does."""
+    if urlsplit(uri).scheme not in ("http", "https"):
+        return ""
+    request = urllib.request.Request(_bare(uri).rstrip("/") + "/api/2.0/mlflow/experiments/search?max_results=1")
+    login = _login(uri)
+    if login:
+        request.add_header("Authorization", login)
+    try:
+        urllib.request.urlopen(request, timeout=seconds).close()
+    except urllib.error.HTTPError as error:
+        if error.code not in (401, 403):
+            return ""  # not about who we are
+        advice = "it does not know" if login else "it wants"
+        if error.code == 403:
+            return f"the MLflow server {shown(uri)} refuses (403); see its --allowed-hosts, and what the user may do"
+        return (
+            f"the MLflow server {shown(uri)} refuses (401): {advice} the user and password of "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        )
+    except (OSError, ValueError):
+        return ""  # `answers` says so
+    return ""
+
+
+def check(uri: str, variable: str = "REMINT_MLFLOW_URI") -> None:
+    """UserError, in one line that names the variable, if a tracking server is not there or does not let us in."""
+    if not answers(uri):
+        raise UserError(f"{variable}={shown(uri)}: no MLflow server answers there; start it, or correct the variable")
+    if why := refusal(uri):
+        raise UserError(f"{variable}: {why}")
+
+
+def _login(uri: str) -> str:
+    """The header with which MLflow's own client would introduce itself, "" without credentials."""
     parts = urlsplit(uri)
-    return uri.replace(f"{parts.username}:{parts.password}@", "") if parts.password else uri
+    name = os.environ.get("MLFLOW_TRACKING_USERNAME") or unquote(parts.username or "")
+    password = os.environ.get("MLFLOW_TRACKING_PASSWORD") or unquote(parts.password or "")
+    if name and password:
+        return "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()
+    token = os.environ.get("MLFLOW_TRACKING_TOKEN")
+    return f"Bearer {token}" if token else ""
+
+
+def _bare(uri: str) -> str:
+    """An address without the user and password before its host."""
+    scheme, separator, rest = uri.partition("://")
+    return uri if not separator or scheme.startswith("sqlite") else f"{scheme}://{rest.rpartition('@')[2]}"
+
+
+def shown(uri: str) -> str:
+    """Return an address without the user, password or token it may carry."""
+    return _bare(uri)
 
 
 def first_line(error: BaseException) -> str:

@@ -106,6 +106,7 @@ COMMAND = {
     "doctor": ["doctor"],
     "settle": ["settle", "1", "--why", "a change of machine"],
     "status": ["status"],
+    "stack": ["stack", "bootstrap"],
 }
 
 

@@ -1,0 +1,252 @@
+"""The stack without containers: the services of `docker-compose.yml` as processes of this machine.
+
+    make stack          # starts everything, prints what to do next; about a minute
+    make stack-down     # ends it; what it holds stays in .remint/stack
+
+PostgreSQL and Ceph's object gateway come from Debian's packages; everything else is started by the very commands, with
+the very settings, of the containers, with other addresses and folders in them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.params import UserError
+from flows import repository
+from flows.settings import QUIET, Settings
+from flows.stack import compose, postgres, processes, s3, secrets
+from flows.stack.access import ADMIN, USERS
+from flows.stack.compose import Service
+from flows.stack.places import PORTS, Places
+from flows.stack.processes import Process
+from flows.ui import free_port
+
+PACKAGES = "apt-get install postgresql ceph-mon ceph-osd ceph-mgr ceph-common radosgw"
+HELD_ELSEWHERE = ("postgres", "s3")  # by PostgreSQL and Ceph, not by the command of their container
+USES = {"releaser": "retrain and release", "worker": "join with a worker", "reader": "read production"}
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The stack of one checkout."""
+
+    root: Path
+    state: Path  # .remint/stack
+    secrets: Path
+
+    @property
+    def _processes(self) -> Path:
+        return self.state / "processes.json"
+
+    def up(self, workers: int, profile: str, say: Say) -> None:
+        """Start what does not run yet, in order; UserError names what does not come up, and ends what was started."""
+        needed()
+        self.state.mkdir(parents=True, exist_ok=True)
+        secrets.make(self.secrets)
+        places = Places(self.root, self.state, self._ports(), self.origin())
+        running = [process for process in processes.read(self._processes) if process.alive]
+        begun, started = time.monotonic(), dict[str, list[Process]]()
+        services = compose.read(self.root, self.secrets, variables={})
+
+        def await_(name: str) -> None:
+            for process in started.pop(name, []):
+                self._wait(services[name], places, process)
+                say(f"{process.name:14} {time.monotonic() - begun:5.0f} s")
+
+        try:
+            for service in services.values():
+                if service.profiles and profile not in service.profiles:
+                    continue
+                for before in service.after:
+                    await_(before)
+                started[service.name] = self._up(service, places, running, workers)
+                running += started[service.name]
+            for name in list(started):
+                await_(name)
+        except BaseException:
+            self.down(say)
+            raise
+        self._write_uses(places)
+
+    def _up(self, service: Service, places: Places, running: Sequence[Process], workers: int) -> list[Process]:
+        if service.name in HELD_ELSEWHERE:
+            self._hold(service, places)
+            return []
+        if service.name == "bootstrap":
+            self._once(service, places)
+            s3.grant(s3.client(places.address("http://s3:8333"), self._keys(places)[ADMIN]))
+            return []
+        names = [f"{service.name}-{number}" for number in range(1, workers + 1)]
+        started = []
+        for name in names if service.name in ("worker-cpu", "worker-nogpu") else [service.name]:
+            if name not in [process.name for process in running]:
+                started.append(self._start(name, service, places))
+                processes.write(self._processes, [*running, *started])
+        return started
+
+    def down(self, say: Say) -> None:
+        """End everything; what it holds stays."""
+        running = processes.read(self._processes)
+        for kind in ("worker", ""):  # workers first: they tell the servers that they go
+            processes.end([process for process in running if process.service.startswith(kind)])
+        self._processes.unlink(missing_ok=True)
+        s3.stop(self.root, self.state / "s3")
+        postgres.stop(self.state / "postgres")
+        say("the stack has ended; what it holds stays in " + str(self.state))
+
+    def status(self) -> list[dict[str, str]]:
+        """One row for each process: its name, its number, whether it lives, its address."""
+        rows = []
+        ports = self._ports()
+        for process in processes.read(self._processes):
+            address = f"http://127.0.0.1:{ports[process.service]}" if process.service in ports else ""
+            state = "runs" if process.alive else f"ended, see {self._log(process.name)}"
+            rows.append({"name": process.name, "pid": str(process.pid), "state": state, "address": address})
+        return rows
+
+    def _hold(self, service: Service, places: Places) -> None:
+        """PostgreSQL or S3, unless it answers already."""
+        port, folder = places.ports[service.name], self.state / service.name
+        if service.name == "postgres":
+            if not (folder / "data" / "postmaster.pid").exists():
+                postgres.start(folder, port, service.environment)
+            postgres.databases(self.root / "infra" / "stack" / "databases.sh", port, service.environment)
+        elif not (folder / "rgw.pid").exists():
+            s3.start(self.root, folder, port, self._keys(places))
+
+    def _keys(self, places: Places) -> dict[str, tuple[str, str]]:
+        values = json.loads((self.secrets / secrets.VALUES).read_text())
+        return {name: (values[f"s3.{name}.key"], values[f"s3.{name}.secret"]) for name in (ADMIN, *USERS)}
+
+    def _environment(self, service: Service, places: Places, name: str) -> dict[str, str]:
+        """The service's variables, and nothing of the caller's that would lead it elsewhere."""
+        foreign = ("REMINT_", "MLFLOW_", "PREFECT_", "AWS_", "PG", "DVC_")
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+        own = {"PATH": path, "PYTHONUNBUFFERED": "1", "PREFECT_HOME": str(self.state / "work" / name / "prefect")}
+        return {**inherited, **QUIET, **own, **places.environment(service, name)}
+
+    def _start(self, name: str, service: Service, places: Places) -> Process:
+        return processes.start(
+            name,
+            service.name,
+            places.command(service, name),
+            self._environment(service, places, name),
+            self.state / "work" / name,
+            self._log(name),
+        )
+
+    def _once(self, service: Service, places: Places) -> None:
+        """A job to its end; it may be repeated."""
+        folder, log = self.state / "work" / service.name, self._log(service.name)
+        folder.mkdir(parents=True, exist_ok=True)
+        with log.open("w") as sink:
+            command, environment = (
+                places.command(service, service.name),
+                self._environment(service, places, service.name),
+            )
+            done = subprocess.run(
+                command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, check=False
+            )
+        if done.returncode:
+            said = log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
+            raise UserError(f"{service.name} failed: {said[-1]} (all of it: {log})")
+
+    def _wait(self, service: Service, places: Places, process: Process) -> None:
+        """Until the service's own health check succeeds."""
+        if service.health is None:
+            return
+        environment = self._environment(service, places, process.name)
+        until = time.monotonic() + service.health.seconds
+        while process.alive and time.monotonic() < until:
+            done = subprocess.run(
+                places.health(service, process.name),
+                env=environment,
+                cwd=self.state / "work" / process.name,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                check=False,
+            )
+            if done.returncode == 0:
+                return
+            time.sleep(0.3)
+        why = f"is not well after {service.health.seconds:g} s" if process.alive else "has ended"
+        raise UserError(f"{process.name} {why}; its words are in {self._log(process.name)}")
+
+    def _ports(self) -> dict[str, int]:
+        """The ports of the first start, ever after: databases and clients remember them."""
+        path = self.state / "ports.json"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps({name: free_port(wanted) for name, wanted in PORTS.items()}))
+        return dict(json.loads(path.read_text()))
+
+    def origin(self) -> str:
+        """Where workers fetch the runs' commits: REMINT_ORIGIN, else the checkout's own origin, else the checkout."""
+        named = os.environ.get("REMINT_ORIGIN")
+        if named or "origin" not in repository.git(self.root, "remote").split():
+            return named or str(self.root / ".git")
+        return repository.git(self.root, "remote", "get-url", "origin").strip()
+
+    def _log(self, name: str) -> Path:
+        return self.state / "logs" / f"{name}.log"
+
+    def _write_uses(self, places: Places) -> None:
+        """A file of variables to source for each kind of user."""
+        shared = compose.variables_of(self.root / "infra" / "stack" / "client.env")
+        for user in USES:
+            own = compose.variables_of(self.secrets / f"{user}.env")
+            variables = {key: places.address(value) for key, value in (shared | own).items()}
+            variables |= {
+                "PREFECT_API_URL": variables["REMINT_PREFECT_API"],  # for the tools' own commands
+                "MLFLOW_TRACKING_URI": variables["REMINT_MLFLOW_URI"],
+            }
+            secrets.write(self.use(user), "".join(f"export {key}='{value}'\n" for key, value in variables.items()))
+
+    def use(self, user: str) -> Path:
+        return self.state / f"{user}.env"
+
+
+def of(settings: Settings) -> Stack:
+    """The stack of the main checkout."""
+    return Stack(settings.root, settings.home / "stack", settings.root / compose.SECRETS)
+
+
+def needed() -> None:
+    """UserError if a server is not installed."""
+    missing = [
+        name for name, there in (("PostgreSQL", postgres.programs()), ("radosgw", shutil.which("radosgw"))) if not there
+    ]
+    if missing:
+        raise UserError(f"the stack needs {' and '.join(missing)}; install: {PACKAGES} (or use docker compose)")
+
+
+def profile() -> str:
+    """The profile of docker-compose.yml for this machine."""
+    return "gpu" if Path("/dev/nvidia0").exists() else "nogpu"
+
+
+def how_to_use(stack: Stack) -> str:
+    """What a person does with a stack that runs."""
+    ports: Mapping[str, int] = stack._ports()
+    lines = [
+        f"MLflow   http://127.0.0.1:{ports['mlflow']}   user admin, password: mlflow.admin in .secrets/values.json",
+        f"Prefect  http://127.0.0.1:{ports['prefect']}   user remint, password: prefect.server in .secrets/values.json",
+        f"S3       http://127.0.0.1:{ports['s3']}   keys in .secrets/*.env",
+        "",
+        *(f". {stack.use(user)}   # {what}" for user, what in USES.items()),
+        "",
+        "remint retrain, in a shell that read the first file, runs the stages on these workers; logs are in",
+        f"{stack.state / 'logs'}; make stack-down ends everything.",
+    ]
+    return "\n".join(lines)
