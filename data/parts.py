@@ -42,7 +42,7 @@ def asked() -> Part | None:
     text = os.environ.get(VARIABLE, "")
     if not text:
         return None
-    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+    match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise UserError(f"{VARIABLE} must be NUMBER/COUNT such as 2/4, with a number from 1 to the count, not '{text}'")
     return Part(int(match[1]), int(match[2]))

@@ -13,6 +13,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import threading
 from collections.abc import Generator, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -75,7 +76,7 @@ def sample(p: Parameters, index: int) -> tuple[str, dict[str, bytes]]:
 def stream(p: Parameters, indices: Iterable[int], workers: int) -> Generator[tuple[str, dict[str, bytes]]]:
     """The samples of some indices in their order, made by worker processes of one thread each."""
     os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")  # what the workers inherit
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=end_with_parent)
     try:
         yield from pool.map(partial(sample, p), indices, chunksize=4)
     except BrokenProcessPool:
@@ -84,6 +85,18 @@ def stream(p: Parameters, indices: Iterable[int], workers: int) -> Generator[tup
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def end_with_parent() -> None:
+    """Of itself a worker would wait for ever for a parent that was killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def rows(folder: Path, entries: list[shards.Entry], p: Parameters) -> list[dict]:

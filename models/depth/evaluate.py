@@ -9,12 +9,16 @@ Every number is taken after aligning scale and shift of the disparity to the tru
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from safetensors.numpy import load_file, save_file
+from torch import nn
 
 from data import entry, params
 from data.samples import Samples
@@ -22,13 +26,18 @@ from models import stage
 from models.depth import motorcycle, net, panels
 from models.metrics import depth as metrics
 
+BATCH = 32  # pictures predicted at once
+MEASURES = ("abs_rel", "delta1", "rmse", "pair_accuracy")
+
 
 @dataclass(frozen=True)
 class Params:
-    """Section `evaluate.depth`: `motorcycle` is the size (height, width) the photograph is shown at."""
+    """Section `evaluate.depth`: `motorcycle` is the size (height, width) the photograph is shown at, `per_shard` how
+    many batches of scenes are kept as one shard."""
 
     threads: int
     motorcycle: tuple[int, ...]
+    per_shard: int
 
 
 def main() -> None:
@@ -38,9 +47,9 @@ def main() -> None:
     with stage.open("evaluate@depth", inputs, args.out, p) as run:
         models = {"teacher": net.load(args.teacher), "small": net.load(args.student)}
         samples = Samples(args.scenes, "val")
-        images, truths = samples.images(), samples.disparities()
-        predicted = {name: net.predict(model, images) for name, model in models.items()}
-        rows = [row for name in models for row in measure(name, predicted[name], truths, samples)]
+        seen = in_shards(models, samples, p.per_shard * BATCH, run)
+        predicted = {name: seen[name] for name in models}
+        rows = [row for name in models for row in measures(name, seen, samples)]
         photograph = motorcycle.read(args.photos)
         seen = {name: motorcycle.predict(model, photograph, p.motorcycle) for name, model in models.items()}
         run.save_metrics({name: summary(name, rows) | motorcycle.measure(seen[name], photograph) for name in models})
@@ -49,23 +58,43 @@ def main() -> None:
         motorcycle.panel(photograph, seen).save(run.figure("motorcycle.png"))
 
 
-def measure(model: str, predicted: np.ndarray, truths: np.ndarray, samples: Samples) -> list[dict]:
+def in_shards(models: Mapping[str, nn.Module], samples: Samples, size: int, run: stage.Run) -> dict[str, np.ndarray]:
+    """What every model predicts, and how good it is, in shards of `size` (whole batches) scenes."""
+    made = run.shards(-(-len(samples) // size))
+    for index in made.missing:
+        some = range(index * size, min((index + 1) * size, len(samples)))
+        made.make(index, partial(save_file, look(models, samples, some)))
+    found = [load_file(file) for file in made.files()]
+    return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
+
+
+def look(models: Mapping[str, nn.Module], samples: Samples, some: range) -> dict[str, np.ndarray]:
+    """By model's name float32 disparities (n, H, W), and by MODEL.MEASURE what each is worth, (n,)."""
+    images, truths = np.stack([samples.image(i) for i in some]), [samples.disparity(i) for i in some]
+    found = {name: net.predict(model, images, BATCH) for name, model in models.items()}
+    for name in models:
+        scores = [dict(metrics.scores(p, t, seed=i)) for i, p, t in zip(some, found[name], truths, strict=True)]
+        found |= {f"{name}.{measure}": np.array([one[measure] for one in scores]) for measure in MEASURES}
+    return found
+
+
+def measures(model: str, seen: Mapping[str, np.ndarray], samples: Samples) -> list[dict]:
     """One row per held-out scene: key, class, model and every measure."""
     return [
         {
             "key": samples.keys[i],
             "class": samples.class_names[samples.labels[i]],
             "model": model,
-            **dict(metrics.scores(predicted[i], truths[i], seed=i)),
+            **{name: float(seen[f"{model}.{name}"][i]) for name in MEASURES},
         }
-        for i in range(len(truths))
+        for i in range(len(samples))
     ]
 
 
 def summary(model: str, rows: list[dict]) -> dict[str, float]:
     """Means over the scenes: every measure, and delta1 of every class."""
     own = [row for row in rows if row["model"] == model]
-    found = {name: mean(own, name) for name in ("abs_rel", "delta1", "rmse", "pair_accuracy")}
+    found = {name: mean(own, name) for name in MEASURES}
     for name in sorted({row["class"] for row in own}):
         found[f"delta1_{name}"] = mean([row for row in own if row["class"] == name], "delta1")
     return found
@@ -81,4 +110,4 @@ def write_samples(rows: list[dict], out: Path) -> None:
 
 
 if __name__ == "__main__":
-    entry.run(main)
+    entry.run(main, parts=True)

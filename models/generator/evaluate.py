@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
 from data import entry, params
 from data.samples import Samples
-from models import figures, stage
+from models import figures, saved, stage
 from models.generator import load, probe
 from models.images import flip, to_array, to_tensor, unit
 from models.metrics.fwd import fwd
@@ -81,10 +83,7 @@ def main() -> None:
         train_samples = Samples(args.scenes, "train")
         train, held_out = Pictures.of(train_samples), Pictures.of(Samples(args.scenes, "val"))
         labels = torch.arange(len(generator.classes)).repeat_interleave(p.samples_per_class)
-        began = time.monotonic()
-        images = load.generate(generator, tokenizer, labels, p.seed)
-        run.tracker.metrics({"images_per_second": len(images) / (time.monotonic() - began)})
-        generated = Pictures(to_tensor(images), labels)
+        generated = Pictures(draw(generator, tokenizer, labels, p.seed, run), labels)
         classifier = probe.train(
             train.images, train.labels, len(generator.classes), p.probe_steps, p.probe_batch, p.seed
         )
@@ -102,6 +101,19 @@ def main() -> None:
             f"gFWD {metrics['gfwd']:.3f} (real {metrics['real_fwd']:.3f}), "
             f"class agreement {metrics['class_agreement']:.0f} % (probe {metrics['probe_accuracy']:.0f} %)"
         )
+
+
+def draw(generator: load.Generator, tokenizer: load.Tokenizer, labels: Tensor, seed: int, run: stage.Run) -> Tensor:
+    """Pictures uint8 (N, 3, H, W) of the classes `labels` (N,), a shard and a seed for every batch."""
+    pieces = labels.split(load.BATCH)
+    made = run.shards(len(pieces))
+    for index in made.missing:
+        began = time.monotonic()
+        own = int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
+        images = to_tensor(load.generate(generator, tokenizer, pieces[index], own))
+        run.tracker.metrics({"images_per_second": len(images) / (time.monotonic() - began)}, index)
+        made.make(index, partial(save_file, {"images": images}))
+    return torch.cat([saved.tensors(file)["images"] for file in made.files()])
 
 
 def compare(
@@ -191,4 +203,4 @@ def copies(generated: Pictures, nearest: Tensor, distance: Tensor, classes: tupl
 
 
 if __name__ == "__main__":
-    entry.run(main)
+    entry.run(main, parts=True)

@@ -8,6 +8,7 @@ their error by class, and how often each code is used. About 15 s on one core.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from torch import Tensor
 from data import entry, params
 from data.samples import Samples
 from models import figures, stage
+from models.checkpoint import files
 from models.images import to_array, to_tensor, unit
 from models.metrics import codebook, image
 from models.metrics.fwd import fwd
@@ -27,17 +29,18 @@ from models.proxy.cut import decode_cut
 from models.proxy.load import load as load_proxy
 from models.proxy.vqgan import VQGAN
 from models.tokenizer.encode import encode
-from models.tokenizer.tokenizer import load
+from models.tokenizer.tokenizer import Tokenizer, load
 
 BATCH = 64
 
 
 @dataclass(frozen=True)
 class Params:
-    """Section `evaluate.tokenizer`: pictures of each class in the figure."""
+    """Section `evaluate.tokenizer`: pictures of each class in the figure, and batches kept as one shard."""
 
     threads: int
     per_class: int
+    per_shard: int
 
 
 def main() -> None:
@@ -47,9 +50,8 @@ def main() -> None:
     with stage.open("evaluate@tokenizer", inputs, args.out, p) as run, torch.no_grad():
         net, samples = load(args.model), Samples(args.scenes, "val")
         images = to_tensor(samples.images())
-        tokens = encode(net, images, BATCH)
-        restored = torch.cat([net.decode(part) for part in tokens.split(BATCH)])
-        truth = unit(images)
+        seen = in_shards(net, load_proxy(args.proxy), images, p.per_shard * BATCH, run)
+        tokens, restored, truth = seen["tokens"], seen["restored"], unit(images)
         psnr, ssim = image.psnr(restored, truth), image.ssim(restored, truth)
         run.save_metrics(
             {
@@ -58,7 +60,8 @@ def main() -> None:
                 "rfwd": fwd(to_array(restored), to_array(images)),
                 "patch_grid": image.patch_grid(restored, truth, images.shape[-1] // net.grid),
                 **dict(codebook.usage(tokens.numpy(), net.codes)),
-                **dict(proxy_metrics(load_proxy(args.proxy), truth, tokens.shape[1])),
+                "proxy_psnr": float(image.psnr(seen["proxy"], truth).mean()),
+                "proxy_cut_psnr": float(image.psnr(seen["cut"], truth).mean()),
             }
         )
         write_samples(args.out, samples, psnr, ssim)
@@ -66,12 +69,26 @@ def main() -> None:
         histogram(np.bincount(tokens.flatten().numpy(), minlength=net.codes)).save(run.figure("codebook.png"))
 
 
-def proxy_metrics(proxy: VQGAN, truth: Tensor, keep: int):
-    """Yields the proxy's PSNR with all its codes, and with as many as the tokenizer has tokens."""
-    codes = [proxy.encode(part) for part in truth.split(BATCH)]
-    yield "proxy_psnr", float(image.psnr(torch.cat([proxy.decode(part) for part in codes]), truth).mean())
-    cut = torch.cat([decode_cut(proxy, part, keep) for part in codes])
-    yield "proxy_cut_psnr", float(image.psnr(cut, truth).mean())
+def in_shards(net: Tokenizer, proxy: VQGAN, images: Tensor, size: int, run: stage.Run) -> dict[str, Tensor]:
+    """What tokenizer and proxy make of uint8 images (N, 3, H, W), in shards of `size` (whole batches) of them."""
+    pieces = images.split(size)
+    made = run.shards(len(pieces))
+    for index in made.missing:
+        made.make(index, partial(files.write, state=look(net, proxy, pieces[index])))
+    found = [files.read(file) for file in made.files()]
+    return {name: torch.cat([one[name] for one in found]) for name in found[0]}
+
+
+def look(net: Tokenizer, proxy: VQGAN, images: Tensor) -> dict[str, Tensor]:
+    """Tokens and the pictures they give back; the proxy's with all its codes, and with as many as there are tokens."""
+    tokens = encode(net, images, BATCH)
+    codes = [proxy.encode(part) for part in unit(images).split(BATCH)]
+    return {
+        "tokens": tokens,
+        "restored": torch.cat([net.decode(part) for part in tokens.split(BATCH)]),
+        "proxy": torch.cat([proxy.decode(part) for part in codes]),
+        "cut": torch.cat([decode_cut(proxy, part, tokens.shape[1]) for part in codes]),
+    }
 
 
 def write_samples(out: Path, samples: Samples, psnr: Tensor, ssim: Tensor) -> None:
@@ -110,4 +127,4 @@ def histogram(counts: np.ndarray) -> Image.Image:
 
 
 if __name__ == "__main__":
-    entry.run(main)
+    entry.run(main, parts=True)

@@ -4,26 +4,34 @@ Run by `test_resume_stages.py` through `runpy` with `CALL` set, in a process for
 stages already.
 """
 
-import importlib
 import os
+import runpy
 import signal
 import sys
 from pathlib import Path
 
+from data import parts
 from models import callbacks, training
 from models.checkpoint import files, resume
 
 
 def run(
-    home: str, module: str, line: str, every: int, moment: str = "", step: int = 0, number: int = signal.SIGKILL
+    home: str,
+    module: str,
+    line: str,
+    every: int,
+    moment: str = "",
+    step: int = 0,
+    number: int = signal.SIGKILL,
+    part: str = "",
 ) -> None:
-    """Call the stage in `home`, with a checkpoint after `every` steps.
+    """Call the stage in `home`, with a checkpoint after `every` steps, or one `part` of it.
 
     With a `moment` send itself the signal `number`: "before", "within" or "after" that step, or half way through
-    "saving" the next checkpoint.
+    "saving" the next checkpoint; of a data-parallel stage when that "shard" is written but not kept.
     """
     os.chdir(home)
-    os.environ |= {"REMINT_CHECKPOINTS": str(Path(home, "checkpoints")), "MLFLOW_TRACKING_URI": ""}
+    os.environ |= {"REMINT_CHECKPOINTS": str(Path(home, "checkpoints")), "MLFLOW_TRACKING_URI": "", "REMINT_PART": part}
     log = os.open("log", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -31,7 +39,7 @@ def run(
     if moment:
         arm(moment, step, number)
     sys.argv = [module, *line.split()]
-    importlib.import_module(module).main()
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 def arm(moment: str, step: int, number: int) -> None:
@@ -43,6 +51,16 @@ def arm(moment: str, step: int, number: int) -> None:
         progress.on_train_batch_end,
         files.save_file,
     )
+
+    made = parts.Shards.make
+
+    def make(self, index, write):
+        def killed(file):
+            write(file)
+            if moment == "shard" and index == step:
+                os.kill(os.getpid(), number)
+
+        made(self, index, killed)
 
     def at(*moments: str) -> None:
         if moment in moments and now[0] == step:
@@ -69,7 +87,7 @@ def arm(moment: str, step: int, number: int) -> None:
             os.kill(os.getpid(), number)
 
     schedule.on_train_batch_start, progress.on_train_batch_end = before, after
-    training.Task.update, files.save_file = within, saving
+    training.Task.update, files.save_file, parts.Shards.make = within, saving, make
 
 
 if __name__ == "__main__":

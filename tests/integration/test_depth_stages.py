@@ -35,7 +35,7 @@ PARAMS = {
         "labels": {"per_shard": 8, "batch": 4},
         "student": {"small": {"net": {**NET, "dim": 8}, "learn": {**LEARN, "ignored": 0.1}}},
     },
-    "evaluate": {"depth": {"motorcycle": [32, 48]}},
+    "evaluate": {"depth": {"motorcycle": [32, 48], "per_shard": 1}},
 }
 
 

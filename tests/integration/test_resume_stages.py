@@ -1,8 +1,9 @@
-"""Every trainable stage, killed and started again, ends with the bytes of one that was never interrupted."""
+"""Every long stage, killed and started again or made in parts, ends with the bytes of an uninterrupted one."""
 
 import json
 import multiprocessing
 import random
+import re
 import runpy
 import shutil
 import signal
@@ -13,6 +14,7 @@ import pytest
 import yaml
 
 from data import manifest, shards
+from data.photos import benchmark
 from data.samples import encode_disparity, encode_png
 
 pytestmark = pytest.mark.integration
@@ -50,7 +52,12 @@ PARAMS = {
         }
         | MIXED
     },
-    "depth": {"teacher": DEPTH, "labels": {"per_shard": 16, "batch": 8}, "student": {"small": DEPTH}},
+    "depth": {"teacher": DEPTH, "labels": {"per_shard": 20, "batch": 8}, "student": {"small": DEPTH}},
+    "evaluate": {
+        "tokenizer": {"per_class": 2, "per_shard": 1},
+        "maskgit": {"samples_per_class": 80, "probe_steps": 4, "probe_batch": 8},
+        "depth": {"motorcycle": [32, 48], "per_shard": 1},
+    },
 }
 CHAIN = {  # stage: module and arguments; those that train are tested, the others make what they need
     "proxy": "models.proxy.train --scenes scenes",
@@ -61,24 +68,34 @@ CHAIN = {  # stage: module and arguments; those that train are tested, the other
     "teacher": "models.depth.train_teacher --scenes scenes",
     "labels": "models.depth.label --photos photos --scenes scenes --teacher teacher",
     "student": "models.depth.train_student --photos photos --scenes scenes --labels labels --kind small",
+    "judged-tokenizer": "models.tokenizer.evaluate --model tokenizer/model --proxy proxy/model --scenes scenes",
+    "judged-maskgit": "models.generator.evaluate --model generator/model --tokenizer tokenizer/model --scenes scenes",
+    "judged-depth": "models.depth.evaluate --teacher teacher --student student --scenes scenes --photos photos",
 }
-TRAINABLE = [name for name in CHAIN if name not in ("tokens", "labels")]
+PARALLEL = ["tokens", "labels", "judged-tokenizer", "judged-maskgit", "judged-depth"]
+TRAINABLE = [name for name in CHAIN if name not in PARALLEL]
 MOMENTS = ("before", "within", "after", "saving")
 
 
 @pytest.fixture(scope="module")
 def call():
-    """Runs a stage in a process of its own, forked from one that has imported everything; gives its exit code."""
+    """Runs a stage in a process of its own, forked from one that has imported everything; gives its exit code, or
+    with several `parts` theirs, which run at once."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([line.split()[0] for line in CHAIN.values()])
 
-    def call(home: Path, name: str, out: str, *when) -> int:
+    def call(home: Path, name: str, out: str, *when, parts: tuple[str, ...] = ("",)) -> int:
         module, _, arguments = CHAIN[name].partition(" ")
-        globals_ = {"CALL": (str(home), module, f"{arguments} --out {out}", EVERY, *when)}
-        process = context.Process(target=runpy.run_path, args=(str(DRIVER), globals_, "__main__"))
-        process.start()
-        process.join()
-        return process.exitcode
+        moment = when or ("", 0)
+        number = moment[2:] or (signal.SIGKILL,)
+        processes = []
+        for part in parts:
+            globals_ = {"CALL": (str(home), module, f"{arguments} --out {out}", EVERY, *moment[:2], *number, part)}
+            processes.append(context.Process(target=runpy.run_path, args=(str(DRIVER), globals_, "__main__")))
+            processes[-1].start()
+        for process in processes:
+            process.join()
+        return processes[0].exitcode if len(parts) == 1 else [process.exitcode for process in processes]
 
     return call
 
@@ -88,7 +105,8 @@ def home(tmp_path_factory, call):
     """A folder in which the whole chain ran without interruption."""
     home = tmp_path_factory.mktemp("whole")
     (home / "params.yaml").write_text(yaml.safe_dump(PARAMS))
-    pack(home / "scenes", 24, ["glass", "wires"])
+    pack(home / "scenes", 160, ["glass", "wires"])
+    benchmark.write_motorcycle(home / "photos" / "benchmark")
     pack(home / "photos", 8, [])
     for name in CHAIN:
         assert call(home, name, name) == 0, (home / "log").read_text()
@@ -150,6 +168,57 @@ def test_a_stage_told_to_end_loses_no_step(call, home, moment):
     assert "going on from step 7\n" in (home / "log").read_text()
     assert files(home / "told") == files(home / "generator")
     shutil.rmtree(home / "told")
+
+
+@pytest.mark.parametrize("name", PARALLEL)
+def test_a_data_parallel_stage_goes_on_from_its_finished_shards(call, home, name):
+    assert call(home, name, "cut", "shard", 1) == -signal.SIGKILL
+    (home / "log").unlink()
+    assert call(home, name, "cut") == 0, (home / "log").read_text()
+    assert "going on with 1 of " in (home / "log").read_text()
+    assert_like_the_whole(home, name, "cut")
+
+
+@pytest.mark.parametrize("name", PARALLEL)
+def test_parts_made_at_once_and_in_any_order_give_the_same_bytes(call, home, name):
+    assert call(home, name, "shared", parts=("3/3", "1/3", "2/3")) == [0, 0, 0], (home / "log").read_text()
+    assert not (home / "shared").exists()  # a part writes no outputs
+    (home / "log").unlink()
+    assert call(home, name, "shared") == 0
+    done, count = re.search(r"going on with (\d+) of (\d+) shards done", (home / "log").read_text()).groups()
+    assert done == count
+    assert_like_the_whole(home, name, "shared")
+
+
+def test_a_stage_told_to_end_keeps_its_finished_shards_and_clears_up(call, home):
+    assert call(home, "labels", "told", "shard", 2, signal.SIGTERM) == 128 + signal.SIGTERM
+    assert {path.suffix for place in (home / "checkpoints").iterdir() for path in place.iterdir()} == {".shard"}
+    (home / "log").unlink()
+    assert call(home, "labels", "told") == 0
+    assert "going on with 2 of " in (home / "log").read_text()
+    assert_like_the_whole(home, "labels", "told")
+
+
+def test_a_damaged_shard_is_made_again(call, home):
+    assert call(home, "tokens", "hurt", parts=("1/1",)) == 0
+    (place,) = (home / "checkpoints").iterdir()
+    hurt = sorted(place.iterdir())[0]
+    hurt.write_bytes(hurt.read_bytes()[:-1])
+    (home / "log").unlink()
+    assert call(home, "tokens", "hurt") == 0
+    assert f"{hurt.name} is damaged" in (home / "log").read_text()
+    assert_like_the_whole(home, "tokens", "hurt")
+
+
+def assert_like_the_whole(home: Path, name: str, out: str) -> None:
+    assert files(home / out) == files(home / name)
+    assert not any((home / "checkpoints").iterdir())
+    shutil.rmtree(home / out)
+
+
+def test_a_training_is_not_made_in_parts(call, home):
+    assert call(home, "proxy", "none", parts=("1/2",)) == 2
+    assert "is not made in parts" in (home / "log").read_text()
 
 
 @pytest.mark.soak

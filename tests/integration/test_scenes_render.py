@@ -1,10 +1,13 @@
 """Mitsuba's pictures and depth: exact, reproducible for any number of workers, and readable afterwards."""
 
+import contextlib
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,12 +30,22 @@ scenes: {count: 20, size: 32, samples_per_pixel: 1, held_out_share: 0.3, per_sha
 """
 
 
-def stage(folder: Path, out: str, workers: int, text: str = PARAMS) -> subprocess.CompletedProcess:
+def stage(folder: Path, out: str, workers: int, text: str = PARAMS, part: str = "") -> subprocess.CompletedProcess:
+    process = start(folder, out, workers, text, part)
+    said = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, *said)
+
+
+def start(folder: Path, out: str, workers: int, text: str = PARAMS, part: str = "") -> subprocess.Popen:
     folder.mkdir(exist_ok=True)
     (folder / "params.yaml").write_text(text)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "REMINT_WORKERS": str(workers)}
+    named = {"PYTHONPATH": str(ROOT), "REMINT_WORKERS": str(workers), "REMINT_PART": part}
+    environment = {**os.environ, **named, "REMINT_CHECKPOINTS": str(folder / "kept")}
     command = [sys.executable, "-m", "data.scenes.render", "--out", out]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    )
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -51,6 +64,52 @@ def test_one_and_two_workers_write_the_same_bytes(rendered):
     done = stage(rendered.parent, "again", workers=2)
     assert done.returncode == 0, done.stderr
     assert digests(rendered) == digests(rendered.parent / "again")
+
+
+def kept(folder: Path) -> list[Path]:
+    return list((folder / "kept").glob("scenes-*/*.shard"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_rendering_that_was_ended_goes_on_from_its_finished_shards(rendered, number):
+    folder, out = rendered.parent, f"ended by {number}"
+    process = start(folder, out, workers=1)
+    while not kept(folder) and process.poll() is None:
+        time.sleep(0.005)
+    process.send_signal(number)
+    process.communicate(timeout=60)  # for ever, if a worker outlived it
+    assert process.returncode == (-number if number == signal.SIGKILL else 128 + number)
+    for _ in range(100):  # its worker notices that it is alone
+        if not alive(process.pid):
+            break
+        time.sleep(0.1)
+    assert not alive(process.pid)
+    done = stage(folder, out, workers=2)
+    assert done.returncode == 0, done.stderr
+    assert "of 3 shards done" in done.stderr
+    assert digests(rendered) == digests(folder / out)
+    assert not list((folder / "kept").iterdir())
+
+
+def alive(group: int) -> bool:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, 0)
+        return True
+    return False
+
+
+def test_parts_rendered_at_once_give_the_same_bytes(rendered):
+    folder = rendered.parent
+    parts = [start(folder, "parts", workers=1, part=part) for part in ("2/2", "1/2")]
+    for part in parts:
+        part.communicate()
+        assert part.returncode == 0
+    assert not (folder / "parts").exists()
+    assert len(kept(folder)) == 3
+    done = stage(folder, "parts", workers=1)
+    assert "going on with 3 of 3 shards done" in done.stderr
+    assert digests(rendered) == digests(folder / "parts")
+    assert not list((folder / "kept").iterdir())
 
 
 def test_every_class_is_there_in_the_order_of_the_indices(rendered):

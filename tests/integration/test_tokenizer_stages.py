@@ -36,7 +36,7 @@ PARAMS = {
     | {"critic_start": 0.5, "critic_lr": 1e-3, "critic_width": 4, "critic_stages": 1}
     | STEPS,
     "tokens": {"batch": 8, "per_shard": 3},
-    "evaluate": {"tokenizer": {"per_class": 1}},
+    "evaluate": {"tokenizer": {"per_class": 1, "per_shard": 1}},
 }
 
 
