@@ -1,4 +1,4 @@
-"""The README's claims that can be checked without running anything long."""
+"""What README and docs/ claim and can be checked without running anything long."""
 
 import re
 import subprocess
@@ -6,11 +6,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "README.md").read_text()
+FILES = (ROOT / "docs" / "files.md").read_text()
 
 
 def listed():
     """Paths of the file tree: an indented name belongs to the folder above it."""
-    block = TEXT.split("```\npyproject.toml")[1].split("```")[0]
+    block = FILES.split("```\npyproject.toml")[1].split("```")[0]
     folders: list[str] = []  # the folder the line before stands in, part by part
     for line in f"pyproject.toml{block}".splitlines():
         depth = (len(line) - len(line.lstrip())) // 2
