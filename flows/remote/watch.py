@@ -19,6 +19,7 @@ from flows.remote.patience import SECONDS
 
 LOOK_SECONDS = 3.0  # a longer time between two looks counts as this much
 ORDER_SECONDS = 5.0  # between two questions to Prefect
+AGAIN_SECONDS = 1.0  # the same, while it could not be asked
 
 
 @dataclass
@@ -87,6 +88,8 @@ class Watch:
         stand = orders.stand(self._order) if self._order else "lost"
         if stand == "lost":
             self._order = orders.place(self.attempt)
+            if self._order is None:  # the server is away, or just busy
+                self._asked -= ORDER_SECONDS - AGAIN_SECONDS
         elif stand == "cancelled":
             self._close(Outcome("failed", why="was cancelled in Prefect", retry=False))
         elif stand == "ended":
