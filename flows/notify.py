@@ -60,9 +60,10 @@ class Notice:
 def of_run(outcome: Outcome) -> list[Notice]:
     """What is to be told of a run that has ended."""
     run = outcome.run
-    if outcome.failures:
+    if not outcome.whole:
         causes = {name: str(failure) for name, failure in outcome.failures.items()}
-        return [_of(run, "run-failed", run.id, f"run {run.id} failed: {'; '.join(causes.values())}", stages=causes)]
+        why = "; ".join(causes.values()) or "its budget ended"
+        return [_of(run, "run-failed", run.id, f"run {run.id} failed: {why}", stages=causes)]
     return of_release(run, outcome.release)
 
 
