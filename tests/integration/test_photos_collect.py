@@ -159,8 +159,8 @@ def test_too_many_bad_files_stop_the_stage_without_a_manifest(tmp_path):
 
 
 def test_the_command_ends_with_one_line_for_a_users_mistake(tmp_path):
-    lines = [f"  {f.name}: {getattr(PARAMETERS, f.name)!r}" for f in dataclasses.fields(PARAMETERS) if f.name != "seed"]
-    (tmp_path / "params.yaml").write_text("\n".join(["seed: 0", "photos:", *lines]))
+    values = {name: value for name, value in dataclasses.asdict(PARAMETERS).items() if name != "seed"}
+    (tmp_path / "params.yaml").write_text(json.dumps({"seed": 0, "photos": values}))
     command = [sys.executable, "-m", "data.photos.collect", "--source", "gone", "--out", "out"]
     environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
