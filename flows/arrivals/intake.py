@@ -1,0 +1,221 @@
+"""Take in what is new at the watched place: each photograph once, by the digest of its bytes, whatever it is called.
+
+    taken = intake.take_in(settings, log, standing, say)
+
+A file is read, decoded and measured, its bytes are kept, and its batch is created; only then is it taken in. Whoever
+is killed before leaves bytes under their digest, which the next look finds and uses. One photograph at a time is in
+memory, and a batch is written for every thousand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from data import params
+from data.photos import decode, sources
+from data.photos.arrivals import Arrival
+from data.photos.cut import Photos
+from data.photos.sources import Photo
+from flows import repository
+from flows.arrivals import incoming, measure, memo
+from flows.arrivals.batches import BEFORE, Aside, Batch, Log
+from flows.arrivals.incoming import Incoming, Item, Unfetched
+from flows.arrivals.measure import Cut, Measured
+from flows.arrivals.standing import LOOKED_AT, Standing
+from flows.production.transfer import sha256_of
+from flows.settings import Settings
+
+PER_BATCH = 1000
+LARGEST = 1 << 30  # bytes of a file that is read at all
+AT_ONCE = 16  # photographs that the student looks at in one go
+
+
+@dataclass
+class Taken:
+    """What came of a look."""
+
+    place: str
+    batches: list[Batch] = field(default_factory=list)
+    known: int = 0  # files whose bytes were taken in before, under whatever name
+    later: list[tuple[str, str]] = field(default_factory=list)  # could not be read now, and why
+
+    @property
+    def arrived(self) -> int:
+        return sum(batch.arrived for batch in self.batches)
+
+    @property
+    def aside(self) -> list[Aside]:
+        return [one for batch in self.batches for one in batch.aside]
+
+
+@dataclass
+class _New:
+    """A photograph that no batch holds yet."""
+
+    arrival: Arrival
+    facts: tuple
+    tiles: np.ndarray | None  # until the student has looked at them
+    confusion: list[float] = field(default_factory=list)
+
+
+def take_in(settings: Settings, log: Log, standing: Standing | None, told: Callable[[Batch], None]) -> Taken:
+    """Take in what is new; `told` hears of each batch as it is written. UserError names what cannot be read."""
+    place = incoming.open(settings)
+    taken = Taken(place.name)
+    reader = _Reader(settings, log, standing, taken)
+    with memo.opened(settings.home / "watch" / "seen.db", place.name) as seen:
+        for item in place.items():
+            if seen.digest(item) in reader.known:
+                taken.known += 1
+            else:
+                reader.take(place, item, seen)
+            if len(reader.new) >= PER_BATCH:
+                reader.write(place.name, told)
+        reader.write(place.name, told)
+    return taken
+
+
+class _Reader:
+    """Reads files, and gathers a batch."""
+
+    def __init__(self, settings: Settings, log: Log, standing: Standing | None, taken: Taken) -> None:
+        self.settings, self.log, self.standing, self.taken = settings, log, standing, taken
+        self.root = repository.find(settings.root).top
+        self.cut = _cut(self.root)
+        self.new: dict[str, _New] = {}
+        self.aside: dict[str, Aside] = {}
+        self.known: set[str | None] = set()
+        self._learn(log.read())
+
+    def take(self, place: Incoming, item: Item, seen: memo.Memo) -> None:
+        with tempfile.TemporaryDirectory(prefix="remint-arrival-") as folder:
+            path = Path(folder, "photograph")
+            try:
+                if item.size > LARGEST:
+                    raise decode.Unusable(f"has {item.size >> 20} MB, more than {LARGEST >> 20}")
+                place.fetch(item, path)
+            except Unfetched as error:
+                self.taken.later.append((item.name, str(error)))
+                return
+            except decode.Unusable as error:
+                sha256 = hashlib.sha256(repr(item).encode()).hexdigest()  # of one that is not read: its stamp's
+                self._set_aside(Aside(sha256, item.name, str(error)))
+                return
+            sha256 = sha256_of(path)
+            if sha256 in self.known or sha256 in self.new or sha256 in self.aside:
+                self.taken.known += 1
+            else:
+                self._read(path, Arrival(sha256, path.stat().st_size, item.name, licence=sources.OWN))
+            seen.note(item, sha256)
+
+    def write(self, source: str, told: Callable[[Batch], None]) -> None:
+        """Write a batch of what was gathered; nothing of it that somebody else has taken in meanwhile."""
+        if not self.new and not self.aside:
+            return
+        self._look()
+
+        def make(batches: Sequence[Batch], number: int) -> Batch | None:
+            self._learn(batches)
+            new = [self.new[key] for key in sorted(self.new) if key not in self.known]
+            aside = [self.aside[key] for key in sorted(self.aside) if key not in self.known]
+            return self._batch(number, source, new, aside) if new or aside else None
+
+        if self.new and not any(batch.photographs for batch in self.log.read()):
+            self._write_before(told)
+        batch = self.log.append(make)
+        self.new, self.aside = {}, {}
+        if batch is not None:
+            self._wrote(batch, told)
+
+    def _write_before(self, told: Callable[[Batch], None]) -> None:
+        """The photographs that a run was made from so far come first: what arrives is added to them."""
+        before: dict[str, Arrival] = {}
+        for photo in _source(self.root):
+            if photo.path.is_file():
+                sha256 = sha256_of(photo.path)
+                before.setdefault(sha256, _arrival(photo, sha256))
+                self.log.keep(photo.path, sha256)
+
+        def make(batches: Sequence[Batch], number: int) -> Batch | None:
+            if any(batch.photographs for batch in batches):
+                return None
+            return Batch(number, BEFORE, tuple(before[key] for key in sorted(before)), at=_now())
+
+        batch = self.log.append(make)
+        if batch is not None:
+            self._wrote(batch, told)
+
+    def _wrote(self, batch: Batch, told: Callable[[Batch], None]) -> None:
+        self.taken.batches.append(batch)
+        self._learn([batch])
+        told(batch)
+
+    def _learn(self, batches: Sequence[Batch]) -> None:
+        for batch in batches:
+            self.known.update(one.sha256 for one in batch.photographs)
+            self.known.update(one.sha256 for one in batch.aside)
+
+    def _read(self, path: Path, arrival: Arrival) -> None:
+        try:
+            measured: Measured = measure.measure(path, arrival.sha256, self.cut)
+        except decode.Unusable as error:
+            self._set_aside(Aside(arrival.sha256, arrival.name, str(error)))
+            return
+        self.log.keep(path, arrival.sha256)
+        tiles = measured.tiles[:LOOKED_AT] if self.standing else None
+        self.new[arrival.sha256] = _New(arrival, measured.facts, tiles)
+        if sum(one.tiles is not None for one in self.new.values()) >= AT_ONCE:
+            self._look()
+
+    def _set_aside(self, one: Aside) -> None:
+        if one.sha256 not in self.known:
+            self.aside[one.sha256] = one
+
+    def _look(self) -> None:
+        """Let the student in production look at what it has not seen yet."""
+        unseen = [(one, one.tiles) for one in self.new.values() if one.tiles is not None]
+        if self.standing is None or not unseen:
+            return
+        values = iter(self.standing.look(np.concatenate([tiles for _, tiles in unseen])))
+        for one, tiles in unseen:
+            one.confusion = [round(next(values), 5) for _ in tiles]
+            one.tiles = None
+
+    def _batch(self, number: int, source: str, new: Sequence[_New], aside: Sequence[Aside]) -> Batch:
+        return Batch(
+            number,
+            source,
+            tuple(one.arrival for one in new),
+            tuple(aside),
+            statistics=measure.histograms(row for one in new for row in one.facts),
+            student=self.standing.student.bundle if self.standing else "",
+            confusion=tuple(value for one in new for value in one.confusion),
+            at=_now(),
+        )
+
+
+def _cut(root: Path) -> Cut:
+    p = params.load(Photos, "photos", root / "params.yaml")
+    return Cut(p.size, p.max_pixels, p.min_contrast, p.seed)
+
+
+def _source(root: Path) -> Iterator[Photo]:
+    """The photographs of photos.source in params.yaml."""
+    source = params.load(Photos, "photos", root / "params.yaml").source
+    return iter(sources.find(root / Path(source).expanduser()))
+
+
+def _arrival(photo: Photo, sha256: str) -> Arrival:
+    about = {"licence": photo.licence, "author": photo.author, "title": photo.title, "url": photo.url}
+    return Arrival(sha256, photo.path.stat().st_size, photo.name, **about)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,70 @@
+"""A photograph that arrived, measured as the stage `photos` will cut it: some tiles, their statistics.
+
+Statistics are histograms, because those of several batches add up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data import manifest
+from data.photos import crops, decode
+from data.validate import drift
+
+TILES = 16  # of each photograph, coarse ones first, whatever a run then cuts
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How photographs are cut: section `photos` of params.yaml."""
+
+    size: int  # side of a tile in pixels
+    max_pixels: int
+    min_contrast: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Some tiles of a photograph, uint8 (N, size, size, 3), and the manifest's columns for each."""
+
+    tiles: np.ndarray
+    facts: tuple[Mapping[str, float], ...]
+
+
+def measure(path: Path, sha256: str, cut: Cut) -> Measured:
+    """Decode a photograph, wholly, and cut its tiles; decode.Unusable says why it is none for us."""
+    width, height = decode.size_of(path, cut.max_pixels)
+    if not crops.count(width, height, cut.size):
+        raise decode.Unusable(f"has {width} x {height} pixels, less than a tile of {cut.size}")
+    photo = decode.load(path, cut.max_pixels)
+    wanted = min(TILES, crops.count(*photo.size, cut.size))
+    chosen = crops.choose(*photo.size, cut.size, wanted, cut.seed + int(sha256[:12], 16))
+    tiles = [pixels for _, pixels in crops.cut(photo, chosen, cut.size)]
+    seen = [(tile, manifest.statistics(tile)) for tile in tiles]
+    kept = [(tile, facts) for tile, facts in seen if facts["contrast"] >= cut.min_contrast]
+    if not kept:
+        raise decode.Unusable("is empty sky or wall: no tile of it has any contrast")
+    return Measured(np.stack([tile for tile, _ in kept]), tuple(facts for _, facts in kept))
+
+
+def histograms(facts: Iterable[Mapping[str, float]]) -> dict[str, list[int]]:
+    """{"brightness": 100 counts, "contrast": 100 counts} of tiles, as the stage `validate` makes them."""
+    rows = list(facts)
+    return {
+        column: np.histogram([row[column] for row in rows], bins=drift.FINE, range=(0, largest))[0].tolist()
+        for column, largest in drift.COLUMNS.items()
+    }
+
+
+def added(several: Iterable[Mapping[str, list[int]]]) -> dict[str, list[int]]:
+    """The histograms of all tiles together."""
+    total = {column: np.zeros(drift.FINE, dtype=np.int64) for column in drift.COLUMNS}
+    for one in several:
+        for column, counts in one.items():
+            total[column] += np.array(counts, dtype=np.int64)
+    return {column: counts.tolist() for column, counts in total.items()}

@@ -1,0 +1,141 @@
+"""What production was made from: its photographs' statistics, its depth student, and how that sees held-out ones."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data import manifest
+from data.params import UserError
+from data.samples import Samples
+from flows import families, repository
+from flows.arrivals import confusion, measure
+from flows.production import bucket, bundle, pointers
+from flows.production.bucket import Bucket
+from flows.production.pointers import Member, Pointer
+from flows.reproduce import originals
+from flows.settings import Settings
+from flows.store import Store
+
+FAMILY, STUDENTS = "depth", Path("artifacts/depth-student")
+PHOTOS = "artifacts/photos"
+LOOKED_AT = 4  # tiles of a photograph that a student is asked about, coarse ones first
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What new photographs are held against."""
+
+    statistics: Mapping[str, list[int]]  # of the tiles that production was made from: column -> histogram
+    confusion: Sequence[float]  # of the student in production, on held-out tiles
+
+
+class Standing:
+    """The newest release of the depth models."""
+
+    def __init__(self, settings: Settings, store: Bucket, pointer: Pointer, student: Member) -> None:
+        self.settings, self.store, self.pointer, self.student = settings, store, pointer, student
+        self.title = f"{FAMILY} #{pointer.number}"
+
+    @cached_property
+    def net(self) -> Any:
+        """The student, ready to predict."""
+        import models
+
+        with tempfile.TemporaryDirectory(prefix="remint-student-") as folder:
+            into = Path(folder)
+            bundle.fetch(
+                self.store, self.student.model, self.student.bundle, into, only=("model.safetensors", "config.json")
+            )
+            return models.load(into)
+
+    def look(self, tiles: np.ndarray) -> list[float]:
+        """How much the student disagrees with itself about each tile."""
+        return confusion.disagreement(self.net, tiles)
+
+    def baseline(self) -> Baseline:
+        """Of the photographs that production was made from; UserError if their bytes are nowhere to be had.
+
+        Worked out once per release and kept in the home.
+        """
+        lock = repository.file_at(self.settings.root, self.pointer.commit, "dvc.lock")
+        oid = _photos(lock)
+        kept = self.settings.home / "watch" / f"baseline-{self.student.bundle[:16]}-{oid[:16]}.json"
+        with contextlib.suppress(FileNotFoundError, ValueError, TypeError):
+            return Baseline(**json.loads(kept.read_text()))
+        store = Store(self.settings.root)
+        try:
+            files = originals.find(store, oid)
+        finally:
+            store.close()
+        if not files:
+            raise UserError(f"the photographs of {self.title} are neither in DVC's cache nor in its remote")
+        made = self._worked_out(files)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        fresh = kept.with_suffix(".new")
+        fresh.write_text(json.dumps(asdict(made)))
+        fresh.replace(kept)
+        return made
+
+    def _worked_out(self, files: Mapping[str, Path]) -> Baseline:
+        with tempfile.TemporaryDirectory(prefix="remint-photos-") as folder:
+            for name, path in files.items():
+                if "/" not in name:
+                    Path(folder, name).symlink_to(path)
+            rows = manifest.read(Path(folder)).to_pylist()
+            counts = measure.histograms([row for rows in _comparable(rows).values() for row in rows])
+            held_out = Samples(folder, "val")
+            numbers = {key: i for i, key in enumerate(held_out.keys)}
+            seen: list[float] = []
+            for tiles in _comparable(held_out.rows).values():
+                chosen = [held_out.image(numbers[row["key"]]) for row in tiles[:LOOKED_AT]]
+                seen += self.look(np.stack(chosen))
+            return Baseline(counts, seen)
+
+
+def find(settings: Settings) -> Standing | None:
+    """The depth models in production; None before the first release."""
+    store = bucket.open(settings)
+    pointer = pointers.newest(store, FAMILY)
+    if pointer is None:
+        return None
+    students = [one.name for one in families.models_of(settings.root) if one.path.is_relative_to(STUDENTS)]
+    found = [member for member in pointer.members if member.model in students]
+    return Standing(settings, store, pointer, found[0]) if found else None
+
+
+def _comparable(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """By photograph, as many tiles as are cut of a new one, and as those are chosen: whole coarse scales first.
+
+    A key is photograph-scale-row-column, with the larger scale number the coarser. Brightness and contrast of tiles
+    depend on their scale, so that only like may be compared with like.
+    """
+    photographs: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        photographs.setdefault(row["key"].split("-", 1)[0], []).append(row)
+    chosen = {}
+    for photo, tiles in photographs.items():
+        order = np.random.default_rng(int(photo, 16)).permutation(len(tiles))
+        mixed = [tiles[i] for i in order]
+        chosen[photo] = sorted(mixed, key=lambda row: row["key"].split("-")[1], reverse=True)[: measure.TILES]
+    return chosen
+
+
+def _photos(lock: str | None) -> str:
+    """The digest that a dvc.lock records for the photographs."""
+    import yaml
+
+    stages = (yaml.safe_load(lock) or {}).get("stages", {}) if lock else {}
+    for stage in stages.values():
+        for out in stage.get("outs", []):
+            if out["path"] == PHOTOS:
+                return str(out["md5"])
+    raise UserError(f"the dvc.lock of the release does not name {PHOTOS}; git fetch --tags, then again")
