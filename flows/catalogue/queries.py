@@ -6,13 +6,13 @@ All of them go through an index: with 100,000 model versions they take milliseco
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import groupby
 from typing import Any
 
-from sqlalchemy import and_, exists, func, select
+from sqlalchemy import Executable, Text, and_, bindparam, cast, exists, func, select
 from sqlalchemy.orm import Session, aliased
 
 from flows.catalogue.schema import Decision, Entry, Execution, Member, ModelVersion, Procedure, Release, Run
@@ -95,22 +95,102 @@ class Past:
     stages: Mapping[str, int]
 
 
+# The statements are built once: building them anew takes longer than asking the database.
+_newest = select(Release.family, func.max(Release.number).label("number")).group_by(Release.family).subquery()
+_PRODUCTION = (
+    select(
+        Release.family,
+        Release.number,
+        Release.created,
+        Release.run_id,
+        Release.who,
+        Release.why,
+        Release.restores,
+        Member.model,
+        Member.version,
+        Member.weights,
+        ModelVersion.metrics,
+        ModelVersion.tag,
+    )
+    .join(_newest, and_(Release.family == _newest.c.family, Release.number == _newest.c.number))
+    .outerjoin(Member, Member.release_id == Release.id)
+    .outerjoin(ModelVersion, and_(ModelVersion.name == Member.model, ModelVersion.number == Member.version))
+    .order_by(Release.family, Member.model)
+)
+_FIRST_DECISIONS = (
+    select(Decision.run_id, func.min(Decision.id))
+    .where(Decision.run_id.in_(bindparam("runs", expanding=True)))
+    .group_by(Decision.run_id)
+)
+_later = aliased(Decision)
+_WAITING = (
+    select(
+        Decision.id,
+        ModelVersion.name,
+        ModelVersion.number,
+        ModelVersion.family,
+        Decision.run_id,
+        Decision.reason,
+        Decision.created,
+    )
+    .join(ModelVersion, Decision.version_id == ModelVersion.id)
+    .where(
+        Decision.verdict == "waiting",
+        Decision.id > bindparam("after"),
+        ~exists().where(_later.version_id == Decision.version_id, _later.id > Decision.id),
+    )
+    .order_by(Decision.id)
+)
+_UNFINISHED = (
+    select(Procedure.id, Procedure.kind, Procedure.family, Procedure.number, Procedure.created)
+    .where(Procedure.state == "open")
+    .order_by(Procedure.number)
+)
+_NOTED = (Entry.seq, Entry.subject, Entry.at, Entry.body)
+_settled = aliased(Entry)
+_ALARMS = (
+    select(*_NOTED)
+    .where(
+        Entry.kind == ALARM,
+        ~exists().where(_settled.kind == SETTLED, _settled.subject == cast(Entry.seq, Text)),
+    )
+    .order_by(Entry.seq)
+)
+_REPRODUCTIONS = select(*_NOTED).where(
+    Entry.seq.in_(
+        select(func.max(Entry.seq))
+        .where(Entry.kind == REPRODUCTION, Entry.subject.in_(bindparam("titles", expanding=True)))
+        .group_by(Entry.subject)
+    )
+)
+_last = select(Run).order_by(Run.seq.desc()).limit(bindparam("count")).subquery()
+_LAST_RUNS = (
+    select(
+        _last.c.id,
+        _last.c.state,
+        _last.c.trigger,
+        _last.c.started,
+        _last.c.ended,
+        Execution.action,
+        func.count(Execution.id),
+    )
+    .outerjoin(Execution, Execution.run_id == _last.c.id)
+    .group_by(_last.c.seq, *_last.c["id", "state", "trigger", "started", "ended"], Execution.action)
+    .order_by(_last.c.seq.desc())
+)
+
+
 def production(session: Session) -> dict[str, Standing]:
     """What is in production of each family that was ever released."""
-    newest = select(Release.family, func.max(Release.number).label("number")).group_by(Release.family).subquery()
-    last = and_(Release.family == newest.c.family, Release.number == newest.c.number)
-    releases = session.scalars(select(Release).join(newest, last).order_by(Release.family)).all()
-    version = and_(ModelVersion.name == Member.model, ModelVersion.number == Member.version)
-    rows = session.execute(
-        select(Member, ModelVersion.metrics, ModelVersion.tag)
-        .outerjoin(ModelVersion, version)
-        .where(Member.release_id.in_([release.id for release in releases]))
-        .order_by(Member.model)
-    ).tuples()
-    members = defaultdict(list)
-    for one, metrics, tag in rows:
-        members[one.release_id].append(InProduction(one.model, one.version, one.weights, metrics or {}, tag or ""))
-    return {one.family: _standing(one, members[one.id]) for one in releases}
+    found = {}
+    for release, rows in groupby(_rows(session, _PRODUCTION), key=lambda row: row[:7]):
+        members = [
+            InProduction(model, version, weights, metrics or {}, tag or "")
+            for *_, model, version, weights, metrics, tag in rows
+            if model is not None
+        ]
+        found[release[0]] = Standing(*release, tuple(members))
+    return found
 
 
 def waiting(session: Session, standing: Mapping[str, Standing | None]) -> list[Waiting]:
@@ -119,70 +199,45 @@ def waiting(session: Session, standing: Mapping[str, Standing | None]) -> list[W
     standing: by family, None for one that was never released.
     """
     runs = {family: one.run if one else "" for family, one in standing.items()}
-    in_production = Decision.run_id.in_(list(runs.values()))
-    firsts = select(Decision.run_id, func.min(Decision.id)).where(in_production).group_by(Decision.run_id)
-    first = dict(session.execute(firsts).tuples().all())
+    first = dict(tuple(row) for row in _rows(session, _FIRST_DECISIONS, runs=list(runs.values())))
     after = {family: first.get(run, 0) for family, run in runs.items()}
-    later = aliased(Decision)
-    is_last = ~exists().where(later.version_id == Decision.version_id, later.id > Decision.id)
-    columns = (Decision.id, ModelVersion.name, ModelVersion.number, ModelVersion.family, Decision.run_id)
-    rows = session.execute(
-        select(*columns, Decision.reason, Decision.created)
-        .join(ModelVersion, Decision.version_id == ModelVersion.id)
-        .where(Decision.verdict == "waiting", Decision.id > min(after.values(), default=0), is_last)
-        .order_by(Decision.id)
-    )
     return [
         Waiting(name, number, family, run, reason, since)
-        for decision, name, number, family, run, reason, since in rows.tuples()
+        for decision, name, number, family, run, reason, since in _rows(
+            session, _WAITING, after=min(after.values(), default=0)
+        )
         if decision > after.get(family, 0) and run != runs.get(family)
     ]
 
 
 def unfinished(session: Session) -> list[Unfinished]:
     """Procedures that are under way, or were killed."""
-    columns = (Procedure.id, Procedure.kind, Procedure.family, Procedure.number, Procedure.created)
-    rows = session.execute(select(*columns).where(Procedure.state == "open").order_by(Procedure.number))
-    return [Unfinished(*row) for row in rows.tuples()]
+    return [Unfinished(*row) for row in _rows(session, _UNFINISHED)]
 
 
 def alarms(session: Session) -> list[Noted]:
     """The alarms that nobody has settled."""
-    settled = set(session.scalars(select(Entry.subject).where(Entry.kind == SETTLED)))
-    entries = session.scalars(select(Entry).where(Entry.kind == ALARM).order_by(Entry.seq))
-    return [_noted(entry) for entry in entries if str(entry.seq) not in settled]
+    return [_noted(row) for row in _rows(session, _ALARMS)]
 
 
 def reproductions(session: Session, titles: Iterable[str]) -> dict[str, Noted]:
     """The last reproduction of each of these model versions, by title; what was never reproduced is left out."""
-    of_these = (Entry.kind == REPRODUCTION, Entry.subject.in_(list(titles)))
-    last = select(func.max(Entry.seq)).where(*of_these).group_by(Entry.subject)
-    return {entry.subject: _noted(entry) for entry in session.scalars(select(Entry).where(Entry.seq.in_(last)))}
+    return {row.subject: _noted(row) for row in _rows(session, _REPRODUCTIONS, titles=list(titles))}
 
 
 def last_runs(session: Session, count: int) -> list[Past]:
     """The runs that were recorded last, the newest first."""
-    runs = session.scalars(select(Run).order_by(Run.seq.desc()).limit(count)).all()
-    stages: dict[str, dict[str, int]] = defaultdict(dict)
-    number = func.count()
-    actions = select(Execution.run_id, Execution.action, number).group_by(Execution.run_id, Execution.action)
-    for run, action, found in session.execute(actions.where(Execution.run_id.in_([one.id for one in runs]))).tuples():
-        stages[run][action] = found
-    return [Past(one.id, one.state, one.trigger, one.started, one.ended, stages[one.id]) for one in runs]
+    found = []
+    for run, rows in groupby(_rows(session, _LAST_RUNS, count=count), key=lambda row: row[:5]):
+        found.append(Past(*run, {action: number for *_, action, number in rows if action is not None}))
+    return found
 
 
-def _standing(release: Release, members: list[InProduction]) -> Standing:
-    return Standing(
-        family=release.family,
-        number=release.number,
-        since=release.created,
-        run=release.run_id,
-        who=release.who,
-        why=release.why,
-        restores=release.restores,
-        members=tuple(members),
-    )
+def _rows(session: Session, statement: Executable, **values: Any) -> list[Any]:
+    """Rows of columns, read beside the ORM, which takes as long as the database for each statement."""
+    session.flush()
+    return list(session.connection().execute(statement, values))
 
 
-def _noted(entry: Entry) -> Noted:
-    return Noted(entry.seq, entry.subject, entry.at, json.loads(entry.body))
+def _noted(row: Any) -> Noted:
+    return Noted(row.seq, row.subject, row.at, json.loads(row.body))

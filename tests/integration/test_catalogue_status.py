@@ -193,7 +193,7 @@ def test_no_query_of_the_status_reads_a_growing_table_from_end_to_end(tmp_path):
     asked.clear()
     status_of(catalogue)
     queries = [(words, values) for words, values in asked if words.startswith("SELECT")]
-    assert len(queries) >= 8
+    assert len(queries) >= 7
     with catalogue.engine.connect() as connection:
         for words, values in queries:
             plan = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {words}", values)]
