@@ -183,13 +183,14 @@ _LAST_RUNS = (
 def production(session: Session) -> dict[str, Standing]:
     """What is in production of each family that was ever released."""
     found = {}
-    for release, rows in groupby(_rows(session, _PRODUCTION), key=lambda row: row[:7]):
+    for (family, *release), rows in groupby(_rows(session, _PRODUCTION), key=lambda row: tuple(row[:7])):
         members = [
             InProduction(model, version, weights, metrics or {}, tag or "")
             for *_, model, version, weights, metrics, tag in rows
             if model is not None
         ]
-        found[release[0]] = Standing(*release, tuple(members))
+        number, since, run, who, why, restores = release
+        found[family] = Standing(family, number, since, run, who, why, restores, tuple(members))
     return found
 
 
@@ -228,8 +229,10 @@ def reproductions(session: Session, titles: Iterable[str]) -> dict[str, Noted]:
 def last_runs(session: Session, count: int) -> list[Past]:
     """The runs that were recorded last, the newest first."""
     found = []
-    for run, rows in groupby(_rows(session, _LAST_RUNS, count=count), key=lambda row: row[:5]):
-        found.append(Past(*run, {action: number for *_, action, number in rows if action is not None}))
+    for run, rows in groupby(_rows(session, _LAST_RUNS, count=count), key=lambda row: tuple(row[:5])):
+        identifier, state, trigger, started, ended = run
+        stages = {action: number for *_, action, number in rows if action is not None}
+        found.append(Past(identifier, state, trigger, started, ended, stages))
     return found
 
 
