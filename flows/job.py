@@ -43,6 +43,7 @@ class Job:
     store: Store
     budget: Budget = field(default_factory=Budget)
     estimates: Mapping[str, Usage] = field(default_factory=dict)  # by stage that runs, where there is experience
+    newest: str | None = None  # tag of the run whose dvc.lock the plan compares with; without one, HEAD's own
     check: Callable[[], None] = lambda: None  # raises if another process took the run over (flows.remote.claim)
 
     @property
@@ -80,7 +81,7 @@ def prepared(
         store = Store(root, accept.remote(chosen))
         try:
             made = plan.make(store.stages, store)
-            yield Job(chosen, checkout, run, store.stages, made, changes, environment, store)
+            yield Job(chosen, checkout, run, store.stages, made, changes, environment, store, newest=newest)
         finally:
             store.close()
 
@@ -98,7 +99,7 @@ def renewed(job: Job, tag: str | None) -> Iterator[Job]:
     workspace.start_from(job.settings, job.run.workspace, tag)
     store = Store(job.run.workspace, accept.remote(job.settings))
     try:
-        yield replace(job, plan=plan.make(store.stages, store), store=store)
+        yield replace(job, plan=plan.make(store.stages, store), store=store, newest=tag)
     finally:
         store.close()
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from data.params import UserError
-from flows import families, finish, notify, repository, server
+from flows import families, finish, notify, server
 from flows.finish import Noted
 from flows.gates.policy import POLICY, read_policy
 from flows.job import Job, newest_run, renewed
@@ -62,13 +62,12 @@ def bring_up_to_date(job: Job, say: Callable[[str], None]) -> "Outcome | None":
     """
     start.clear(job.settings, say)
     check(job)
-    newest = repository.newest_run(job.settings.root)
-    if job.plan.empty and finish.unfinished(job.settings, newest) is None:
+    if job.plan.empty and finish.unfinished(job.settings, job.newest) is None:
         return None
     start.check(job.settings, say)
     with claim.held(job, say) as claimed, ExitStack() as stack:
         now = newest_run(job.settings)
-        if now != newest:  # another process had the claim till now
+        if now != job.newest:  # another process had the claim till now
             job = stack.enter_context(renewed(job, now))
         left = finish.unfinished(job.settings, now)
         if job.plan.empty and left is None:

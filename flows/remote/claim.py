@@ -90,7 +90,7 @@ def _lives(job: Job, where: Ledger, held: Attempt, say: Callable[[str], None]) -
     """Whether who holds the claim gives a sign of life; for one of this machine the system knows at once."""
     about = held.work.environment
     if (about["host"], about["home"]) == (socket.gethostname(), str(job.settings.home)):
-        return held.work.run in workspace.living(job.settings)
+        return held.work.run in workspace.living(job.settings) - {job.run.id}
     say(f"run {held.work.run} holds this work on {about['host']}: waiting for a sign of life")
     first, until = where.last_beat(held), time.monotonic() + job.settings.vanished
     while time.monotonic() < until:

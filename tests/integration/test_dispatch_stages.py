@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -20,6 +21,15 @@ from flows.settings import Settings
 from flows.store import Store
 
 pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(autouse=True)
+def environment():
+    """A job that is prepared sets this process's environment, as a command's may be."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +94,7 @@ class Pool:
 @pytest.fixture
 def setting(made, tmp_path, monkeypatch):
     """A clone that has never run anything, with the remote of one that has, and no worker yet."""
-    root, lock, entries = made
+    root, _, entries = made
     subprocess.run(["git", "clone", "--quiet", root / "origin.git", tmp_path / "clone"], check=True)
     subprocess.run(["cp", "-r", root / "remote", tmp_path / "remote"], check=True)
     for name in ("REMOTE", "LEDGER"):
@@ -157,7 +167,7 @@ def test_a_run_on_workers_writes_the_lock_of_a_run_here_byte_for_byte_and_a_seco
 
 
 def test_a_silent_worker_is_given_up_and_its_late_result_does_not_count(run):
-    dispatcher, pool, bring = run
+    _, pool, bring = run
     pool.scripts = [pool.begin]
     assert bring("base").host == "far"
     late, second = pool.asked
@@ -169,7 +179,7 @@ def test_a_silent_worker_is_given_up_and_its_late_result_does_not_count(run):
 
 
 def test_a_stage_that_was_given_back_goes_on_elsewhere_and_several_times(run):
-    dispatcher, pool, bring = run
+    _, pool, bring = run
     pool.scripts = [pool.ending("given back")] * 7
     assert bring("base").action == "ran"
     assert len(pool.placed) == 8
@@ -191,7 +201,7 @@ def test_a_failed_stage_fails_with_the_workers_words_and_its_retry_is_a_new_atte
 
 
 def test_a_refusal_fails_at_once(run):
-    dispatcher, pool, bring = run
+    _, pool, bring = run
     pool.scripts = [pool.ending("refused")]
     with pytest.raises(StageFailed, match="base: words") as error:
         bring("base")
@@ -199,7 +209,7 @@ def test_a_refusal_fails_at_once(run):
 
 
 def test_a_stage_that_takes_worker_after_worker_down_fails(run):
-    dispatcher, pool, bring = run
+    _, pool, bring = run
     pool.scripts = [pool.ending("vanished")] * 5
     with pytest.raises(StageFailed, match="5 workers were lost over it, the last because: words"):
         bring("base")
@@ -281,7 +291,7 @@ def test_parts_go_to_the_idle_workers_and_then_the_whole_stage_to_one(run):
     ids=["the server lost it", "its worker died at once", "its worker took it and was gone"],
 )
 def test_an_attempt_that_nobody_begins_is_looked_after(run, stand, placed):
-    dispatcher, pool, bring = run
+    _, pool, bring = run
     calls = []
     place = pool.place
     orders.place = lambda attempt: calls.append(attempt.token) or place(attempt)
@@ -294,7 +304,7 @@ def test_an_attempt_that_nobody_begins_is_looked_after(run, stand, placed):
 
 
 def test_an_attempt_that_a_person_cancelled_fails(run):
-    dispatcher, pool, bring = run
+    _, pool, bring = run
     pool.scripts, pool.stands = [lambda attempt: None], ["cancelled"]
     with pytest.raises(StageFailed, match="was cancelled in Prefect"):
         bring("base")

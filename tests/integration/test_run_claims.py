@@ -1,0 +1,157 @@
+"""Of several processes that want the same run one runs it; commits and tags go through origin, or it is said why."""
+
+import contextlib
+import os
+import subprocess
+import threading
+from dataclasses import replace
+
+import pytest
+
+from data.params import UserError
+from flows import job, launch, repository
+from flows.remote import claim, ledger, origin
+from flows.remote.ledger import Beat
+from tests.integration.conftest import Toy
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(autouse=True)
+def environment():
+    """A job that is prepared sets this process's environment, as a command's may be."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture(scope="module")
+def template(make_toy, tmp_path_factory):
+    root = tmp_path_factory.mktemp("template")
+    (root / "project").mkdir()
+    toy = make_toy(root / "project")
+    toy.git("clone", "--quiet", "--bare", ".", str(root / "origin.git"))
+    return root
+
+
+@pytest.fixture
+def toy(template, tmp_path, monkeypatch):
+    """A clone of the small project, with its origin, whose runs keep everything in a folder of this test."""
+    subprocess.run(["cp", "-r", template / "origin.git", tmp_path / "origin.git"], check=True)
+    subprocess.run(["git", "clone", "--quiet", tmp_path / "origin.git", tmp_path / "clone"], check=True)
+    monkeypatch.setenv("REMINT_LEDGER", str(tmp_path / "ledger"))
+    monkeypatch.setenv("REMINT_REMOTE", str(tmp_path / "remote"))
+    monkeypatch.setattr(claim, "BEAT_SECONDS", 0.1)
+    return Toy(tmp_path / "clone")
+
+
+def held(ready, said=None):
+    return claim.held(ready, (said if said is not None else []).append)
+
+
+def elsewhere(ready, host="far"):
+    """What the ledger says of a claim that a process of another machine has taken."""
+    book = ledger.open(ready.settings)
+    with held(ready) as mine:
+        work = replace(mine.attempt.work, environment={"host": host, "home": "/elsewhere"})
+    attempt = book.open(work)
+    assert attempt is not None
+    return book, attempt
+
+
+def test_the_second_of_two_runs_leaves_and_says_who_is_at_work(toy):
+    with job.prepared(toy.root) as first, job.prepared(toy.root) as second:
+        with held(first) as claimed:
+            with pytest.raises(claim.UnderWay, match=f"run {first.run.id} of the same commit.* is under way on"):
+                launch.bring_up_to_date(second, lambda text: None)
+            claimed.check()
+        with held(second):
+            pass
+        assert ledger.open(first.settings).store.list("") == []
+
+
+def test_other_parameters_or_other_data_are_another_run(toy):
+    with job.prepared(toy.root) as first, job.prepared(toy.root, assignments=["right=[3]"]) as second:
+        with held(first), held(second):
+            pass
+        (second.run.workspace / "stage.py").write_text("# changed data of a first stage\n")
+        with held(first), held(replace(second, run=replace(second.run, parameters=first.run.parameters))):
+            pass
+
+
+def test_a_claim_of_a_killed_run_of_this_machine_is_taken_over_at_once(toy):
+    said = []
+    with job.prepared(toy.root) as killed:
+        dead = claim._take(killed, ledger.open(killed.settings), said.append)
+    with job.prepared(toy.root) as heir, held(heir, said) as claimed:
+        assert claimed.dead == (killed.run.id,)
+        assert said[-1].endswith("is dead: taking over")
+        with pytest.raises(UserError, match="another took it over"):
+            dead.check()  # it was only suspended, and ends before its tag or its release
+
+
+def test_a_claim_of_another_machine_is_watched_for_a_sign_of_life(toy, monkeypatch):
+    monkeypatch.setenv("REMINT_VANISHED", "3")
+    with job.prepared(toy.root) as ready:
+        book, attempt = elsewhere(ready)
+        ended = threading.Event()
+        other = threading.Thread(
+            target=lambda: [book.beat(attempt, Beat(n, "far")) for n in range(1000) if not ended.wait(0.1)]
+        )
+        other.start()
+        with contextlib.ExitStack() as stack:
+            stack.callback(lambda: (ended.set(), other.join()))
+            with pytest.raises(claim.UnderWay, match="on far"), held(ready):
+                pass
+        with held(ready) as claimed:  # it beats no more
+            assert claimed.dead == (ready.run.id,)
+
+
+def test_who_waited_for_a_run_that_ended_has_nothing_left_to_do(toy):
+    with job.prepared(toy.root) as late:
+        repository.commit(toy.root, "As a run would leave it", ["dvc.yaml"], allow_empty=True)
+        subprocess.run(["dvc", "repro", "--quiet"], cwd=toy.root, check=True)
+        recorded = repository.commit(toy.root, "Record", ["dvc.lock"])
+        repository.tag(toy.root, "run/29990101T000000Z-1a2b3c4", "x", recorded)
+        assert not late.plan.empty
+        assert launch.bring_up_to_date(late, lambda text: None) is None
+
+
+def test_a_commit_is_offered_and_withdrawn_and_tags_are_published(toy, tmp_path):
+    bare = tmp_path / "origin.git"
+    refs = lambda: repository.git(bare, "for-each-ref", "--format=%(refname:strip=2)").split()  # noqa: E731
+    head = toy.git("rev-parse", "HEAD")
+    origin.offer(toy.root, "r1", head)
+    assert "remint/r1" in refs()
+    for name in ("run/r1", "tokenizer@v1.0.0", "tokenizer#production#1"):
+        repository.tag(toy.root, name, name, head)
+    repository.commit(toy.root, "Later", ["dvc.yaml"], allow_empty=True)
+    repository.tag(toy.root, "private", "somebody's own", "HEAD")
+    origin.publish(toy.root, head)
+    origin.withdraw(toy.root, "r1")
+    origin.withdraw(toy.root, "r1")
+    assert {"run/r1", "tokenizer@v1.0.0", "tokenizer#production#1"} <= set(refs())
+    assert not {"private", "remint/r1"} & set(refs())
+    subprocess.run(["git", "clone", "--quiet", "--no-tags", bare, tmp_path / "third"], check=True)
+    origin.fetch_tags(tmp_path / "third")
+    assert repository.newest_run(tmp_path / "third") == "run/r1"
+
+
+def test_without_an_origin_or_the_right_to_push_a_run_on_workers_says_so(toy, tmp_path):
+    hook = tmp_path / "origin.git" / "hooks" / "pre-receive"
+    hook.write_text("#!/bin/sh\nexit 1\n")
+    hook.chmod(0o755)
+    with pytest.raises(UserError, match="the commit of the run cannot be pushed.*ask for the right to push"):
+        origin.offer(toy.root, "r1", "HEAD")
+    toy.git("remote", "remove", "origin")
+    done = toy.remint("retrain", "--stages", "workers")
+    assert done.returncode == 2
+    assert "has no remote 'origin'" in done.stderr
+
+
+def test_a_run_on_workers_names_the_variable_without_which_it_cannot_be(toy):
+    done = toy.remint("retrain", REMINT_STAGES="workers")
+    assert (done.returncode, "needs REMINT_PREFECT_API" in done.stderr) == (2, True), done.stderr
+    done = toy.remint("retrain", REMINT_STAGES="workers", REMINT_PREFECT_API="http://127.0.0.1:1/api")
+    assert (done.returncode, "no Prefect server answers there" in done.stderr) == (2, True), done.stderr
