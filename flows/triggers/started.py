@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from flows import job, launch, notify
 from flows.notify import Notice
+from flows.remote import claim
 from flows.settings import Settings
 
 if TYPE_CHECKING:
@@ -19,9 +20,13 @@ class NotRetrained(Exception):
 
 
 def retrain(settings: Settings, trigger: str, say: Callable[[str], None], recipe: str | None = None) -> Outcome | None:
-    """Do what `remint retrain` does; None if nothing was to do."""
-    with job.prepared(settings.root, recipe, trigger=trigger) as ready:
-        outcome = launch.bring_up_to_date(ready, say)
+    """Do what `remint retrain` does; None if nothing was to do, or another process does the same."""
+    try:
+        with job.prepared(settings.root, recipe, trigger=trigger) as ready:
+            outcome = launch.bring_up_to_date(ready, say)
+    except claim.UnderWay as error:
+        say(str(error))
+        return None
     if outcome is not None and not outcome.whole:
         why = "; ".join(map(str, outcome.failures.values())) or "its budget ended"
         raise NotRetrained(f"run {outcome.run.id}: {why}")
@@ -53,5 +58,5 @@ def follow(settings: Settings, seen: Seen, say: Callable[[str], None]) -> Outcom
 def words(outcome: Outcome | None) -> str:
     """What came of it, in one line."""
     if outcome is None:
-        return "nothing to do: every stage is up to date"
+        return "nothing to do: every stage is up to date, or another run brings them there"
     return "; ".join([outcome.run.tag, *map(str, outcome.release.outcomes)])
