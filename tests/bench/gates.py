@@ -20,7 +20,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -50,10 +52,27 @@ class Line:
     kind: str
     passed: float  # share
     draws: int
+    seconds: float  # for each
 
 
-def calibrate(root: Path, draws: int, seed: int = 0) -> Iterator[Line]:
+def calibrate(root: Path, draws: int, resamples: int, seed: int = 0) -> Iterator[Line]:
     """For every family: an equal release, and one that is better by the margin in one metric."""
+    with _resampled(resamples):
+        yield from _lines(root, draws, seed)
+
+
+@contextmanager
+def _resampled(count: int) -> Iterator[None]:
+    """Let each bootstrap draw so many resamples."""
+    before = compare.bootstrap_means
+    compare.bootstrap_means = partial(before, draws=count)
+    try:
+        yield
+    finally:
+        compare.bootstrap_means = before
+
+
+def _lines(root: Path, draws: int, seed: int) -> Iterator[Line]:
     gates = read_policy(root / POLICY, [model.name for model in models_of(root)])
     models, counts, random = models_of(root), sizes(root), np.random.default_rng(seed)
     for family in dict.fromkeys(model.family for model in models):
@@ -63,8 +82,9 @@ def calibrate(root: Path, draws: int, seed: int = 0) -> Iterator[Line]:
             for metric in _tested(gates[model.name]):
                 kinds[f"better {model.name} {metric}"] = {(model.name, metric): gates[model.name].margins[metric]}
         for kind, effects in kinds.items():
+            began = time.perf_counter()
             passed = sum(_passes(members, gates, effects, counts, random) for _ in range(draws))
-            yield Line(family, kind, passed / draws, draws)
+            yield Line(family, kind, passed / draws, draws, (time.perf_counter() - began) / draws)
 
 
 def sizes(root: Path) -> dict[str, int]:
@@ -129,9 +149,8 @@ def main() -> None:
     parser.add_argument("--resamples", type=int, default=compare.DRAWS, help="of each bootstrap")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    compare.bootstrap_means = partial(compare.bootstrap_means, draws=args.resamples)
     lines = []
-    for line in calibrate(ROOT, args.draws):
+    for line in calibrate(ROOT, args.draws, args.resamples):
         lines.append(line)
         if not args.json:
             print(f"{line.family:8} {line.kind:36} passed {100 * line.passed:5.1f} %  of {line.draws}", flush=True)

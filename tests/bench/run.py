@@ -2,6 +2,7 @@
 
     python tests/bench/run.py            # or: make bench; about three minutes on two cores
     python tests/bench/run.py attention  # one of them
+    python tests/bench/run.py gates --full   # as exact as the figures in the documentation
     python tests/bench/run.py --json
 
 Each bench compares a few variants of one thing, in turns, and keeps the best time of each; the ratio is to its first
@@ -215,6 +216,24 @@ def catalogue() -> list[Line]:
         return [*compare("status queries", queries, rounds=100), *compare("large catalogue", variants)]
 
 
+def gates(draws: int = 200, resamples: int = 1000) -> list[Line]:
+    """How often the committed policy lets simulated releases pass, equal ones and better ones, and what each takes."""
+    sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[2])]
+    import gates as simulated
+
+    found = list(simulated.calibrate(simulated.ROOT, draws, resamples))
+    return [
+        Line(
+            "gates",
+            f"{one.family}, {one.kind}",
+            one.seconds,
+            f"{100 * one.passed:.0f} % pass",
+            found[0].seconds / one.seconds,
+        )
+        for one in found
+    ]
+
+
 def make_project(root: Path) -> None:
     """A repository of three finished stages, so that a plan for it is empty."""
     stage = {"deps": ["params.yaml"], "meta": {"pool": "cpu"}}
@@ -261,16 +280,18 @@ BENCHES: dict[str, Callable[[], list[Line]]] = {
     "start": start_up,
     "command": command_line,
     "catalogue": catalogue,
+    "gates": gates,
 }
+FULL: dict[str, Callable[[], list[Line]]] = {"gates": lambda: gates(1000, 10_000)}  # four minutes
 
 
-def measure(names: list[str]) -> Iterator[Line]:
+def measure(names: list[str], full: bool = False) -> Iterator[Line]:
     """Run the benches one after the other, with a line about each on standard error."""
     for name in names:
         began = time.perf_counter()
         sys.stderr.write(f"bench {name} ... ")
         sys.stderr.flush()
-        yield from BENCHES[name]()
+        yield from ({**BENCHES, **FULL} if full else BENCHES)[name]()
         sys.stderr.write(f"{time.perf_counter() - began:.1f} s\n")
 
 
@@ -290,10 +311,11 @@ def table(lines: list[Line]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", choices=[[], *BENCHES], metavar="NAME", help=f"of {', '.join(BENCHES)}")
+    parser.add_argument("--full", action="store_true", help=f"the long form of {', '.join(FULL)}")
     parser.add_argument("--json", action="store_true", help="print the lines as JSON")
     arguments = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, here and in what is started
-    lines = list(measure(arguments.names or list(BENCHES)))
+    lines = list(measure(arguments.names or list(BENCHES), arguments.full))
     print(json.dumps([asdict(line) for line in lines], indent=1) if arguments.json else table(lines))
 
 
