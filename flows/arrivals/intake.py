@@ -18,11 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data import params
-from data.photos import decode, sources
+from data import params, stores
+from data.photos import arrivals, decode, sources
 from data.photos.arrivals import Arrival
 from data.photos.cut import Photos
-from data.photos.sources import Photo
 from flows import repository
 from flows.arrivals import incoming, measure, memo
 from flows.arrivals.batches import BEFORE, Aside, Batch, Log
@@ -60,7 +59,8 @@ class _New:
     """A photograph that no batch holds yet."""
 
     arrival: Arrival
-    facts: tuple
+    brightness: list[float]
+    contrast: list[float]
     tiles: np.ndarray | None  # until the student has looked at them
     confusion: list[float] = field(default_factory=list)
 
@@ -137,16 +137,14 @@ class _Reader:
     def _write_before(self, told: Callable[[Batch], None]) -> None:
         """The photographs that a run was made from so far come first: what arrives is added to them."""
         before: dict[str, Arrival] = {}
-        for photo in _source(self.root):
-            if photo.path.is_file():
-                sha256 = sha256_of(photo.path)
-                before.setdefault(sha256, _arrival(photo, sha256))
-                self.log.keep(photo.path, sha256)
+        for arrival, path in _source(self.root):
+            self.log.keep(path, arrival.sha256)
+            before.setdefault(arrival.sha256, arrival)
 
         def make(batches: Sequence[Batch], number: int) -> Batch | None:
             if any(batch.photographs for batch in batches):
                 return None
-            return Batch(number, BEFORE, tuple(before[key] for key in sorted(before)), at=_now())
+            return Batch(number, BEFORE, tuple(before.values()), at=_now())
 
         batch = self.log.append(make)
         if batch is not None:
@@ -170,7 +168,7 @@ class _Reader:
             return
         self.log.keep(path, arrival.sha256)
         tiles = measured.tiles[:LOOKED_AT] if self.standing else None
-        self.new[arrival.sha256] = _New(arrival, measured.facts, tiles)
+        self.new[arrival.sha256] = _New(arrival, measured.brightness.tolist(), measured.contrast.tolist(), tiles)
         if sum(one.tiles is not None for one in self.new.values()) >= AT_ONCE:
             self._look()
 
@@ -194,7 +192,9 @@ class _Reader:
             source,
             tuple(one.arrival for one in new),
             tuple(aside),
-            statistics=measure.histograms(row for one in new for row in one.facts),
+            statistics=measure.histograms(
+                [value for one in new for value in one.brightness], [value for one in new for value in one.contrast]
+            ),
             student=self.standing.student.bundle if self.standing else "",
             confusion=tuple(value for one in new for value in one.confusion),
             at=_now(),
@@ -206,15 +206,20 @@ def _cut(root: Path) -> Cut:
     return Cut(p.size, p.max_pixels, p.min_contrast, p.seed)
 
 
-def _source(root: Path) -> Iterator[Photo]:
-    """The photographs of photos.source in params.yaml."""
-    source = params.load(Photos, "photos", root / "params.yaml").source
-    return iter(sources.find(root / Path(source).expanduser()))
-
-
-def _arrival(photo: Photo, sha256: str) -> Arrival:
-    about = {"licence": photo.licence, "author": photo.author, "title": photo.title, "url": photo.url}
-    return Arrival(sha256, photo.path.stat().st_size, photo.name, **about)
+def _source(root: Path) -> Iterator[tuple[Arrival, Path]]:
+    """The photographs of photos.source in params.yaml, in order; each path lasts until the next is asked for."""
+    source = root / Path(params.load(Photos, "photos", root / "params.yaml").source).expanduser()
+    if source.suffix != arrivals.SUFFIX:
+        for photo in sources.find(source):
+            if photo.path.is_file():
+                about = {"licence": photo.licence, "author": photo.author, "title": photo.title, "url": photo.url}
+                yield Arrival(sha256_of(photo.path), photo.path.stat().st_size, photo.name, **about), photo.path
+        return
+    listed = arrivals.read(source)
+    pool = stores.open(listed.pool, "photos.source")
+    for one in listed.photographs:
+        with tempfile.TemporaryDirectory(prefix="remint-arrival-") as scratch:
+            yield one, arrivals.bring(pool, one, Path(scratch))
 
 
 def _now() -> str:

@@ -91,7 +91,8 @@ class Standing:
                 if "/" not in name:
                     Path(folder, name).symlink_to(path)
             rows = manifest.read(Path(folder)).to_pylist()
-            counts = measure.histograms([row for rows in _comparable(rows).values() for row in rows])
+            compared = [row for tiles in _comparable(rows).values() for row in tiles]
+            counts = measure.histograms([row["brightness"] for row in compared], [row["contrast"] for row in compared])
             held_out = Samples(folder, "val")
             numbers = {key: i for i, key in enumerate(held_out.keys)}
             seen: list[float] = []

@@ -77,6 +77,24 @@ def test_a_photograph_is_new_by_its_bytes_and_not_by_its_name(settings: Settings
     assert (take(settings).arrived, take(settings).known) == (0, 3)
 
 
+def test_a_list_that_was_committed_before_stays_in_its_order(tmp_path: Path) -> None:
+    inbox = tmp_path / "inbox"
+    settings = project(tmp_path / "project", str(inbox))
+    deliver(str(inbox), {f"{i}.jpg": photograph(i) for i in range(5)})
+    take(settings)
+    listed = settings.root / "data" / "incoming.arrivals"
+    before = batches.open(settings)
+    listed.write_text(before.text(reversed(before.read())))  # not sorted by digest
+    params = settings.root / "params.yaml"
+    params.write_text(params.read_text().replace("source: own", "source: data/incoming.arrivals"))
+    anew = settings.model_copy(update={"arrived": str(tmp_path / "elsewhere")})
+    deliver(str(inbox), {"new.jpg": photograph(9)})
+    assert take(anew).arrived == 1
+    text = batches.open(anew).text(log(anew))
+    assert text.splitlines()[1:-1] == listed.read_text().splitlines()[1:]
+    assert sum(path.is_file() for path in (tmp_path / "elsewhere" / "photographs").rglob("*")) == 8
+
+
 def test_the_list_that_a_run_is_given_only_grows_at_its_end(settings: Settings, place: str) -> None:
     texts = []
     for number in range(3):
