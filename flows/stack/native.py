@@ -179,7 +179,7 @@ class Stack:
             )
             if done.returncode == 0:
                 return
-            time.sleep(0.3)
+            time.sleep(1.0)  # each check is a program of its own
         why = f"is not well after {service.health.seconds:g} s" if process.alive else "has ended"
         raise UserError(f"{process.name} {why}; its words are in {self._log(process.name)}")
 

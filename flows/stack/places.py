@@ -26,10 +26,7 @@ class Places:
 
     def health(self, service: Service, process: str) -> list[str]:
         assert service.health is not None
-        own = PORTS.get(service.name)
-        here = f"127.0.0.1:{self.ports[service.name]}" if own else ""
-        words = [word.replace(f"127.0.0.1:{own}", here) if own else word for word in service.health.command]
-        return [self._argument(word, service, process) for word in words]
+        return [self._argument(word, service, process) for word in service.health.command]
 
     def environment(self, service: Service, process: str) -> dict[str, str]:
         made = {}
@@ -44,18 +41,20 @@ class Places:
 
     def address(self, text: str) -> str:
         """The same text with the addresses that hold here: http://mlflow:5000 -> http://127.0.0.1:5000."""
-        for name, inside in PORTS.items():
-            text = re.sub(rf"\b{name}:{inside}\b", f"127.0.0.1:{self.ports[name]}", text)
-        return text
+        here = {(host, inside): self.ports[name] for name, inside in PORTS.items() for host in (name, "127.0.0.1")}
+
+        def replaced(found: re.Match[str]) -> str:
+            port = here.get((found[1], int(found[2])))
+            return f"127.0.0.1:{port}" if port else found[0]
+
+        return re.sub(r"\b([\w.-]+):(\d+)\b", replaced, text)
 
     def _argument(self, text: str, service: Service, process: str) -> str:
         if service.name in PORTS and text == str(PORTS[service.name]):
             return self._port(text)
         text = self.address(text.replace("0.0.0.0", "127.0.0.1"))
         folders = self._folders(service, process)
-        one = "|".join(
-            re.escape(inside) for inside in folders
-        )  # in one pass: what stands for one may look like another
+        one = "|".join(map(re.escape, folders))  # in one pass: what stands for one may look like another
         return re.sub(rf"(?<![\w/.-])({one})(?=[/:]|$)", lambda found: str(folders[found[0]]), text)
 
     def _port(self, inside: str) -> str:

@@ -2,30 +2,30 @@
 # A real S3 server from Debian's packages: single-node Ceph with its object gateway on 127.0.0.1.
 #   apt-get install -y --no-install-recommends ceph-mon ceph-osd ceph-mgr ceph-common radosgw
 #   s3.sh start DIR [PORT] [memory|disk]   prints endpoint and keys; about 12 s. On disk it goes on from what DIR holds
-#   s3.sh user DIR NAME                    a user with the keys AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY
+#   s3.sh user DIR NAME                    a user with the keys AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, without buckets
 #   s3.sh stop DIR                         ends the processes that start began
 # Bucket names need three characters. If-None-Match: * works; If-Match wants the ETag without quotes.
 set -euo pipefail
 verb=${1:?start, user or stop} dir=${2:?a folder}
 export CEPH_CONF=$dir/ceph.conf
 
-make_user() {  # name, key, secret; of one that is there, the keys
-  local about=("--uid=$1" "--display-name=$1" "--access-key=$2" "--secret-key=$3")
+make_user() {  # name, key, secret, how many buckets it may have (-1: none); of one that is there, the keys
+  local about=("--uid=$1" "--display-name=$1" "--access-key=$2" "--secret-key=$3" "--max-buckets=$4")
   { radosgw-admin -n client.rgw user create "${about[@]}" || radosgw-admin -n client.rgw user modify "${about[@]}"; } \
     >/dev/null 2>>"$dir/start.log"
 }
 
 if [[ $verb == user ]]; then
-  make_user "${3:?a name}" "${AWS_ACCESS_KEY_ID:?}" "${AWS_SECRET_ACCESS_KEY:?}"
+  make_user "${3:?a name}" "${AWS_ACCESS_KEY_ID:?}" "${AWS_SECRET_ACCESS_KEY:?}" -1
   exit 0
 fi
 
 if [[ $verb == stop ]]; then
-  signal=9  # a store in memory has nothing to flush
-  grep -qs bluestore "$CEPH_CONF" && signal=15
   for name in rgw mgr osd mon; do
     [[ -f $dir/$name.pid ]] || continue
     pid=$(cat "$dir/$name.pid")
+    signal=9  # gateway and manager keep nothing, nor does a store in memory
+    [[ $name == osd || $name == mon ]] && grep -qs bluestore "$CEPH_CONF" && signal=15
     kill -$signal "$pid" 2>/dev/null || continue
     for _ in $(seq 100); do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
     kill -9 "$pid" 2>/dev/null || true
@@ -97,5 +97,5 @@ CONF
 } >"$dir/start.log" 2>&1
 for _ in $(seq 240); do curl -so /dev/null "http://127.0.0.1:$port" && break; sleep 0.25; done
 key=${AWS_ACCESS_KEY_ID:-test} secret=${AWS_SECRET_ACCESS_KEY:-testsecret}
-make_user admin "$key" "$secret"
+make_user admin "$key" "$secret" 1000
 echo "AWS_ENDPOINT_URL=http://127.0.0.1:$port AWS_ACCESS_KEY_ID=$key AWS_SECRET_ACCESS_KEY=$secret"

@@ -8,7 +8,7 @@ from tests.stack import manifests
 
 validate = pytest.importorskip("kubernetes_validate")
 VERSION = "1.34"
-FOLDERS = ("base", "overlays/small", "overlays/production", "ddp")
+FOLDERS = ("base", "overlays/small", "overlays/production")
 BUILT = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl, which holds Kustomize, is not installed")
 
 
@@ -63,7 +63,7 @@ def test_the_schema_would_notice_a_mistake():
         check({**service, "spec": {**service["spec"], "replica": 2}})
 
 
-@pytest.mark.parametrize(("name", "pod"), manifests.pods(manifests.written("base", "ddp")).items())
+@pytest.mark.parametrize(("name", "pod"), manifests.pods(manifests.written("base")).items())
 def test_pods_run_without_root_privilege_or_the_cluster_s_credentials(name, pod):
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["automountServiceAccountToken"] is False
