@@ -1,5 +1,6 @@
 """infra/k8s: objects of the published schemas, without privilege, and overlays that Kustomize can build."""
 
+import re
 import shutil
 
 import pytest
@@ -8,7 +9,7 @@ from tests.stack import manifests
 
 validate = pytest.importorskip("kubernetes_validate")
 VERSION = "1.34"
-FOLDERS = ("base", "overlays/small", "overlays/production")
+FOLDERS = ("base", "overlays/small", "overlays/production", "ddp")
 BUILT = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl, which holds Kustomize, is not installed")
 
 
@@ -63,7 +64,7 @@ def test_the_schema_would_notice_a_mistake():
         check({**service, "spec": {**service["spec"], "replica": 2}})
 
 
-@pytest.mark.parametrize(("name", "pod"), manifests.pods(manifests.written("base")).items())
+@pytest.mark.parametrize(("name", "pod"), manifests.pods(manifests.written("base", "ddp")).items())
 def test_pods_run_without_root_privilege_or_the_cluster_s_credentials(name, pod):
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["automountServiceAccountToken"] is False
@@ -78,3 +79,32 @@ def test_gpu_pods_ask_for_a_gpu_and_go_to_a_node_that_has_one():
     assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 1
     assert pod["nodeSelector"] == {"nvidia.com/gpu.present": "true"}
     assert [toleration["key"] for toleration in pod["tolerations"]] == ["nvidia.com/gpu"]
+
+
+def test_prefect_s_job_template_makes_valid_gpu_jobs():
+    """Filled in as a Kubernetes worker fills it in, with its defaults and Prefect's own values."""
+    import json
+
+    from prefect.utilities.templating import apply_values
+
+    template = json.loads((manifests.FOLDER / "gpu-job-template.json").read_text())
+    properties = template["variables"]["properties"]
+    values = {name: entry["default"] for name, entry in properties.items() if "default" in entry}
+    values |= {
+        "name": "stage-x",
+        "labels": {"prefect.io/flow-run-name": "x"},
+        "command": ["prefect", "flow-run", "execute"],
+    }
+    values["env"] = [{"name": "PREFECT__FLOW_RUN_ID", "value": "1"}]
+    job = apply_values(template["job_configuration"], values, remove_notset=True)["job_manifest"]
+    check(job)
+    pod = job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert pod["nodeSelector"] == {"nvidia.com/gpu.present": "true"}
+    worker = manifests.containers(manifests.written("base"))["worker-gpu"]
+    for part in ("command", "envFrom", "volumeMounts", "securityContext"):
+        assert container[part] == worker[part]
+    assert pod["volumes"] == manifests.pods(manifests.written("base"))["worker-gpu"]["volumes"]
+    used = set(re.findall(r"\{\{ (\w+) \}\}", json.dumps(template["job_configuration"])))
+    assert used == set(properties)
