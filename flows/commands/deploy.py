@@ -30,14 +30,17 @@ def deploy(prune: bool, as_json: bool) -> None:
         from flows import repository, settings
         from flows.table import columns
         from flows.triggers import client, declared
-        from flows.triggers.deploy import apply
 
         checkout = repository.find(Path.cwd())
         chosen = settings.load(checkout.main)
         path = checkout.top / declared.FILE
         wanted = declared.read(path)
         with client.opened(chosen) as api:
+            from flows.remote import pools  # not before: they import Prefect
+            from flows.triggers.deploy import apply
+
             changes = list(apply(api, wanted, path, prune=prune))
+            pools.ensure()  # stages wait in deployments of their own
         if as_json:
             print_json([change.to_json() for change in changes])
         else:

@@ -26,11 +26,7 @@ def check(settings: Settings) -> str:
             "schedules need a Prefect server that stays: name it with REMINT_PREFECT_API, "
             "such as http://127.0.0.1:4200/api"
         )
-    if not server.answers(settings.prefect_api):
-        raise UserError(
-            f"REMINT_PREFECT_API={shown(settings.prefect_api)}: no Prefect server answers there; start it, or correct "
-            "the variable"
-        )
+    server.check(settings.prefect_api)
     return settings.prefect_api
 
 

@@ -1,8 +1,8 @@
 """The flows that `remint deploy` puts onto the server; a worker of the pool `flows` runs them.
 
-Each does what a command does, by the same code, in the checkout of the worker's machine (REMINT_ROOT, or where this
-package lies). It fails in Prefect where the command would end with an error. Import it only when it is to run: Prefect
-reads its settings from the environment at that moment.
+Each does what a command does, by the same code, in the clone in which the worker was started, and fails in Prefect
+where the command would end with an error. Import it only when it is to run: Prefect reads its settings from the
+environment at that moment.
 """
 
 from __future__ import annotations
@@ -73,11 +73,10 @@ def collection(older_than: float = 168.0) -> State:
 
 
 def _settings() -> Settings:
-    """The settings of this machine's checkout, with the server of this very flow."""
+    """The settings of the worker's clone, with the server of this very flow."""
     if "PREFECT_API_URL" in os.environ:
         os.environ["REMINT_PREFECT_API"] = os.environ["PREFECT_API_URL"]
-    root = Path(os.environ.get("REMINT_ROOT") or Path(__file__).parents[2])
-    settings = settings_.load(repository.find(root).main)
+    settings = settings_.load(repository.find(Path.cwd()).main)
     client.check(settings)
     return settings
 

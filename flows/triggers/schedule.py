@@ -53,11 +53,10 @@ def resume(client: SyncPrefectClient, name: str) -> Scheduled:
 
 def run_now(client: SyncPrefectClient, name: str) -> tuple[str, str]:
     """Start it now, also while it is paused; returns the flow run's name and id. UserError if nobody could run it."""
+    from flows.remote import pools
+
     found = _named(client, name)
-    pool = str(found.work_pool_name)
-    alive = [one for one in client.read_workers_for_work_pool(pool) if str(one.status) == "ONLINE"]
-    if not alive:
-        raise UserError(f"no worker of pool {pool} is online to run {name}; start one: remint worker --pool {pool}")
+    pools.check(str(found.work_pool_name))
     run = client.create_flow_run_from_deployment(found.id)
     return run.name, str(run.id)
 

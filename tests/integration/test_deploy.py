@@ -1,16 +1,24 @@
 """`remint deploy` and `remint schedule` against a real Prefect server."""
 
 import json
+import os
 import shutil
 import socket
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 import yaml
 
 from data.params import UserError
 from flows import server
+from flows.catalogue import database
+from flows.catalogue.schema import Run
+from flows.remote import pools
 from flows.settings import Settings, child_environment
 from flows.triggers import client, declared, deploy, schedule
 
@@ -106,7 +114,7 @@ def test_an_unknown_schedule_and_a_pool_without_a_worker_are_named(settings: Set
         for act in (schedule.pause, schedule.resume, schedule.run_now):
             with pytest.raises(UserError, match="no schedule 'nightley'; did you mean 'nightly'"):
                 act(api, "nightley")
-        with pytest.raises(UserError, match="no worker of pool flows is online to run nightly; start one"):
+        with pytest.raises(UserError, match="no worker serves pool 'flows' now; start one: remint worker --pool"):
             schedule.run_now(api, "nightly")
 
 
@@ -130,6 +138,49 @@ def test_the_commands_print_tables_and_json(
     wrong = run.invoke(main, ["schedule", "run-now", "wach"])
     assert wrong.exit_code == 2
     assert wrong.stderr == "error: no schedule 'wach'; did you mean 'watch'?\n"
+
+
+def test_two_triggers_at_once_give_one_run_on_a_worker(settings: Settings, tmp_path: Path) -> None:
+    root = settings.root
+    applied(settings)
+    tell(root, "remote", "add", "origin", str(root))
+    known = {key: value for key, value in os.environ.items() if not key.startswith(("REMINT_", "PREFECT_"))}
+    command = [sys.executable, "-c", "from flows.cli import main; main()", "worker", "--pool", "flows"]
+    words = (tmp_path / "worker.log").open("w+")
+    environment = known | {"REMINT_PREFECT_API": str(settings.prefect_api), "PYTHONUNBUFFERED": "1"}
+    worker = subprocess.Popen(command, cwd=root, env=environment, stdout=words, stderr=subprocess.STDOUT)
+    try:
+        with client.opened(settings) as api:
+            wait(lambda: any(one.online for one in pools.workers("flows")), "a worker")
+            ids = [UUID(schedule.run_now(api, "nightly")[1]) for _ in range(2)]
+            wait(lambda: all(api.read_flow_run(one).state.is_final() for one in ids), "two runs")  # type: ignore[union-attr]
+            ended = [api.read_flow_run(one).state for one in ids]
+            assert {one.name: one.last_state for one in schedule.every(api)}["nightly"] == "Completed"
+    finally:
+        worker.terminate()
+        worker.wait(60)
+        words.seek(0)
+        sys.stdout.write(words.read())
+    assert [state.name for state in ended if state] == ["Completed", "Completed"]
+    (tag,) = tell(root, "tag", "--list", "run/*").split()
+    said = sorted(str(state.message) for state in ended if state)
+    assert said[0].startswith("nothing to do")
+    assert said[1].startswith(tag)
+    catalogue = database.open(settings)
+    with catalogue.read() as session:
+        assert [(run.tag, run.trigger, run.state) for run in session.query(Run)] == [(tag, "schedule", "done")]
+    catalogue.close()
+
+
+def wait(until: Callable[[], bool], what: str) -> None:
+    end = time.monotonic() + 240
+    while not until():
+        assert time.monotonic() < end, f"{what} did not come"
+        time.sleep(0.3)
+
+
+def tell(root: Path, *words: str) -> str:
+    return subprocess.run(["git", "-C", root, *words], check=True, capture_output=True, text=True).stdout.strip()
 
 
 def test_a_server_that_is_not_named_or_does_not_answer_is_said(settings: Settings) -> None:
