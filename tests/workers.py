@@ -153,22 +153,18 @@ class Farm:
         worker = Worker(name, clone, process, log)
         self.workers.append(worker)
         if wait:
-            worker.says("serves pool")
+            worker.says(f"serves pool {pool} with")
         return worker
 
     def ask(self, work: Work) -> Attempt:
         """Open an attempt and ask Prefect for a worker, as an orchestrator does."""
         attempt = self.ledger.open(work)
         assert attempt is not None
-        self.submit(attempt.place, work.pool)
-        return attempt
-
-    def submit(self, place: str, pool: str) -> None:
-        """A flow run for a place of the ledger, whatever that is."""
         with self.client() as client:
-            deployment = client.read_deployment_by_name(f"stage/{pool}")
-            body = {"parameters": {"place": place}, "name": place}
+            deployment = client.read_deployment_by_name(f"stage/{work.pool}")
+            body = {"parameters": {"place": attempt.place}, "name": attempt.token}
             client.request("POST", "/deployments/{id}/create_flow_run", None, {"id": deployment.id}, json=body)
+        return attempt
 
     def outcome(self, attempt: Attempt, seconds: float = 90.0) -> Outcome:
         """What came of an attempt, as soon as it is closed."""
@@ -191,10 +187,15 @@ class Farm:
             time.sleep(0.05)
         return found
 
-    def states(self) -> dict[str, str]:
-        """The state of each flow run by its name."""
-        with self.client() as client:
-            return {run.name: run.state.name for run in client.read_flow_runs() if run.state}
+    def shown(self, attempt: Attempt, state: str, seconds: float = 60.0) -> None:
+        """Wait until Prefect shows an attempt's flow run in this state."""
+
+        def look() -> str | None:
+            with self.client() as client:
+                found = [run.state.name for run in client.read_flow_runs() if run.name == attempt.token and run.state]
+            return state if found == [state] else None
+
+        self.wait(look, f"state {state} of {attempt.place}", seconds)
 
     def client(self) -> Any:
         from prefect.client.orchestration import SyncPrefectClient

@@ -29,6 +29,7 @@ from flows.graph import Stage
 from flows.measure import Meter
 from flows.plan import overlap
 from flows.process import StageFailed, Stopped
+from flows.production import bucket
 from flows.production.bucket import NotThere
 from flows.remote import device, exchange, key, ledger, refuse
 from flows.remote.device import Devices
@@ -96,6 +97,10 @@ def attempt(host: Host, place: str, leave: threading.Event, hear: Hear) -> Ended
     leave: the worker is to end; the stage gets time for a checkpoint, and the attempt is given back.
     """
     book = ledger.open(host.settings)
+    try:
+        bucket.check_key(place)
+    except UserError as error:
+        return Ended(_refused(host, str(error)), False)
     try:
         wanted = patiently(lambda: book.attempt(place), stop=leave)
     except (NotThere, ValueError, TypeError, KeyError):
@@ -331,6 +336,7 @@ def _run_cache_kept(store: Store, wanted: str) -> Iterator[None]:
             path.unlink(missing_ok=True)
         with suppress(OSError):  # an empty folder would break DVC's own look-up
             folder.rmdir()
+            folder.parent.rmdir()
 
 
 def _plain(values: Any) -> Any:

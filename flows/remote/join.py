@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from flows.settings import Settings
 from models import tracking
 
 POOLS = ("cpu", "gpu", "flows")
+# Prefect's client would wait a minute for an answer, and another one between its tries: the worker's loop tries again
+IMPATIENT = {"PREFECT_API_REQUEST_TIMEOUT": "15", "PREFECT_CLIENT_MAX_RETRIES": "1"}
+LAST_BEAT_SECONDS = 5.0  # a living worker beats within it
 NOTHING = "d41d8cd98f00b204e9800998ecf8427e"  # MD5 of an empty file: any object would do
 
 
@@ -44,12 +48,8 @@ def check(host: Host) -> None:
     chosen = host.settings
     if not chosen.prefect_api:
         raise UserError("REMINT_PREFECT_API is not set: a worker gets its work from a Prefect server")
-    if not server.answers(chosen.prefect_api):
-        shown = tracking.shown(chosen.prefect_api)
-        raise UserError(f"REMINT_PREFECT_API={shown}: no Prefect server answers there; start it, or correct this")
-    if not tracking.answers(chosen.mlflow_uri):
-        shown = tracking.shown(chosen.mlflow_uri)
-        raise UserError(f"REMINT_MLFLOW_URI={shown}: no MLflow server answers there; start it, or correct this")
+    server.check(chosen.prefect_api)
+    tracking.check(chosen.mlflow_uri)
     ledger.open(chosen).store.list(f"{roster.WORKERS}/")
     objects.open(chosen).size(NOTHING)
     if host.pool == "flows":
@@ -64,6 +64,7 @@ def prepare(host: Host) -> None:
     chosen.home.mkdir(parents=True, exist_ok=True)
     os.environ.update(settings.child_environment(chosen))
     os.environ["PREFECT_API_URL"] = chosen.prefect_api or ""
+    os.environ.update(IMPATIENT)
     with workspace.exclusive(chosen):
         for left in workspace.dead(chosen):
             workspace.remove_dead(chosen, left)
@@ -75,5 +76,9 @@ def announce(host: Host) -> None:
     from flows.remote import pools
 
     pools.ensure()
-    if any(one.online and one.entry.name == host.name for one in pools.workers(host.pool)):
-        raise UserError(f"--name {host.name}: a worker of this name serves pool {host.pool} now; choose another")
+    last = pools.heartbeat(host.pool, host.name)
+    until = time.monotonic() + LAST_BEAT_SECONDS
+    while last is not None and time.monotonic() < until:  # it lives, or was killed just now and its place is free
+        time.sleep(0.5)
+        if pools.heartbeat(host.pool, host.name) != last:
+            raise UserError(f"--name {host.name}: a worker of this name serves pool {host.pool} now; choose another")

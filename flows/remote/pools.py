@@ -19,6 +19,7 @@ from urllib.parse import quote
 import httpx
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.objects import Worker as Known
 from prefect.client.schemas.objects import WorkerStatus
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.workers.process import ProcessWorker
@@ -130,10 +131,18 @@ def workers(pool: str, store: Bucket | None = None) -> tuple[Worker, ...]:
             raise
     found = []
     for one in every:
-        online = one.status == WorkerStatus.ONLINE  # three heartbeats have not been missed, by the server's clock
+        online = _lives(one)
         bare = Entry(one.name, pool)
         found.append(Worker(roster.get(store, pool, one.name) if online and store else bare, online))
     return tuple(found)
+
+
+@_explained
+def heartbeat(pool: str, name: str) -> str | None:
+    """When a worker that counts as living gave its last sign of life, in the server's words; None if it has gone."""
+    with get_client(sync_client=True) as client:
+        every = client.read_workers_for_work_pool(pool)
+    return next((str(one.last_heartbeat_time) for one in every if one.name == name and _lives(one)), None)
 
 
 def check(pool: str) -> None:
@@ -155,3 +164,8 @@ def forget(pool: str, name: str) -> None:
     """Take a worker that leaves from the server's list, so that nobody waits for it."""
     with get_client(sync_client=True) as client:
         client.request("DELETE", f"/work_pools/{quote(pool, safe='')}/workers/{quote(name, safe='')}")  # type: ignore[arg-type]
+
+
+def _lives(worker: Known) -> bool:
+    """Whether the worker has missed fewer than three heartbeats by the server's clock: the server compares them."""
+    return worker.status == WorkerStatus.ONLINE
