@@ -32,11 +32,7 @@ LEAST_SPACE = 1 << 30  # bytes: outputs, logs and databases of the default run t
 def check(job: Job) -> None:
     """UserError if the machine, a named server or the promotion policy cannot take a run."""
     settings = job.settings
-    if not tracking.answers(settings.mlflow_uri):
-        raise UserError(
-            f"REMINT_MLFLOW_URI={tracking.shown(settings.mlflow_uri)}: no MLflow server answers there; "
-            f"start it, or unset the variable to use the database in {settings.home}"
-        )
+    tracking.check(settings.mlflow_uri, f"start it, or unset the variable to use the database in {settings.home}")
     cache = settings.root / ".dvc" / "cache"
     for folder in (settings.home, cache if cache.exists() else settings.root):
         free = shutil.disk_usage(folder).free

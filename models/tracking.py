@@ -308,12 +308,12 @@ def refusal(uri: str, seconds: float = ANSWER_SECONDS) -> str:
     return ""
 
 
-def check(uri: str, variable: str = "REMINT_MLFLOW_URI") -> None:
+def check(uri: str, advice: str = "start it, or correct the variable") -> None:
     """UserError, in one line that names the variable, if a tracking server is not there or does not let us in."""
     if not answers(uri):
-        raise UserError(f"{variable}={shown(uri)}: no MLflow server answers there; start it, or correct the variable")
+        raise UserError(f"REMINT_MLFLOW_URI={shown(uri)}: no MLflow server answers there; {advice}")
     if why := refusal(uri):
-        raise UserError(f"{variable}: {why}")
+        raise UserError(f"REMINT_MLFLOW_URI: {why}")
 
 
 def _login(uri: str) -> str:
@@ -330,7 +330,8 @@ def _login(uri: str) -> str:
 def _bare(uri: str) -> str:
     """An address without the user and password before its host."""
     scheme, separator, rest = uri.partition("://")
-    return uri if not separator or scheme.startswith("sqlite") else f"{scheme}://{rest.rpartition('@')[2]}"
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}" if separator else uri
 
 
 def shown(uri: str) -> str:

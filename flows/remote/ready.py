@@ -6,7 +6,6 @@ from data.params import UserError
 from flows import server
 from flows.job import Job
 from flows.remote import orders
-from models.tracking import shown
 
 
 def check(job: Job) -> None:
@@ -19,8 +18,7 @@ def check(job: Job) -> None:
         raise UserError(
             "REMINT_STAGES=workers needs REMINT_PREFECT_API, the address of the Prefect server that the workers ask"
         )
-    if not server.answers(api):
-        raise UserError(f"REMINT_PREFECT_API={shown(api)}: no Prefect server answers there; start it")
+    server.check(api)
     for stage in todo:
         if not stage.deps or not stage.outs:
             raise UserError(f"dvc.yaml: stage '{stage.name}' has no deps or no outs, so its result cannot be shared")
