@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import yaml
 
 T = TypeVar("T")
-SHARED = ("seed", "threads")  # top-level values that any section may ask for by naming a field so
+SHARED = ("seed", "threads", "accelerate")  # top-level values that any section may ask for by naming a field so
 
 
 class UserError(Exception):

@@ -23,7 +23,7 @@ FOLDER = ".shards"  # in the stage's output folder, while it works
 
 
 class Done(Exception):
-    """A part's shards are made: there is nothing else to do."""
+    """This process did its share, a part or a rank, and writes no outputs."""
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,26 @@ import random
 import sys
 import time
 from collections import defaultdict
+from typing import Any
 
 import numpy as np
 import torch
 from lightning import Callback
 from tqdm import tqdm
 
+from models import ranks
 from models.optim import warmup_cosine
 from models.stage import Run
+
+
+class Rank(Callback):
+    """Tells the batches which slice of each is this process's."""
+
+    def __init__(self, batches: Any) -> None:
+        self.batches = batches
+
+    def setup(self, trainer, task, stage) -> None:
+        self.batches.rank = trainer.global_rank
 
 
 class Schedule(Callback):
@@ -35,7 +47,7 @@ class Schedule(Callback):
                 group["lr"] = group["initial_lr"] * factor
         task.progress = step / self.steps
         drawn = int(np.random.SeedSequence([self.seed, step, 1]).generate_state(1, np.uint64)[0]) >> 1
-        torch.manual_seed(drawn)  # of every device
+        torch.manual_seed(drawn + trainer.global_rank)  # of every device; ranks drop out other things
         random.seed(drawn)
         np.random.seed(drawn % 2**32)
 
@@ -106,7 +118,7 @@ class Recorder(Callback):
         self.since = time.monotonic()
 
     def on_train_batch_end(self, trainer, task, outputs, batch, step) -> None:
-        for name, value in outputs.items():
+        for name, value in ranks.means(outputs).items():
             self.pending[name].append(value)
         if (step + 1) % self.every == 0:
             row = {f"train_{k}": float(torch.stack(v).float().mean()) for k, v in self.pending.items()}
@@ -157,7 +169,7 @@ class Progress(Callback):
     def on_train_start(self, trainer, task) -> None:
         self.began = self.last = time.monotonic()
         self.first = trainer.fit_loop.epoch_loop.batch_progress.current.ready
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not self.run.silent:
             self.bar = tqdm(total=self.steps, initial=self.first, desc=self.run.stage, unit="step")
 
     def on_train_batch_end(self, trainer, task, outputs, batch, step) -> None:

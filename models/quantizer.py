@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models import ranks
+
 
 class VectorQuantizer(nn.Module):
     """Replaces each vector by the nearest of `codes` learned vectors.
@@ -84,13 +86,14 @@ class VectorQuantizer(nn.Module):
 
     @torch.no_grad()
     def _follow(self, flat: Tensor, index: Tensor) -> None:
-        """Moves the codes towards the vectors that chose them, and dead codes to vectors of this batch."""
-        counts, sums = self._tally(flat, index)
+        """Moves the codes towards the vectors that chose them, and dead codes to vectors of this batch (all ranks')."""
+        counts, sums = (ranks.total(x) for x in self._tally(flat, index))
         self.counts.lerp_(counts, 1 - self.decay)
         self.sums.lerp_(sums, 1 - self.decay)
         mean = self.counts.mean()
         dead = torch.nonzero(self.counts < self.dead * mean).flatten()
         if len(dead):
+            flat = ranks.gather(flat)
             # The order depends on the number of updates alone, so a resumed run draws what the whole run would have.
             order = _permutation(len(flat), int(self.updates))
             revived = flat[order[torch.arange(len(dead)) % len(flat)].to(flat.device)]

@@ -27,9 +27,12 @@ class Run:
     out: Path
     tracker: tracking.Tracker
     checkpoint: str | None  # where it keeps unfinished work, named by the digest of everything the stage depends on
+    silent: bool = False  # another rank speaks
     when_done: list[Callable[[], None]] = field(default_factory=list)  # called once all outputs are written
 
     def say(self, text: str) -> None:
+        if self.silent:
+            return
         print(f"{self.stage}  {text}", flush=True)  # noqa: T201 - the flow and the user read a stage's output
 
     def shards(self, count: int) -> parts.Shards:
@@ -73,9 +76,12 @@ class Run:
 def open(stage: str, inputs: dict[str, Path], out: Path, params: Any) -> Iterator[Run]:
     """Set up a stage: check its inputs, empty `out`, set the thread count, start tracking; log figures at the end.
 
-    Where a part of it is asked for (`data.parts`) nothing is written or tracked, and the block ends with its shards.
+    In a process that makes a part of it (`data.parts`) or is not the first rank (`models.ranks`) nothing is written or
+    tracked, and the block ends when its share is done.
     """
     import torch
+
+    from models import ranks
 
     for name, path in inputs.items():
         if not path.exists():
@@ -88,9 +94,9 @@ def open(stage: str, inputs: dict[str, Path], out: Path, params: Any) -> Iterato
     values = _flat(dataclasses.asdict(params))
     checkpoint = kept.address(stage, values, digests, ("data", "models"))
     tags = {"stage": stage, **{f"input.{k}": v for k, v in digests.items()}}
-    if parts.asked():
+    if parts.asked() or ranks.rank() > 0:
         with suppress(parts.Done):
-            yield Run(stage, out, tracking.NullTracker(), checkpoint)
+            yield Run(stage, out, tracking.NullTracker(), checkpoint, silent=ranks.rank() > 0)
         return
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)

@@ -17,12 +17,15 @@ from typing import Any
 import numpy as np
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from models.callbacks import Ema, Progress, Recorder, Schedule
+from data import parts
+from data.params import UserError
+from models import ranks
+from models.callbacks import Ema, Progress, Rank, Recorder, Schedule
 from models.checkpoint.checkpoints import Checkpoints
 from models.checkpoint.resume import Resume, SafetensorsIO
 from models.stage import Run
@@ -45,13 +48,17 @@ class Batches:
         self.n, self.batch, self.steps, self.seed, self.make = n, batch, steps, seed, make
         self.start = 0
         self.orders: dict[int, np.ndarray] = {}
+        self.rank, self.share = 0, batch  # of a training by several processes: which one, and samples for each
 
     def __len__(self) -> int:
         return self.steps
 
     def __iter__(self) -> Iterator[Batch]:
         for step in range(self.start, self.steps):
-            yield self.make(self.indices(step), torch.Generator().manual_seed(step_seed(self.seed, step)))
+            whole = self.make(self.indices(step), torch.Generator().manual_seed(step_seed(self.seed, step)))
+            # every rank makes all of the batch, so that no sample depends on how many share it
+            own = slice(self.rank * self.share, (self.rank + 1) * self.share)
+            yield whole if self.share == self.batch else {name: x[own] for name, x in whole.items()}
 
     def indices(self, step: int) -> Tensor:
         """int64 (batch,): a batch may span two epochs, each sample comes once an epoch."""
@@ -134,6 +141,7 @@ class Fit:
     log_every: int = 20
     val_every: int = 0  # 0: only after the last step
     unit: str = field(default="images", repr=False)
+    accelerate: ranks.Accelerate = ranks.ALONE
 
 
 def fit(task: Task, batches: Batches, plan: Fit, run: Run, validation: list[Batch] | None = None) -> list[dict]:
@@ -142,24 +150,25 @@ def fit(task: Task, batches: Batches, plan: Fit, run: Run, validation: list[Batc
     Rows are {"step": s, "train_loss": ..., "val_loss": ...}: means over `log_every` steps. Progress, throughput and
     the rows go to `run` (console and tracking). A checkpoint is left at run.checkpoint from time to time, and removed
     when the stage is done; when one is there, training goes on from it. Told to end by SIGTERM, it leaves one first.
+    Where several processes train together (`plan.accelerate`), only that of rank 0 comes back from here.
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no lines about absent TPUs
     recorder = Recorder(run, plan.log_every, batches.batch, plan.unit)
     checkpoints = Checkpoints(run.checkpoint) if run.checkpoint else None
     resume = Resume(checkpoints)
     state = resume.start()
-    batches.start = resume.step
+    batches.start, batches.share = resume.step, plan.accelerate.share(batches.batch)
     callbacks = [
+        Rank(batches),
         resume,
         Schedule(plan.steps, plan.warmup, plan.end, batches.seed),
         Ema(plan.ema),
         recorder,
         Progress(run, plan.steps, batches.batch, plan.unit),
     ]
-    trainer = Trainer(
-        accelerator="auto",
-        devices=1,
-        precision=plan.precision,  # type: ignore[arg-type]
+    trainer = _trainer(
+        **plan.accelerate.trainer(),
+        precision=plan.precision,
         max_epochs=1,
         limit_train_batches=plan.steps,
         val_check_interval=plan.val_every or plan.steps,
@@ -183,9 +192,20 @@ def fit(task: Task, batches: Batches, plan: Fit, run: Run, validation: list[Batc
             raise SystemExit(128 + signal.SIGTERM) from None
         except SystemExit:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from None
+    others = ranks.rank() > 0
+    ranks.leave()
+    if others:
+        raise parts.Done
     if checkpoints:
         run.when_done.append(checkpoints.forget)
     return recorder.rows
+
+
+def _trainer(**arguments: Any) -> Trainer:
+    try:
+        return Trainer(accelerator="auto", **arguments)
+    except MisconfigurationException as error:  # more devices than the machine has
+        raise UserError(f"accelerate: {' '.join(str(error).split())}") from None
 
 
 def step_seed(seed: int, step: int) -> int:

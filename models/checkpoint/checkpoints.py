@@ -19,7 +19,7 @@ class Checkpoints:
         self.kept = Kept(address, "safetensors")
         self.store = self.kept.store
 
-    def save(self, step: int, write: Callable[[Path], None]) -> None:
+    def save(self, step: int, write: Callable[[Path], object]) -> None:
         """Keep what `write` writes to the file it is given as the state after `step` steps."""
         self.kept.put(step, write)
         with self.kept.tolerant("cannot be removed"):

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
+import signal
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from lightning import Callback
 from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from data.params import UserError
+from models import ranks
 from models.checkpoint import files
 from models.checkpoint.checkpoints import Checkpoints
 
@@ -34,6 +40,7 @@ class Resume(Callback):
     def __init__(self, checkpoints: Checkpoints | None) -> None:
         self.checkpoints, self.step = checkpoints, 0
         self.saved, self.cost = time.monotonic(), 0.0
+        self.told = False  # to end
 
     def start(self) -> dict[str, Any] | None:
         """The state to go on from, after `self.step` steps."""
@@ -44,10 +51,25 @@ class Resume(Callback):
         sys.stderr.write(f"going on from step {self.step}\n")
         return state
 
+    def on_train_start(self, trainer, task) -> None:
+        if trainer.world_size == 1:
+            return
+        steps = ranks.gather(torch.tensor([self.step], device=task.device)).tolist()
+        if len(set(steps)) > 1:
+            raise UserError(f"ranks go on from different steps {steps}; let REMINT_CHECKPOINTS name one place for all")
+        # Lightning's own handler sends messages between those of the step, wherever that is
+        signal.signal(signal.SIGTERM, self._note)
+
     def on_train_batch_start(self, trainer, task, batch, step) -> None:
         # between two steps: at the end of a batch Lightning has not yet counted it as completed
-        if step > self.step and self._due(step):
+        due, told = step > self.step and self._due(step), self.told
+        if trainer.world_size > 1:  # the clocks of ranks differ; that of the first counts, and whoever is told to end
+            own = torch.tensor([due and trainer.is_global_zero, told], dtype=torch.int32, device=task.device)
+            due, told = (bool(one) for one in ranks.total(own).tolist())
+        if due or (told and step > self.step):
             self.save(trainer, step)
+        if told:
+            raise SIGTERMException
 
     def on_exception(self, trainer, task, exception) -> None:
         """Told to end after a step: all of it is done. Within a validation the checkpoint before must do."""
@@ -60,9 +82,24 @@ class Resume(Callback):
         if self.checkpoints is None:
             return
         began = time.monotonic()
-        self.checkpoints.save(step, trainer.save_checkpoint)
+        if trainer.world_size == 1:
+            self.checkpoints.save(step, trainer.save_checkpoint)
+        else:
+            self._save_together(trainer, step)
         self.step, self.saved = step, time.monotonic()
         self.cost = self.saved - began
+
+    def _note(self, number, frame) -> None:
+        self.told = True
+
+    def _save_together(self, trainer, step: int) -> None:
+        """All ranks take part; a store that fails must not leave them waiting for the first."""
+        with tempfile.TemporaryDirectory(prefix="remint-checkpoint-") as folder:
+            file = Path(folder) / "state"
+            trainer.save_checkpoint(file)
+            if trainer.is_global_zero:
+                assert self.checkpoints is not None
+                self.checkpoints.save(step, lambda target: shutil.copyfile(file, target))
 
     def _due(self, step: int) -> bool:
         waited = time.monotonic() - self.saved

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
-from models import stage
+from models import ranks, stage
 from models.depth import losses, net
 from models.depth.augment import augment
 from models.metrics import depth as metrics
@@ -41,7 +41,13 @@ class Pairs:
 
 
 def learn(
-    sizes: net.NetParams, p: LearnParams, seed: int, train: Pairs, held_out: Pairs, run: stage.Run
+    sizes: net.NetParams,
+    p: LearnParams,
+    seed: int,
+    train: Pairs,
+    held_out: Pairs,
+    run: stage.Run,
+    accelerate: ranks.Accelerate = ranks.ALONE,
 ) -> tuple[nn.Module, list[dict]]:
     """Train a net of the given sizes on `train`; returns it with averaged weights, and the curves."""
     torch.manual_seed(seed)
@@ -64,7 +70,7 @@ def learn(
 
     optimisers = muon_adamw(made, p.muon_lr, p.lr, p.weight_decay, blocks=net.BLOCKS)
     batches = Batches(len(images), p.batch, p.steps, seed, make)
-    plan = p.plan(log_every=max(1, min(50, p.steps // 4)))
+    plan = p.plan(log_every=max(1, min(50, p.steps // 4)), accelerate=accelerate)
     rows = fit(Task(made, optimisers, step, clip=p.clip), batches, plan, run, validation=whole(held_out, p.batch))
     return made, rows
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from models import ranks
+
 SCALES = 4  # of gradient matching, as MiDaS
 
 
@@ -54,7 +56,7 @@ def affine_invariant(
     """
     difference = normalise(prediction) - normalise(truth)
     mask = kept(difference.abs(), ignored)
-    ssi = (difference.abs() * mask).sum() / mask.sum()
+    ssi = (difference.abs() * mask).sum() / ranks.mean(mask.sum())
     gradient = gradient_matching(difference)
     return {"ssi": ssi, "gradient": gradient, "loss": ssi + gradient_weight * gradient}
 

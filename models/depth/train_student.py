@@ -18,7 +18,7 @@ import numpy as np
 
 from data import entry, params
 from data.samples import Samples
-from models import stage
+from models import ranks, stage
 from models.depth import net, panels, pseudo_labels
 from models.depth.learn import LearnParams, Pairs, learn, save
 
@@ -36,6 +36,7 @@ class Params:
     threads: int
     net: net.NetParams
     learn: LearnParams
+    accelerate: ranks.Accelerate = ranks.ALONE
 
 
 def main() -> None:
@@ -44,7 +45,7 @@ def main() -> None:
     inputs = {"photos": args.photos, "scenes": args.scenes, "labels": args.labels}
     with stage.open(f"depth-student@{args.kind}", inputs, args.out, p) as run:
         held_out = pool(inputs, "val")
-        model, rows = learn(p.net, p.learn, p.seed, pool(inputs, "train"), held_out, run)
+        model, rows = learn(p.net, p.learn, p.seed, pool(inputs, "train"), held_out, run, p.accelerate)
         save(model, p.net, run)
         run.save_curves(rows)
         run.save_metrics({"label_error": rows[-1]["val_ssi"], "label_gradient_error": rows[-1]["val_gradient"]})

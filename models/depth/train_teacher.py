@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from data import entry, params
 from data.samples import Samples
-from models import stage
+from models import ranks, stage
 from models.depth import net, panels
 from models.depth.learn import LearnParams, Pairs, learn, mean_scores, save
 
@@ -25,6 +25,7 @@ class Params:
     threads: int
     net: net.NetParams
     learn: LearnParams
+    accelerate: ranks.Accelerate = ranks.ALONE
 
 
 def main() -> None:
@@ -33,7 +34,7 @@ def main() -> None:
     with stage.open("depth-teacher", {"scenes": args.scenes}, args.out, p) as run:
         held_out = Samples(args.scenes, "val")
         truth = pairs(held_out)
-        model, rows = learn(p.net, p.learn, p.seed, pairs(Samples(args.scenes, "train")), truth, run)
+        model, rows = learn(p.net, p.learn, p.seed, pairs(Samples(args.scenes, "train")), truth, run, p.accelerate)
         save(model, p.net, run)
         run.save_curves(rows)
         predicted = net.predict(model, truth.images)

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from models import ranks
+
 
 def mask_tokens(tokens: Tensor, mask_token: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Mask a random part of each row of (B, K) tokens; returns the masked tokens and the bool mask (B, K).
@@ -39,7 +41,7 @@ def masked_cross_entropy(
     weight = torch.where(mask, 1.0, unmasked_weight)
     right = log_p.detach().argmax(-1) == targets
     return {
-        "loss": (smoothed * weight).sum() / weight.sum(),
+        "loss": (smoothed * weight).sum() / ranks.mean(weight.sum()),
         "nll": nll.detach()[mask].mean(),
         "accuracy": right[mask].float().mean(),
     }

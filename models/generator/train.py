@@ -19,7 +19,7 @@ from torch import Tensor
 
 from data import entry, params
 from data.params import UserError, near
-from models import figures, saved, stage
+from models import figures, ranks, saved, stage
 from models.generator import losses
 from models.generator.load import NETS, build, config, generate, load
 from models.generator.sampler import Sampling
@@ -48,6 +48,7 @@ class Params(Learning):
     sampler: Sampling
     weight_decay: float
     label_drop: float
+    accelerate: ranks.Accelerate = ranks.ALONE
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def learn(
         return masked_batch(net, tokens.train[indices], tokens.train_labels[indices], p.label_drop, random)
 
     optimisers = muon_adamw(net, p.muon_lr, p.lr, p.weight_decay, betas=(0.9, 0.96))
-    plan = p.plan(val_every=max(1, p.steps // 5), unit="sequences")
+    plan = p.plan(val_every=max(1, p.steps // 5), unit="sequences", accelerate=p.accelerate)
     batches = Batches(len(tokens.train), p.batch, p.steps, p.seed, make)
     rows = fit(Task(net, optimisers, losses.step, p.clip), batches, plan, run, held_out(net, tokens, p.batch))
     return net, rows

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from data import entry, params
 from data.samples import Samples
-from models import figures, stage
+from models import figures, ranks, stage
 from models.images import flip, to_array, to_tensor, unit
 from models.metrics import codebook, image
 from models.optim import muon_adamw
@@ -39,6 +39,7 @@ class Params(Learning):
     bypass: float
     l1: float
     commitment: float
+    accelerate: ranks.Accelerate = ranks.ALONE
 
 
 def main() -> None:
@@ -96,7 +97,7 @@ def learn(p: Params, config: dict, train: Tensor, held_out: Tensor, run: stage.R
     task = Task(net, muon_adamw(net, p.muon_lr, p.lr, blocks="levels."), step, p.clip)
     batches = Batches(len(train), p.batch, p.steps, p.seed, make)
     validation = [{"images": unit(part)} for part in held_out.split(64)]
-    return net, fit(task, batches, p.plan(), run, validation)
+    return net, fit(task, batches, p.plan(accelerate=p.accelerate), run, validation)
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from torch.optim import AdamW
 
 from data import entry, params
 from data.samples import Samples
-from models import figures, stage
+from models import figures, ranks, stage
 from models.images import flip, to_array, to_tensor, unit
 from models.metrics import codebook, image
 from models.optim import muon_adamw
@@ -49,6 +49,7 @@ class Params(Learning):
     critic_lr: float
     critic_width: int
     critic_stages: int
+    accelerate: ranks.Accelerate = ranks.ALONE
 
 
 def main() -> None:
@@ -139,8 +140,8 @@ class FineTuning(Task):
         """What the critic minimises; moves the running means of its scores."""
         real, fake = self.critic(torch.cat([real, fake])).float().chunk(2)
         loss = hinge_critic(real, fake) + self.p.lecam * lecam(real, fake, self.mean_real, self.mean_fake)
-        self.mean_real.lerp_(real.detach().mean(), 0.1)
-        self.mean_fake.lerp_(fake.detach().mean(), 0.1)
+        self.mean_real.lerp_(ranks.mean(real.detach().mean()), 0.1)
+        self.mean_fake.lerp_(ranks.mean(fake.detach().mean()), 0.1)
         return loss
 
 
@@ -157,7 +158,7 @@ def learn(p: Params, net: Tokenizer, proxy: VQGAN, train: Tensor, held_out: Tens
 
     batches = Batches(len(train), p.batch, p.steps, p.seed, make)
 
-    return fit(FineTuning(p, net, proxy), batches, p.plan(), run, validation)
+    return fit(FineTuning(p, net, proxy), batches, p.plan(accelerate=p.accelerate), run, validation)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from models import ranks
+
 
 def soft_codes(logits: Tensor, codebook: Tensor) -> Tensor:
     """Logits (..., C) and codebook (C, D) -> the expected code vector (..., D): differentiable, unlike the best one."""
@@ -18,7 +20,8 @@ def feature_distance(features: Sequence[Tensor], truth: Sequence[Tensor]) -> Ten
     features, truth: (B, C, h, w) per scale, of a frozen network. Stands in for a perceptual loss with downloaded
     weights: the proxy's encoder was trained on the same pictures.
     """
-    parts = [F.mse_loss(a.float(), b.float()) / b.float().square().mean() for a, b in zip(features, truth, strict=True)]
+    size = [ranks.mean(b.float().square().mean()) for b in truth]
+    parts = [F.mse_loss(a.float(), b.float()) / one for a, b, one in zip(features, truth, size, strict=True)]
     return torch.stack(parts).mean()
 
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from data import entry, params
 from data.samples import Samples
-from models import figures, saved, stage
+from models import figures, ranks, saved, stage
 from models.images import flip, to_array, to_tensor, unit
 from models.metrics import codebook, image
 from models.optim import muon_adamw
@@ -52,6 +52,7 @@ class Params(Learning):
     commitment: float
     embedding: float
     pixels: float
+    accelerate: ranks.Accelerate = ranks.ALONE
 
 
 class WarmUp(nn.Module):
@@ -131,7 +132,8 @@ def learn(
 
     task = Task(net, muon_adamw(net, p.muon_lr, p.lr), step, p.clip)
     validation = [{"images": unit(part), "codes": proxy_codes(proxy, part)} for part in held_out.split(64)]
-    rows = fit(task, Batches(len(train), p.batch, p.steps, p.seed, make), p.plan(), run, validation)
+    batches = Batches(len(train), p.batch, p.steps, p.seed, make)
+    rows = fit(task, batches, p.plan(accelerate=p.accelerate), run, validation)
     return net.titok, rows
 
 

@@ -23,15 +23,16 @@ def run(
     moment: str = "",
     step: int = 0,
     number: int = signal.SIGKILL,
-    part: str = "",
+    environment: dict[str, str] | None = None,
 ) -> None:
-    """Call the stage in `home`, with a checkpoint after `every` steps, or one `part` of it.
+    """Call the stage in `home`, with a checkpoint after `every` steps.
 
     With a `moment` send itself the signal `number`: "before", "within" or "after" that step, or half way through
     "saving" the next checkpoint; of a data-parallel stage when that "shard" is written but not kept.
     """
     os.chdir(home)
-    os.environ |= {"REMINT_CHECKPOINTS": str(Path(home, "checkpoints")), "MLFLOW_TRACKING_URI": "", "REMINT_PART": part}
+    os.environ |= {"REMINT_CHECKPOINTS": str(Path(home, "checkpoints")), "MLFLOW_TRACKING_URI": ""}
+    os.environ |= environment or {}
     log = os.open("log", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.dup2(log, 1)
     os.dup2(log, 2)

@@ -90,7 +90,8 @@ def call():
         number = moment[2:] or (signal.SIGKILL,)
         processes = []
         for part in parts:
-            globals_ = {"CALL": (str(home), module, f"{arguments} --out {out}", EVERY, *moment[:2], *number, part)}
+            named = {"REMINT_PART": part}
+            globals_ = {"CALL": (str(home), module, f"{arguments} --out {out}", EVERY, *moment[:2], *number, named)}
             processes.append(context.Process(target=runpy.run_path, args=(str(DRIVER), globals_, "__main__")))
             processes[-1].start()
         for process in processes:

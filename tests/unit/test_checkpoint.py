@@ -144,6 +144,8 @@ def test_unfinished_trainings_are_listed_and_discarded(tmp_path):
 class Saver:
     """As much of a trainer as saving needs."""
 
+    world_size = 1
+
     def __init__(self, clock, seconds):
         self.clock, self.seconds, self.step = clock, seconds, 0
         self.saved = []

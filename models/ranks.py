@@ -1,0 +1,122 @@
+"""Training by several processes: who this one is, and what they have to agree on. Alone, everything is the identity.
+
+    accelerate: {devices: 2, nodes: 1, strategy: ddp}      Lightning starts the other processes of the machine
+    torchrun --nproc-per-node 2 --nnodes 4 ... -m models.proxy.train ...    or they are started on every node
+
+Each rank takes its slice of the same global batch, so `batch` is that of all together, and DistributedDataParallel
+averages the gradients. Losses that divide by a sum over the batch, and moving averages of batches, take the global one
+(`mean`, `total`, `gather`). Rank 0 alone writes, tracks and keeps checkpoints.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+from data.params import UserError, near
+
+STRATEGIES = ("auto", "ddp")
+
+
+@dataclass(frozen=True)
+class Accelerate:
+    """Section `accelerate`: processes on each node (one per GPU, where there are any), and nodes."""
+
+    devices: int = 1
+    nodes: int = 1
+    strategy: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.devices < 1 or self.nodes < 1:
+            raise ValueError("devices and nodes must be at least 1")
+        if self.strategy.startswith("fsdp"):
+            raise ValueError("strategy fsdp cannot be used: Muon needs each matrix whole on every device; use ddp")
+        if self.strategy not in STRATEGIES:
+            raise ValueError(f"'{self.strategy}' is not a strategy{near(self.strategy, STRATEGIES)}")
+
+    @property
+    def world(self) -> int:
+        return self.devices * self.nodes
+
+    def share(self, batch: int) -> int:
+        """Samples of a batch for each rank."""
+        if batch % self.world:
+            raise UserError(
+                f"batch is {batch}, which {self.devices} devices x {self.nodes} nodes (accelerate) cannot share evenly"
+            )
+        return batch // self.world
+
+    def trainer(self) -> dict[str, Any]:
+        """The arguments of Lightning's Trainer."""
+        started = int(os.environ.get("WORLD_SIZE", self.world)) if "TORCHELASTIC_RUN_ID" in os.environ else self.world
+        if started != self.world:
+            raise UserError(
+                f"torchrun started {started} processes, but accelerate asks for {self.devices} devices x {self.nodes} "
+                "nodes; make them equal"
+            )
+        strategy: Any = self.strategy
+        if self.world > 1:
+            from lightning.pytorch.strategies import DDPStrategy
+
+            # a critic that has not joined yet has no gradients; buffers are kept equal by `total` and `gather`
+            strategy = DDPStrategy(find_unused_parameters=True, forward_sync_buffers=False)
+        return {"devices": self.devices, "num_nodes": self.nodes, "strategy": strategy}
+
+
+ALONE = Accelerate()
+
+
+def rank() -> int:
+    """This process's number, before and after the processes know each other."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank()
+    if "RANK" in os.environ:  # torchrun
+        return int(os.environ["RANK"])
+    local, node = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("NODE_RANK", 0))
+    return local + node  # of a process that Lightning started: all that counts so early is whether it is 0
+
+
+def world() -> int:
+    """How many processes train together; 1 before and after."""
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def means(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The means of several numbers over all ranks, in one message."""
+    if world() == 1:
+        return values
+    return dict(zip(values, mean(torch.stack([x.float() for x in values.values()])), strict=True))
+
+
+def total(x: Tensor) -> Tensor:
+    """The sum over all ranks, without gradient."""
+    if world() == 1:
+        return x
+    summed = x.detach().clone()
+    distributed.all_reduce(summed)
+    return summed
+
+
+def mean(x: Tensor) -> Tensor:
+    """The mean over all ranks, without gradient."""
+    return x if world() == 1 else total(x) / world()
+
+
+def gather(x: Tensor) -> Tensor:
+    """The rows of all ranks, in their order: those of the global batch."""
+    if world() == 1:
+        return x
+    parts = [torch.empty_like(x) for _ in range(world())]
+    distributed.all_gather(parts, x.detach().contiguous())
+    return torch.cat(parts)
+
+
+def leave() -> None:
+    """Training is over: from here on every process is alone."""
+    if world() > 1:
+        distributed.barrier()
+        distributed.destroy_process_group()
