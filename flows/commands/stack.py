@@ -66,6 +66,31 @@ def status(context: click.Context, as_json: bool) -> None:
         context.exit(FAILED if any(row["state"] != "runs" for row in rows) else OK)
 
 
+@stack.command(short_help="Print the variables of one of its users.")
+@click.argument("user", type=click.Choice(["releaser", "worker", "reader"]))
+@click.option("--host", metavar="NAME", help="The stack's machine as seen from there; default: this machine.")
+@click.option("--domain", metavar="NAME", help="The stack is behind a proxy: https://mlflow.NAME, https://s3.NAME, ...")
+def env(user: str, host: str | None, domain: str | None) -> None:
+    """Print what a releaser, a worker or a reader has in the environment, as lines NAME=value. They hold passwords.
+
+    \b
+    Examples:
+      remint stack env releaser > releaser.env && set -a && . ./releaser.env && set +a
+      remint stack env worker --domain remint.example.org > worker.env     for a machine with GPUs
+    """
+    with one_line_errors("remint stack env"):
+        from flows.stack import uses
+
+        found = _here()
+        if domain:
+            outside = uses.at_domain(domain)
+        elif host or not found.is_here:
+            outside = uses.at_host(host or "127.0.0.1")
+        else:
+            outside = found.places().address
+        click.echo(uses.text(uses.variables(found.root, found.secrets, user, outside)), nl=False)
+
+
 @stack.command(short_help="Make what its servers must hold: buckets, users, tables, pools.")
 def bootstrap() -> None:
     """Make buckets, MLflow's users, the catalogue's tables, Prefect's work pools and schedules, where they are missing.

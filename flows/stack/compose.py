@@ -22,7 +22,7 @@ SECRETS = ".secrets"
 
 @dataclass(frozen=True)
 class Health:
-    """A command that succeeds when a service is well, and how long its start may take."""
+    """A command that succeeds when a service is well, and the seconds after which it is given up."""
 
     command: tuple[str, ...]
     seconds: float
@@ -57,7 +57,9 @@ def read(root: Path, secrets: Path | None = None, variables: Mapping[str, str] =
 
 
 def variables_of(path: Path) -> dict[str, str]:
-    """The variables in a file of lines NAME=value."""
+    """The variables in a file of lines NAME=value; UserError if it is not there."""
+    if not path.exists():
+        raise UserError(f"{path} does not exist; make it: make stack-secrets")
     lines = [line.strip() for line in path.read_text().splitlines()]
     return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
 
@@ -68,8 +70,6 @@ def _service(name: str, entry: Mapping[str, Any], root: Path, secrets: Path | No
         path = root / file
         if secrets is not None and Path(file).parts[0] == SECRETS:
             path = secrets / Path(file).name
-        if not path.exists():
-            raise UserError(f"{path} does not exist; make it: make stack-secrets")
         environment |= variables_of(path)
     environment |= {key: str(value) for key, value in (entry.get("environment") or {}).items()}
     mounts = [mount.split(":") for mount in entry.get("volumes", [])]
@@ -93,7 +93,8 @@ def _health(entry: Mapping[str, Any]) -> Health | None:
         return None
     kind, *command = entry["test"]
     assert kind == "CMD", entry["test"]
-    return Health(tuple(command), float(entry["start_period"].removesuffix("s")))
+    period, interval = (float(entry[name].removesuffix("s")) for name in ("start_period", "interval"))
+    return Health(tuple(command), period + entry["retries"] * interval)
 
 
 def _filled(value: Any, variables: Mapping[str, str]) -> Any:

@@ -22,7 +22,7 @@ from pathlib import Path
 from data.params import UserError
 from flows import repository
 from flows.settings import QUIET, Settings
-from flows.stack import compose, postgres, processes, s3, secrets
+from flows.stack import compose, postgres, processes, s3, secrets, uses
 from flows.stack.access import ADMIN, USERS
 from flows.stack.compose import Service
 from flows.stack.places import PORTS, Places
@@ -31,7 +31,6 @@ from flows.ui import free_port
 
 PACKAGES = "apt-get install postgresql ceph-mon ceph-osd ceph-mgr ceph-common radosgw"
 HELD_ELSEWHERE = ("postgres", "s3")  # by PostgreSQL and Ceph, not by the command of their container
-USES = {"releaser": "retrain and release", "worker": "join with a worker", "reader": "read production"}
 
 Say = Callable[[str], None]
 
@@ -53,7 +52,7 @@ class Stack:
         needed()
         self.state.mkdir(parents=True, exist_ok=True)
         secrets.make(self.secrets)
-        places = Places(self.root, self.state, self._ports(), self.origin())
+        places = self.places()
         running = [process for process in processes.read(self._processes) if process.alive]
         begun, started = time.monotonic(), dict[str, list[Process]]()
         services = compose.read(self.root, self.secrets, variables={})
@@ -191,6 +190,14 @@ class Stack:
             path.write_text(json.dumps({name: free_port(wanted) for name, wanted in PORTS.items()}))
         return dict(json.loads(path.read_text()))
 
+    @property
+    def is_here(self) -> bool:
+        """Whether it was ever started on this machine without containers."""
+        return (self.state / "ports.json").exists()
+
+    def places(self) -> Places:
+        return Places(self.root, self.state, self._ports(), self.origin())
+
     def origin(self) -> str:
         """Where workers fetch the runs' commits: REMINT_ORIGIN, else the checkout's own origin, else the checkout."""
         named = os.environ.get("REMINT_ORIGIN")
@@ -203,15 +210,8 @@ class Stack:
 
     def _write_uses(self, places: Places) -> None:
         """A file of variables to source for each kind of user."""
-        shared = compose.variables_of(self.root / "infra" / "stack" / "client.env")
-        for user in USES:
-            own = compose.variables_of(self.secrets / f"{user}.env")
-            variables = {key: places.address(value) for key, value in (shared | own).items()}
-            variables |= {
-                "PREFECT_API_URL": variables["REMINT_PREFECT_API"],  # for the tools' own commands
-                "MLFLOW_TRACKING_URI": variables["REMINT_MLFLOW_URI"],
-            }
-            secrets.write(self.use(user), "".join(f"export {key}='{value}'\n" for key, value in variables.items()))
+        for user in uses.USERS:
+            secrets.write(self.use(user), uses.text(uses.variables(self.root, self.secrets, user, places.address)))
 
     def use(self, user: str) -> Path:
         return self.state / f"{user}.env"
@@ -244,7 +244,7 @@ def how_to_use(stack: Stack) -> str:
         f"Prefect  http://127.0.0.1:{ports['prefect']}   user remint, password: prefect.server in .secrets/values.json",
         f"S3       http://127.0.0.1:{ports['s3']}   keys in .secrets/*.env",
         "",
-        *(f". {stack.use(user)}   # {what}" for user, what in USES.items()),
+        *(f"set -a; . {stack.use(user)}; set +a   # {what}" for user, what in uses.USERS.items()),
         "",
         "remint retrain, in a shell that read the first file, runs the stages on these workers; logs are in",
         f"{stack.state / 'logs'}; make stack-down ends everything.",

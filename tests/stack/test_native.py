@@ -36,7 +36,7 @@ def values(stack):
 def use(stack, user):
     """The variables that a person sources."""
     lines = stack.use(user).read_text().splitlines()
-    return dict(line.removeprefix("export ").replace("'", "").split("=", 1) for line in lines)
+    return dict(line.split("=", 1) for line in lines)
 
 
 @pytest.fixture
