@@ -34,6 +34,10 @@ class NotThere(UserError):
     """The bucket holds no such key."""
 
 
+class Denied(UserError):
+    """The store refuses these credentials: no patience helps."""
+
+
 class Bucket(Protocol):
     """What `folder.FolderBucket` and `s3.S3Bucket` do."""
 

@@ -22,7 +22,7 @@ from botocore import exceptions as aws
 from botocore.parsers import ResponseParserError
 
 from data.params import UserError
-from flows.production.bucket import SMALL, NotThere, Taken, Watch, check_key
+from flows.production.bucket import SMALL, Denied, NotThere, Taken, Watch, check_key
 from flows.production.transfer import ATTEMPTS, CHUNK, Broken, receive, sha256_of, wait
 
 TRIES = 4  # of a request, by the library, with growing waits that are out of step with others
@@ -258,7 +258,7 @@ class S3Bucket:
             if code in ABSENT:
                 raise NotThere(f"{self.name} holds no {key}") from None
             if code in REFUSED:
-                raise UserError(
+                raise Denied(
                     f"{failed}: {server} refuses ({code}); check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what "
                     "they may do"
                 ) from None

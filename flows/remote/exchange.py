@@ -14,7 +14,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
-import random
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,15 +25,12 @@ from typing import TypeVar
 
 from data.params import UserError
 from flows.process import Stopped
-from flows.production.bucket import NotThere
-from flows.production.transfer import WrongContent
 from flows.remote import objects
 from flows.remote.objects import Objects
+from flows.remote.patience import SECONDS, patiently
 from flows.settings import Settings
 
 THREADS = 8  # objects that move at once
-TRIES = 4  # of one object, beside those of the client
-WAIT_SECONDS = 0.5  # before the second try; it doubles
 SCRATCH = "remint"  # in the cache's folder: locks, and objects that are not whole yet
 T = TypeVar("T")
 
@@ -62,6 +58,7 @@ class Exchange:
     def __init__(self, cache: Path, remote: Objects) -> None:
         self.cache, self.remote = cache, remote
         self.scratch = cache / SCRATCH
+        self.patience = SECONDS
 
     def path(self, oid: str) -> Path:
         """Where the cache keeps an object."""
@@ -148,19 +145,13 @@ class Exchange:
                 path.unlink()
 
     def _patiently(self, action: Callable[[], T], stop: threading.Event | None) -> T:
-        """Do it, and again if the remote failed, with growing waits that are out of step with others'."""
-        for attempt in range(1, TRIES + 1):
-            try:
-                return action()
-            except (NotThere, WrongContent):
-                raise
-            except UserError:
-                if attempt == TRIES:
-                    raise
-            pause = random.uniform(0.5, 1.5) * WAIT_SECONDS * 2 ** (attempt - 1)
-            if (stop or threading.Event()).wait(pause):
-                raise Stopped
-        raise AssertionError
+        """Do it, and again while the remote fails, for some minutes."""
+        try:
+            return patiently(action, seconds=self.patience, stop=stop)
+        except UserError:
+            if stop is not None and stop.is_set():
+                raise Stopped from None
+            raise
 
     @contextmanager
     def _locked(self, name: str, wait: bool = True, stop: threading.Event | None = None) -> Iterator[bool]:

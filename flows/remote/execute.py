@@ -44,6 +44,7 @@ from flows.store import Store
 BEATS = 6  # signs of life within REMINT_VANISHED
 LOG_CHARACTERS = 20_000  # of a stage's words that its outcome keeps
 CLOSE_SECONDS = 600.0  # that a ledger may be away when a stage has ended
+ORIGIN_SECONDS = 120.0  # that git's origin may be away
 FULL = 16 << 20  # bytes left on a disk that counts as full
 RESUMED = "going on from step "  # models.checkpoint.resume says so
 PART = re.compile(r"[1-9]\d{0,3}/[1-9]\d{0,3}")
@@ -167,7 +168,7 @@ class _Try:
         work, chosen = self.work, self.settings
         self._check()
         self._say("fetching the commit")
-        refuse.commit(chosen.root, work.commit, chosen.allowed)
+        patiently(refuse.commit, chosen.root, work.commit, chosen.allowed, seconds=ORIGIN_SECONDS, stop=self.stop)
         with device.held(self.host.devices, self.stop, self._say) as variables:
             self.costs.held = time.monotonic() if self.host.devices.gpus else None
             with workspace.opened(chosen, work.commit, self.name) as root, self._log_kept(), _opened(root) as store:

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from data.params import UserError
-from flows.production.bucket import NotThere, Taken
+from flows.production.bucket import Denied, NotThere, Taken
+from flows.production.transfer import WrongContent
 
 SECONDS = 300.0  # that a store may be away: a server's restart, a network that is changed
 FIRST, LONGEST = 0.5, 20.0  # seconds between calls
@@ -21,13 +22,14 @@ def patiently(
 ) -> T:
     """What `call(*arguments)` returns; a UserError is believed only after `seconds` of trying, or when `stop` is set.
 
-    Taken and NotThere are answers. Waits grow, and are random so that those who wait do not come back all at once.
+    Taken, NotThere, Denied and WrongContent are answers. Waits grow, and are random so that those who wait do not
+    come back all at once.
     """
     until, wait = time.monotonic() + seconds, FIRST
     while True:
         try:
             return call(*arguments)
-        except (Taken, NotThere):
+        except (Taken, NotThere, Denied, WrongContent):
             raise
         except UserError:
             left = until - time.monotonic()

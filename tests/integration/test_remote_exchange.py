@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -14,9 +15,9 @@ from dvc.repo import Repo
 from data.params import UserError
 from flows import settings
 from flows.process import Stopped
-from flows.production.bucket import NotThere
+from flows.production.bucket import Denied, NotThere
 from flows.production.transfer import WrongContent
-from flows.remote import exchange, objects
+from flows.remote import exchange, objects, patience
 from flows.remote.objects import FolderObjects
 
 pytestmark = pytest.mark.integration
@@ -171,7 +172,7 @@ class Failing(FolderObjects):
 
 
 def test_a_remote_that_fails_for_a_while_is_asked_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(exchange, "WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(patience, "FIRST", 0.01)
     one = exchange.Exchange(tmp_path / "one", Failing(tmp_path / "remote"))
     oid = md5(b"x")
     one.path(oid).parent.mkdir(parents=True)
@@ -180,8 +181,19 @@ def test_a_remote_that_fails_for_a_while_is_asked_again(tmp_path, monkeypatch):
     two = exchange.Exchange(tmp_path / "two", Failing(tmp_path / "remote"))
     assert two.fetch([oid]).bytes == 1
     monkeypatch.setattr(Failing, "failures", 100)
+    three = exchange.Exchange(tmp_path / "three", Failing(tmp_path / "remote"))
+    three.patience = 0.1
     with pytest.raises(UserError, match="SlowDown"):
-        exchange.Exchange(tmp_path / "three", Failing(tmp_path / "remote")).fetch([oid])
+        three.fetch([oid])
+
+
+def test_a_wrong_key_is_said_at_once(s3_address, tmp_path, monkeypatch):
+    monkeypatch.setenv("REMINT_REMOTE", s3_address)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    began = time.monotonic()
+    with pytest.raises(Denied, match="check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY"):
+        exchange.open(settings.load(tmp_path), tmp_path / "one").fetch([md5(b"x")])
+    assert time.monotonic() - began < 5
 
 
 class Filling(FolderObjects):

@@ -1,5 +1,6 @@
 """Real `remint worker` processes under a real Prefect server: asked to end, frozen, killed, without their server."""
 
+import contextvars
 import importlib
 import signal
 import sys
@@ -233,7 +234,8 @@ def test_several_who_make_the_pools_at_once_make_them_once(farm, api):
         except Exception as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=ensure) for _ in range(3)]
+    # each with the settings of this thread: a new one would start a server of its own
+    threads = [threading.Thread(target=contextvars.copy_context().run, args=(ensure,)) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
