@@ -22,6 +22,7 @@ class Scheduled:
     """A deployed flow as the server knows it."""
 
     name: str
+    id: str  # of the deployment
     schedule: str
     pool: str
     paused: bool
@@ -73,6 +74,7 @@ def _seen(client: SyncPrefectClient, one: DeploymentResponse) -> Scheduled:
     last = _last(client, one)
     return Scheduled(
         name=one.name,
+        id=str(one.id),
         schedule="; ".join(deploy.schedule_words(one)),
         pool=str(one.work_pool_name),
         paused=bool(one.paused),

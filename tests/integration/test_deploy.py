@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from data.params import UserError
-from flows import server
+from flows import notify, server
 from flows.catalogue import database
 from flows.catalogue.schema import Run
 from flows.remote import pools
@@ -170,6 +170,35 @@ def test_two_triggers_at_once_give_one_run_on_a_worker(settings: Settings, tmp_p
     with catalogue.read() as session:
         assert [(run.tag, run.trigger, run.state) for run in session.query(Run)] == [(tag, "schedule", "done")]
     catalogue.close()
+
+
+def test_a_notice_is_an_event_that_automations_can_start_from(settings: Settings) -> None:
+    with client.opened(settings) as api:
+        notify.tell(settings, [notify.Notice("drift", "photographs", "brightness moved", trigger="drift")])
+
+        def found() -> list[dict]:
+            wanted = {"filter": {"event": {"name": ["remint.drift"]}}}
+            return api.request("POST", "/events/filter", json=wanted).json()["events"]
+
+        wait(lambda: bool(found()), "the event")
+        (event,) = found()
+    assert event["resource"]["prefect.resource.id"] == "remint.drift.photographs"
+    assert event["payload"]["text"] == "brightness moved"
+
+
+def test_the_documented_automation_is_accepted(settings: Settings) -> None:
+    from prefect.automations import AutomationCore
+
+    applied(settings)
+    _, _, text = (ROOT / "docs" / "triggers.md").read_text().partition("```yaml\n")
+    wanted = yaml.safe_load(text.partition("```")[0])
+    with client.opened(settings) as api:
+        prove = {one.name: one.id for one in schedule.every(api)}["prove"]
+        wanted["actions"][0]["deployment_id"] = prove
+        made = api.create_automation(AutomationCore.model_validate(wanted))
+        (found,) = api.read_automations_by_name(wanted["name"])
+    assert found.id == made
+    assert "remint.released" in found.trigger.expect  # type: ignore[union-attr]
 
 
 def wait(until: Callable[[], bool], what: str) -> None:
