@@ -49,6 +49,7 @@ def entry_before(stage: Any, deps: Sequence[str]) -> dict[str, Any]:
     items = [dep for dep in stage.deps if not isinstance(dep, ParamsDependency)]
     for dep, oid in zip(items, deps, strict=True):
         runs = Path(dep.fs_path).is_file() and os.access(dep.fs_path, os.X_OK)
+        dep.hash_name = "md5"  # DVC takes a dep that dvc.lock does not know yet for one of DVC 2
         dep.hash_info, dep.meta = HashInfo("md5", oid), Meta(isexec=runs)
     return _written(stage)
 
