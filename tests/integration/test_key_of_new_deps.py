@@ -1,4 +1,4 @@
-"""A stage's key before it runs is the key that DVC gives its execution, also where dvc.lock does not know its deps yet."""
+"""A stage's key before it runs is the one DVC gives its execution, also where dvc.lock does not know its deps yet."""
 
 import subprocess
 
