@@ -22,7 +22,7 @@ from flows import finish, workspace
 from flows.catalogue import journal, schema
 from flows.production import bundle, pointers
 from flows.production.pointers import Pointer
-from flows.release import procedure, projections, tags
+from flows.release import procedure, projections, recorded, tags, unrecorded
 from flows.release.findings import Finding
 from flows.release.stores import Stores
 from models import tracking
@@ -177,6 +177,16 @@ def unfinished(stores: Stores) -> Iterator[Finding]:
         yield Finding("run", left.run.id, "recorded, and stopped before its models were released", "finished", repair)
 
 
+def versions(stores: Stores) -> Iterator[Finding]:
+    """Versions in MLflow's registry that the catalogue lacks."""
+    try:
+        found = list(unrecorded.find(stores))
+    except Exception as error:
+        projections.outage(error)  # `releases` has said that MLflow does not answer; any other error is raised
+        return
+    yield from found
+
+
 def worktrees(stores: Stores) -> Iterator[Finding]:
     """Worktrees whose run was killed."""
     chosen = stores.settings
@@ -198,14 +208,14 @@ def tracked(stores: Stores) -> Iterator[Finding]:
     client, _ = tracking.connect(stores.settings.mlflow_uri)
     if client is None:
         return  # `releases` has said so
-    living = workspace.living(stores.settings)
+    dead = recorded.here(stores.settings) - set(workspace.living(stores.settings))
     experiments = [found.experiment_id for found in client.search_experiments()]
     for run in client.search_runs(experiments, "attributes.status = 'RUNNING'"):
         of = run.data.tags.get(tracking.RUN, "")
-        if of and of not in living and (stores.settings.runs / of).exists():
+        if of in dead:  # not a path made of it: anybody may have written the tag
             repair = partial(client.set_terminated, run.info.run_id, "KILLED")
             name = run.data.tags.get(tracking.STAGE, run.info.run_id)
             yield Finding("MLflow", f"{name} of run {of}", "RUNNING", "KILLED: its run is dead", repair)
 
 
-CHECKS = (interrupted, releases, chain, tagged, twins, unfinished, worktrees, tracked)
+CHECKS = (interrupted, releases, chain, tagged, twins, unfinished, versions, worktrees, tracked)

@@ -21,6 +21,7 @@ from flows.release import tags
 from flows.release.stores import Stores
 from flows.remote import accept, bring
 from flows.run import RunInfo, StageResult, run_tag
+from flows.settings import Settings
 from flows.store import Store
 
 NAMED = 3  # runs that an error lists
@@ -90,6 +91,11 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+def here(chosen: Settings) -> set[str]:
+    """The ids of the runs of which this machine keeps something."""
+    return {path.name for path in chosen.runs.iterdir()} if chosen.runs.is_dir() else set()
 
 
 def results(stores: Stores, found: RunInfo, stages: Sequence[Stage]) -> tuple[StageResult, ...]:

@@ -15,7 +15,7 @@ from flows import finish, repository
 from flows.catalogue import schema
 from flows.cli import main
 from flows.production import pointers
-from flows.release import doctor, marks, procedure, stores, tags
+from flows.release import doctor, marks, procedure, stores, tags, unrecorded
 from tests.released import git, places_agree, train
 
 pytestmark = pytest.mark.integration
@@ -91,6 +91,16 @@ def release_changed(places):
     return f"catalogue: images #1 is otherwise than pointer {pointer[:12]}, should be pointer {pointer[:12]}"
 
 
+def versions_forgotten(places):
+    with places.catalogue.begin() as session:
+        which = select(schema.ModelVersion.id).where(schema.ModelVersion.number == 2)
+        session.execute(delete(schema.Edge).where(schema.Edge.version_id.in_(which)))
+        session.execute(delete(schema.ModelVersion).where(schema.ModelVersion.number == 2))
+    run = max(name for name in tags.read(places.settings.root) if name.startswith("run/")).removeprefix("run/")
+    names = "depth-small v2, depth-teacher v2, maskgit v2, tokenizer v2"
+    return f"catalogue: {names} of run {run} is not there, should be as in MLflow"
+
+
 def stage_killed(places):
     from models import tracking
 
@@ -119,6 +129,7 @@ def worktree_left(places):
         run_tag_moved,
         release_forgotten,
         release_changed,
+        versions_forgotten,
         stage_killed,
         worktree_left,
     ],
@@ -198,6 +209,27 @@ def test_what_only_a_person_can_mend_is_named_and_left(places, damage):
     lines = found(places, repair=True)
     assert any(line.startswith("wrong     ") and said in line for line in lines), lines
     assert CliRunner().invoke(main, ["doctor", "--repair"]).exit_code == 1
+
+
+def test_a_version_whose_run_is_not_in_this_repository_is_named_and_left(places, monkeypatch):
+    versions_forgotten(places)
+    name = f"run/20260101T000009Z-{'a' * 7}"
+    places.mlflow().set_model_version_tag("tokenizer", "2", "git_tag", name)
+    assert len(found(places)) == 1  # of tokenizer v2 nothing is said: another machine may be at work on it
+    monkeypatch.setattr(unrecorded, "YOUNG_SECONDS", 0.0)
+    own, foreign = sorted(found(places, repair=True), key=lambda line: "tokenizer v2" in line)
+    assert own.startswith("repaired  catalogue: depth-small v2, depth-teacher v2, maskgit v2 of run ")
+    assert foreign.startswith(f"wrong     catalogue: tokenizer v2 of run {name[4:]} is not there")
+    assert "git fetch --tags" in foreign
+
+
+def test_a_run_tag_in_mlflow_that_is_no_file_name_is_nobodys_run(places):
+    from models import tracking
+
+    client = places.mlflow()
+    for name in ("r" * 3000, "../runs", "a\0b"):
+        client.create_run(tracking.experiment(client, "depth"), tags={tracking.RUN: name, tracking.STAGE: "s"})
+    assert found(places) == []
 
 
 def test_a_registry_that_does_not_answer_is_a_finding_and_the_rest_is_examined(places, monkeypatch):
