@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import httpx
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
@@ -27,6 +28,7 @@ from prefect.logging.handlers import APILogWorker
 from prefect.states import Completed, Crashed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
+from data.params import UserError
 from flows import environment, exhibits, finish, graph, process, workspace
 from flows.budget import Account
 from flows.finish import Release
@@ -95,7 +97,7 @@ def conduct(
     run on this machine. A failed stage ends in the
     outcome, not in an exception; KeyboardInterrupt passes through after every process of the run has been ended.
     """
-    outcome = Outcome(job.run)
+    outcome, over = Outcome(job.run), threading.Event()
     threads: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=len(job.stages) + 1)
 
     @flow(
@@ -113,8 +115,10 @@ def conduct(
             if workers:
                 workers.close()
         if not outcome.whole:
+            over.set()
             raise RunFailed(_short(job, outcome))
         after_stages(job, progress, outcome)
+        over.set()
         return Completed(message=f"{job.run.tag}")
 
     _close_dead(job)
@@ -122,6 +126,12 @@ def conduct(
         body(commit=job.run.base_commit, parameters=dict(job.changes))
     except RunFailed:
         pass
+    except httpx.TransportError as error:  # Prefect's client has tried for a minute
+        if not over.is_set():
+            raise UserError(
+                f"Prefect's server does not answer ({type(error).__name__}); start it, then again"
+            ) from None
+        progress.note("Prefect's server has not answered for a minute: its pages will show the run as running")
     finally:
         _send_rest()
     return outcome

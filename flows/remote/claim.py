@@ -21,6 +21,7 @@ from flows import workspace
 from flows.job import Job
 from flows.remote import ledger
 from flows.remote.ledger import Attempt, Beat, Ledger, Outcome, Work
+from flows.remote.patience import patiently
 
 STAGE = "_run"
 BEAT_SECONDS = 2.0
@@ -44,7 +45,7 @@ class Claim:
 
     def check(self) -> None:
         """UserError if somebody took over: this process was suspended or cut off for too long."""
-        outcome = self.ledger.outcome(self.attempt)
+        outcome = patiently(self.ledger.outcome, self.attempt)
         if outcome is not None:
             raise UserError(
                 f"run {self.attempt.work.run} gave no sign of life for too long, and another took it over; "

@@ -31,13 +31,12 @@ from flows.remote.exchange import Exchange
 from flows.remote.key import Entry
 from flows.remote.ledger import Attempt, Ledger, Outcome, Work
 from flows.remote.patience import patiently
-from flows.remote.watch import Watch
+from flows.remote.watch import Say, Watch
 from flows.spending import Reading
 
 POLL_SECONDS = 0.5
 LOST_WORKERS = 5  # of one stage, in a row, before it is believed that the stage takes them down with it
 
-Say = Callable[[str, bool], None]
 Spend = Callable[[Reading], None]
 
 
@@ -76,7 +75,7 @@ class Dispatcher:
         """Bring one stage up to date on a worker; StageFailed when it fails, Stopped when `stop` is set."""
         try:
             key = self._key(stage)
-            if known := self._known(stage, key):
+            if known := self._known(stage, key, stop):
                 return known
             self._offer_inputs(stage, stop)
             work = self._work(stage, key)
@@ -88,12 +87,13 @@ class Dispatcher:
 
     def show(self, stage: Stage) -> None:
         """Put a stage's metrics and figures into the workspace."""
+        wanted = bring.shown(stage.metrics)
         with self._lock:
-            bring.bring(self.job.store, self.exchange, [self.entries[stage.name]], bring.shown(stage.metrics))
+            patiently(bring.bring, self.job.store, self.exchange, [self.entries[stage.name]], wanted)
 
     def deliver(self) -> None:
         """Put into the workspace what the last steps of the run read, and into the remote what others lack of it."""
-        bring.last_steps(self.job.store, self.job.settings, self.entries.values())
+        patiently(bring.last_steps, self.job.store, self.job.settings, self.entries.values())
         self._offer(out["md5"] for entry in self.entries.values() for out in entry["outs"])
 
     def close(self) -> None:
@@ -123,21 +123,21 @@ class Dispatcher:
     def _produced(self) -> dict[str, str]:
         return {out["path"]: out["md5"] for entry in self.entries.values() for out in entry.get("outs", [])}
 
-    def _known(self, stage: Stage, key: str) -> Ran | None:
+    def _known(self, stage: Stage, key: str, stop: threading.Event) -> Ran | None:
         """Whether the stage was executed before, by whomever, and its outputs are stored; then that counts."""
         with self._lock:
             recorded = self.job.store.entry(stage)
-            if recorded is not None and keys.of_entry(recorded) == key and self._is_stored(recorded):
+            if recorded is not None and keys.of_entry(recorded) == key and self._is_stored(recorded, stop):
                 self.entries[stage.name] = recorded
                 return Ran("current")
-            found = patiently(self.job.store.accepted.find, key)
-            if found is None or not self._is_stored(found):
+            found = patiently(self.job.store.accepted.find, key, stop=stop)
+            if found is None or not self._is_stored(found, stop):
                 return None
             self.entries[stage.name] = self.job.store.as_written(stage, found)
             return Ran("restored")
 
-    def _is_stored(self, entry: Entry) -> bool:
-        return patiently(self.job.store.stored, {out["path"]: out["md5"] for out in entry["outs"]})
+    def _is_stored(self, entry: Entry, stop: threading.Event) -> bool:
+        return patiently(self.job.store.stored, {out["path"]: out["md5"] for out in entry["outs"]}, stop=stop)
 
     def _work(self, stage: Stage, key: str) -> Work:
         root = self.job.run.workspace
@@ -180,15 +180,15 @@ class Dispatcher:
         """Have workers try until one succeeded, or it is clear that it will not."""
         lost = 0
         while True:
-            watch = self._watch(self._open(work, stop), lambda text: say(text, False))
+            watch = self._watch(self._open(work, stop), say)
             spend(watch.usage)
             outcome = self._wait([watch], stop)[0]
             _keep_log(log, watch.attempt, outcome)
-            if outcome.state == "succeeded" and (ran := self._accept(stage, work, outcome)):
+            if outcome.state == "succeeded" and (ran := self._accept(stage, work, outcome, stop)):
                 return ran
             if outcome.state in ("failed", "refused"):
                 raise StageFailed(work.stage, outcome.why, log, retry=outcome.retry and outcome.state == "failed")
-            if known := self._known(stage, work.key):  # another run accepted it meanwhile
+            if known := self._known(stage, work.key, stop):  # another run accepted it meanwhile
                 return known
             lost += outcome.state != "given back"
             if lost == LOST_WORKERS:
@@ -227,7 +227,7 @@ class Dispatcher:
             except NotThere:  # somebody forgets the same work in this moment
                 stop.wait(POLL_SECONDS)
 
-    def _watch(self, attempt: Attempt, say: Callable[[str], None]) -> Watch:
+    def _watch(self, attempt: Attempt, say: Say) -> Watch:
         return Watch(self.ledger, attempt, self.job.settings.vanished, say, lambda: _is_served(attempt.work.pool))
 
     def _wait(self, watches: list[Watch], stop: threading.Event) -> list[Outcome]:
@@ -243,23 +243,23 @@ class Dispatcher:
 
     # its result
 
-    def _accept(self, stage: Stage, work: Work, outcome: Outcome) -> Ran | None:
+    def _accept(self, stage: Stage, work: Work, outcome: Outcome, stop: threading.Event) -> Ran | None:
         """Take a worker's result into the run and the run cache; None if it is not what was asked for."""
         with self._lock:
             entry = self.job.store.as_written(stage, outcome.entry)
             store = self.job.store
             oids = [out.get("md5") for out in entry["outs"]]
-            there = all(oid and patiently(store.accepted.holds, oid) for oid in oids)
+            there = all(oid and patiently(store.accepted.holds, oid, stop=stop) for oid in oids)
             right = there and keys.of_entry(entry) == work.key
             if right:
                 store.accepted.add(work.key, entry)
                 self.entries[stage.name] = entry
-        patiently(self.ledger.forget, work)
+        patiently(self.ledger.forget, work, stop=stop)
         return Ran("ran", outcome.host, outcome.resumed) if right else None
 
 
-def _of_part(part: Work, say: Say) -> Callable[[str], None]:
-    return lambda text: say(f"part {part.part}: {text}", False)
+def _of_part(part: Work, say: Say) -> Say:
+    return lambda text, whole: say(f"part {part.part}: {text}", whole)
 
 
 def _is_served(pool: str) -> bool:

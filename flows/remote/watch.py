@@ -21,6 +21,8 @@ LOOK_SECONDS = 3.0  # a longer time between two looks counts as this much
 ORDER_SECONDS = 5.0  # between two questions to Prefect
 AGAIN_SECONDS = 1.0  # the same, while it could not be asked
 
+Say = Callable[[str, bool], None]  # a text, and whether it is to be kept: not the state of something that goes on
+
 
 @dataclass
 class Watch:
@@ -29,14 +31,14 @@ class Watch:
     ledger: Ledger
     attempt: Attempt
     vanished: float  # seconds without a beat after which a worker is given up
-    say: Callable[[str], None]
+    say: Say
     served: Callable[[], bool]  # whether somebody serves the pool
     beat: Beat | None = None
-    began: float = field(default_factory=time.monotonic)
     outcome: Outcome | None = None
     _order: UUID | None = None
     _asked: float = float("-inf")
-    _looked: float = field(default_factory=time.monotonic)
+    _looked: float = field(default_factory=lambda: time.monotonic())
+    _begun: float = 0.0  # when the first beat was seen
     _silent: float = 0.0  # seconds without a new beat
     _unserved: float = 0.0  # seconds of them during which nobody served the pool
     _away: float = 0.0  # seconds for which the ledger has not answered
@@ -58,7 +60,10 @@ class Watch:
         if self.outcome is None:
             if beat is not None and beat != self.beat:
                 self._silent = 0.0
-                self.say(beat.text or f"on {beat.worker}")
+                if self.beat is None:
+                    self._begun = now
+                    self.say(f"attempt {self.attempt.number}: {beat.worker} has begun", True)
+                self.say(beat.text, False)
             else:
                 self._silent += since
             self.beat = beat
@@ -69,7 +74,7 @@ class Watch:
         """What the attempt has cost: by the worker's word at its end, before that the time since its first beat."""
         if self.outcome is not None and self.outcome.usage.seconds:
             return self.outcome.usage
-        return Usage(seconds=round(time.monotonic() - self.began, 3)) if self.beat is not None else Usage()
+        return Usage(seconds=round(time.monotonic() - self._begun, 3)) if self.beat is not None else Usage()
 
     def stop(self, why: str) -> None:
         """Give the attempt back: a worker that has begun writes a checkpoint and ends."""
@@ -104,10 +109,10 @@ class Watch:
         pool = self.attempt.work.pool
         if self.served():
             self._unserved = 0.0
-            self.say(f"waits for a worker of pool {pool}")
+            self.say(f"waits for a worker of pool {pool}", False)
             return
         self._unserved += ORDER_SECONDS
-        self.say(f"waits: no worker serves pool {pool} now")
+        self.say(f"waits: no worker serves pool {pool} now", False)
         if self._unserved > SECONDS:
             why = f"nobody has served pool {pool} for {self._unserved:.0f} s; start one: remint worker --pool {pool}"
             self._close(Outcome("failed", why=why, retry=False))
