@@ -11,17 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-ROOT_SERVES_AS = "postgres"  # the server refuses to run as root; Debian's package makes this user
+from flows.stack.postgres import SERVES_AS, programs
+
 FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "shared_buffers=16MB", "max_connections=40")
-
-
-def programs() -> Path | None:
-    """The folder of initdb and postgres, None where PostgreSQL is not installed."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[4]))
-    if found:
-        return found[-1].parent
-    there = shutil.which("postgres")
-    return Path(there).resolve().parent if there else None
 
 
 class Server:
@@ -60,7 +52,7 @@ class Server:
 
     def _run(self, program: str, *arguments: str) -> None:
         assert self.bin is not None
-        other: dict[str, Any] = {"user": ROOT_SERVES_AS, "extra_groups": []} if os.geteuid() == 0 else {}
+        other: dict[str, Any] = {"user": SERVES_AS, "extra_groups": []} if os.geteuid() == 0 else {}
         command = [str(self.bin / program), *arguments, "-D", str(self.folder / "data")]
         # not captured by pipes: the server would keep them open
         with (self.folder / f"{program}.out").open("w+") as out:
@@ -76,7 +68,7 @@ def server() -> Iterator[Server]:
     folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))  # short: a socket's path has at most 107 bytes
     try:
         if os.geteuid() == 0:
-            shutil.chown(folder, ROOT_SERVES_AS)
+            shutil.chown(folder, SERVES_AS)
         running = Server(folder)
         try:
             yield running
