@@ -20,14 +20,16 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import anyio
 import httpx
 from anyio import to_thread
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Running
+from prefect.states import Crashed, Running
 from prefect.workers.base import BaseWorker
 from prefect.workers.process import (
     ProcessJobConfiguration,
@@ -47,6 +49,7 @@ POLL_SECONDS = 0.5  # between looks for work, while there is none
 HEARTBEAT_SECONDS = 3  # three missed ones, and nobody waits for this worker
 LONGEST_PAUSE = 15.0  # between calls to a server that is away
 LEAVE_SECONDS = 16.0  # after which the attempt is given back whatever the stage does
+FLOW_SECONDS = 12.0  # of them, for the flows to end by themselves
 DAY = 86_400.0  # runs that are due tomorrow by this machine's clock are due now by the server's
 
 
@@ -183,6 +186,7 @@ class FlowWorker(_Serving, ProcessWorker):
         )
         self.host, self.leave, self.entry = host, leave, _entry(host)
         self.place = ""
+        self.running: dict[UUID, str] = {}
 
     @classmethod
     def __dispatch_key__(cls) -> str:
@@ -196,7 +200,26 @@ class FlowWorker(_Serving, ProcessWorker):
     ) -> ProcessWorkerResult:
         configuration.working_dir = self.host.settings.root
         say(f"worker {self.name}: begins {flow_run.name}")
-        return await super().run(flow_run, configuration, task_status)
+        self.running[flow_run.id] = flow_run.name
+        try:
+            return await super().run(flow_run, configuration, task_status)
+        finally:
+            self.running.pop(flow_run.id, None)
+
+    async def end_flows(self) -> None:
+        """Ask every flow to end, which gives back its stages; what takes too long is killed, and shown as crashed."""
+        for pid in _children():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        with anyio.move_on_after(FLOW_SECONDS):
+            while self.running:
+                await anyio.sleep(0.1)
+        for identifier in list(self.running):
+            with contextlib.suppress(httpx.HTTPError):
+                crashed: State[Any] = Crashed(message=f"Its worker {self.name} was asked to end.")
+                await self.client.set_flow_run_state(identifier, crashed, force=True)
+        if self._runs_task_group is not None:
+            self._runs_task_group.cancel_scope.cancel()
 
 
 def serve(host: Host) -> None:
@@ -218,8 +241,8 @@ async def _serve(host: Host, leave: threading.Event) -> None:
                         roster.put(ledger.open(host.settings).store, worker.entry)
                     say(f"worker {host.name} serves pool {host.pool} with {host.devices}")
                     await worker.serve()
-                    if isinstance(worker, FlowWorker) and worker._runs_task_group is not None:
-                        worker._runs_task_group.cancel_scope.cancel()  # ends the flows' processes
+                    if isinstance(worker, FlowWorker):
+                        await worker.end_flows()
                 pause = 0.5
             except Exception as error:
                 if leave.is_set():
@@ -273,6 +296,15 @@ def _entry(host: Host) -> roster.Entry:
     return roster.Entry(
         host.name, host.pool, socket.gethostname(), str(host.devices), machine=here.machine, lock=here.lock
     )
+
+
+def _children() -> list[int]:
+    """The processes that this one has started and that live."""
+    found: list[int] = []
+    for path in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # a thread that has just ended
+            found += map(int, path.read_text().split())
+    return found
 
 
 def _words(error: BaseException) -> str:

@@ -164,6 +164,43 @@ def test_workers_outlive_their_prefect_server_with_and_without_a_stage(farm, pre
     assert all(one.process.poll() is None for one in farm.workers[-2:])
 
 
+NAP = """\
+import time
+from pathlib import Path
+from prefect import flow
+
+@flow(name="napping")
+def nap(seconds: float):
+    with Path("naps.txt").open("a") as naps:
+        print("begun", file=naps, flush=True)
+        try:
+            for _ in range(int(seconds * 10)):
+                time.sleep(0.1)
+        finally:
+            print("ended", file=naps, flush=True)
+"""
+
+
+@pytest.mark.soak
+def test_flows_run_in_the_clone_any_number_at_once_and_end_with_their_worker(farm):
+    worker = farm.start("flows", REMINT_CATALOGUE=f"sqlite:///{farm.folder / 'catalogue.db'}")
+    (worker.clone / "napping.py").write_text(NAP)
+    naps = worker.clone / "naps.txt"
+    with farm.client() as client:
+        deployment = client.create_deployment(
+            client.create_flow_from_name("napping"), "nap", work_pool_name="flows", entrypoint="napping.nap"
+        )
+        for _ in range(2):
+            body = {"parameters": {"seconds": 600}}
+            client.request("POST", "/deployments/{id}/create_flow_run", None, {"id": deployment}, json=body)
+    farm.wait(lambda: (naps.exists() and naps.read_text().count("begun") == 2) or None, "two flows at once", 90)
+    assert worker.end(20.0) < 20
+    assert naps.read_text().count("ended") == 2
+    with farm.client() as client:
+        named = [run.state.name for run in client.read_flow_runs() if run.deployment_id == deployment and run.state]
+    assert named == ["Crashed", "Crashed"]
+
+
 class TestJoining:
     """What a worker says when it cannot start: at once, in one line, with the variable that is wrong."""
 
