@@ -60,8 +60,20 @@ def fetch(reference: str) -> Path:
 
     location = logged_model(client, version).artifact_location
     packed = Path(mlflow.artifacts.download_artifacts(artifact_uri=location, tracking_uri=client.tracking_uri))
-    about = yaml.safe_load((packed / "MLmodel").read_text())
-    return packed / about["flavors"]["python_function"]["artifacts"]["model"]["path"]
+    return _inside(packed, reference)
+
+
+def _inside(packed: Path, reference: str) -> Path:
+    """The model folder that a downloaded version's MLmodel file names; UserError when it leads out of the download."""
+    try:
+        about = yaml.safe_load((packed / "MLmodel").read_text())
+        named = str(about["flavors"]["python_function"]["artifacts"]["model"]["path"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise UserError(f"{reference}: its MLmodel file says of no model where it lies ({error!r})") from None
+    folder = (packed / named).resolve()
+    if not folder.is_relative_to(packed.resolve()):
+        raise UserError(f"{reference}: its MLmodel file names {named!r}, which lies outside of it; it is not loaded")
+    return folder
 
 
 def find(client: Any, name: str, which: str) -> Any:

@@ -13,10 +13,12 @@ Where names become paths, and what holds them:
 """
 
 import dataclasses
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
 from data import kept
 from data.params import UserError
@@ -176,3 +178,23 @@ def test_an_error_that_quotes_a_name_is_one_plain_line(name, capsys):
     assert ended.value.code == 2
     (line,) = capsys.readouterr().err.removesuffix("\n").split("\n")
     assert line.isprintable()
+
+
+@pytest.mark.parametrize("path", ["../outside", "/outside", "artifacts/../../outside", "artifacts/link"])
+def test_the_folder_that_an_mlmodel_file_names(home, path):
+    packed = home / "packed"
+    (packed / "artifacts" / "model").mkdir(parents=True)
+    (packed / "artifacts" / "link").symlink_to(home.parent / "outside")
+
+    def named(path):
+        flavor = {"artifacts": {"model": {"path": path}}}
+        (packed / "MLmodel").write_text(yaml.safe_dump({"flavors": {"python_function": flavor}}))
+        return registry._inside(packed, "tokenizer@v1")
+
+    assert named("artifacts/model") == (packed / "artifacts" / "model").resolve()
+    with pytest.raises(UserError, match="which lies outside of it; it is not loaded"):
+        named(path)
+    (packed / "MLmodel").write_text("flavors: {}\n")
+    with pytest.raises(UserError, match="says of no model where it lies"):
+        registry._inside(packed, "tokenizer@v1")
+    shutil.rmtree(packed)

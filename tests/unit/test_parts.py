@@ -4,6 +4,9 @@ import pytest
 
 from data import entry, kept, parts
 from data.params import UserError
+from flows.garbage import checkpoints
+from flows.garbage.place import Place
+from flows.settings import Settings
 
 PLACE = f"tokens-{'0' * 16}"
 
@@ -102,3 +105,15 @@ def test_a_stage_that_has_no_parts_says_so(monkeypatch, capsys):
         entry.run(lambda: None)
     assert ended.value.code == 2
     assert "is not made in parts" in capsys.readouterr().err
+
+
+def test_shards_that_nobody_goes_on_from_are_garbage_after_a_while(address, tmp_path):
+    parts.Shards(address, 2, tmp_path / "out").make(0, write(0))
+    settings = Settings(root=tmp_path, checkpoints=str(tmp_path / "kept"))
+    now = (tmp_path / "kept" / PLACE).stat().st_mtime
+    assert list(checkpoints.find(Place(settings, frozenset(), now + 10, grace=3600))) == []
+    old = Place(settings, frozenset(), now + 7200, grace=3600)
+    (found,) = checkpoints.find(old)
+    assert found.what == address
+    checkpoints.delete(old, found)
+    assert list(checkpoints.find(old)) == []

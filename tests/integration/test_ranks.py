@@ -1,0 +1,176 @@
+"""Trainings by two processes: the losses of one process, the same bytes each time, and going on after a kill."""
+
+import csv
+import multiprocessing
+import os
+import runpy
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from data.params import UserError
+from models import ranks, training
+from tests.integration.test_resume_stages import CHAIN, DRIVER, EVERY, PARAMS, STEPS, files, pack
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).parents[2]
+TRAINED = ["proxy", "warmup", "tokenizer", "generator", "teacher"]
+QUICK = ["tokenizer", "generator"]  # two losses against each other; a loss that divides by a sum over the batch
+
+
+def exact(values: dict) -> dict:
+    """The same parameters in single precision and without dropout, where two processes could differ more."""
+    plain = {"precision": "32-true", "dropout": 0.0}
+    return {k: plain.get(k, exact(v) if isinstance(v, dict) else v) for k, v in values.items()}
+
+
+@pytest.fixture(scope="module")
+def start():
+    """Starts a stage as one or two processes, forked from one that has imported everything; gives the processes."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([CHAIN[name].split()[0] for name in TRAINED])
+
+    def start(home: Path, name: str, out: str, world: int = 1, *when) -> list:
+        (home / "params.yaml").write_text(yaml.safe_dump(exact(PARAMS) | {"accelerate": {"devices": world}}))
+        module, _, arguments = CHAIN[name].partition(" ")
+        processes = []
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        for rank in range(world):
+            known = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
+            known |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": 0}
+            named = {k: str(v) for k, v in known.items()} if world > 1 else {}  # what torchrun says
+            moment = when if rank == world - 1 else ()
+            call = (str(home), module, f"{arguments} --out {out}", EVERY, *(moment or ("", 0, 9)), named)
+            process = context.Process(target=runpy.run_path, args=(str(DRIVER), {"CALL": call}, "__main__"))
+            process.start()
+            processes.append(process)
+        return processes
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def run(start):
+    def run(home: Path, name: str, out: str, world: int = 1) -> None:
+        processes = start(home, name, out, world)
+        for process in processes:
+            process.join(120)
+        assert [process.exitcode for process in processes] == [0] * world, (home / "log").read_text()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory, run):
+    """A folder in which the chain ran in one process."""
+    home = tmp_path_factory.mktemp("alone")
+    pack(home / "scenes", 48, ["glass", "wires"])
+    for name in ("proxy", "warmup", "tokenizer", "tokens", "generator"):
+        run(home, name, name)
+    return home
+
+
+def losses(folder: Path) -> list[float]:
+    with (folder / "curves.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    return [float(v) for row in rows for k, v in row.items() if k.endswith("_loss") and v]
+
+
+def compared(run, home: Path, name: str) -> None:
+    run(home, name, "two", 2)
+    assert losses(home / "two") == pytest.approx(losses(home / name), rel=1e-3)
+    run(home, name, "again", 2)
+    assert files(home / "again") == files(home / "two")
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_two_processes_learn_what_one_learns(run, home, name):
+    compared(run, home, name)
+    assert (home / "log").read_text().count(f"step {STEPS}/{STEPS}") >= 3  # the first of two alone says it
+
+
+@pytest.mark.parametrize(("moment", "number"), [("before", signal.SIGKILL), ("within", signal.SIGTERM)])
+def test_a_training_by_two_goes_on_after_one_was_ended(start, run, home, moment, number):
+    run(home, "generator", "whole", 2)
+    processes = start(home, "generator", "cut", 2, moment, 8, number)
+    processes[1].join(120)
+    if number == signal.SIGKILL:
+        processes[0].join(60)  # the other loses its peer, as under torchrun, which would end it
+        assert processes[0].exitcode not in (0, None)
+    else:
+        processes[0].join(60)
+        assert [process.exitcode for process in processes] == [128 + signal.SIGTERM] * 2
+    assert any((home / "checkpoints").iterdir())
+    (home / "log").unlink()
+    run(home, "generator", "cut", 2)
+    assert f"going on from step {9 if number == signal.SIGTERM else 6}\n" in (home / "log").read_text()
+    assert files(home / "cut") == files(home / "whole")
+    assert not any((home / "checkpoints").iterdir())
+
+
+def test_torchrun_starts_it_too(run, home):
+    run(home, "proxy", "forked", 2)
+    module, *arguments = CHAIN["proxy"].split()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": "", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*command, "-m", module, *arguments, "--out", "started"],
+        cwd=home, env=environment, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert files(home / "started") == files(home / "forked")
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", TRAINED)
+def test_every_training_can_be_shared(run, home, name):
+    if not (home / name).exists():
+        run(home, name, name)
+    for out in ("two", "again"):
+        shutil.rmtree(home / out, ignore_errors=True)
+    compared(run, home, name)
+
+
+def test_slices_of_ranks_are_the_batch_of_one():
+    def make(indices, random):
+        return {"i": indices, "noise": torch.rand(len(indices), generator=random)}
+
+    whole = training.Batches(20, 8, 5, 3, make)
+    shared = [training.Batches(20, 8, 5, 3, make) for _ in range(4)]
+    for rank, one in enumerate(shared):
+        one.rank, one.share = rank, ranks.Accelerate(devices=2, nodes=2).share(8)
+    for batch, *slices in zip(whole, *shared, strict=True):
+        for name, values in batch.items():
+            assert torch.equal(values, torch.cat([one[name] for one in slices]))
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"devices": 0}, "at least 1"),
+        ({"strategy": "fsdp"}, "Muon needs each matrix whole"),
+        ({"strategy": "dpp"}, "did you mean 'ddp'"),
+    ],
+)
+def test_an_accelerate_that_cannot_be_is_refused(values, words):
+    with pytest.raises(ValueError, match=words):
+        ranks.Accelerate(**values)
+
+
+def test_what_does_not_fit_together_is_said(monkeypatch):
+    with pytest.raises(UserError, match="batch is 9, which 2 devices x 1 nodes"):
+        ranks.Accelerate(devices=2).share(9)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(UserError, match="torchrun started 3 processes"):
+        ranks.Accelerate(devices=2).trainer()
