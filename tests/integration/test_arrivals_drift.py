@@ -165,3 +165,30 @@ def test_what_was_started_is_written_down_and_told(
     assert (entry["trigger"], entry["state"]) == ("drift", state)
     assert [(one.event, one.trigger) for one in told] == [("drift", "drift")]
     assert watch.look(settings, Thresholds()).decision is None  # not again every hour
+
+
+def test_the_command_says_what_it_found_and_starts_nothing_unasked(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from click.testing import CliRunner
+
+    from flows.cli import main
+
+    monkeypatch.chdir(settings.root)
+    monkeypatch.setenv("REMINT_INCOMING", str(settings.incoming))
+    arrive(settings, range(3))
+    deliver(str(settings.incoming), {"odd\nname.txt": b"no picture"})
+    run = CliRunner()
+    done = run.invoke(main, ["watch", "--no-retrain", "--at-least", "3"])
+    assert done.exit_code == 0
+    assert "3 new photographs, 0 known, 1 set aside" in done.stdout
+    assert "set aside: 'odd\\nname.txt' is not a JPEG" in done.stdout
+    assert "retraining (data): 3 new photographs, 3 are enough" in done.stdout
+    found = json.loads(run.invoke(main, ["watch", "--json", "--no-retrain"]).stdout)
+    assert (found["arrived"], found["known"], found["waiting"]) == (0, 4, 3)
+    for wrong, said in ((["--shift", "0"], "shift above 0"), (["--at-least", "x"], "not a valid integer")):
+        refused = run.invoke(main, ["watch", *wrong])
+        assert refused.exit_code == 2
+        assert said in refused.stderr
+    monkeypatch.setenv("REMINT_INCOMING", "")
+    assert "REMINT_INCOMING names no place to watch" in run.invoke(main, ["watch"]).stderr

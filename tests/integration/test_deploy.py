@@ -16,11 +16,13 @@ import yaml
 
 from data.params import UserError
 from flows import notify, server
+from flows.arrivals import watch
 from flows.catalogue import database
-from flows.catalogue.schema import Run
+from flows.catalogue.schema import Entry, Photograph, Run
 from flows.remote import pools
 from flows.settings import Settings, child_environment
 from flows.triggers import client, declared, deploy, schedule
+from tests import arriving
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
@@ -170,6 +172,55 @@ def test_two_triggers_at_once_give_one_run_on_a_worker(settings: Settings, tmp_p
     with catalogue.read() as session:
         assert [(run.tag, run.trigger, run.state) for run in session.query(Run)] == [(tag, "schedule", "done")]
     catalogue.close()
+
+
+def test_photographs_that_arrive_start_a_run_that_is_given_them(settings: Settings, tmp_path: Path) -> None:
+    root, inbox = tmp_path / "project", tmp_path / "inbox"
+    watched = arriving.project(root, str(inbox))
+    stage = {
+        "cmd": 'python -m data.photos.collect --source "${photos.source}" --out artifacts/photos',
+        "deps": ["${photos.source}"],
+        "params": ["seed", "photos"],
+        "outs": [{"artifacts/photos": {"persist": True}}],
+    }
+    (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"photos": stage}}))
+    (root / "mlflow").mkdir()
+    (root / "mlflow" / "promotion.yaml").write_text("{}\n")
+    tell(root, "add", "-A")
+    tell(root, "commit", "-q", "-m", "Have a stage")
+
+    def remint(*words: str) -> dict:
+        known = {key: value for key, value in os.environ.items() if not key.startswith(("REMINT_", "PREFECT_"))}
+        known |= {"REMINT_PREFECT_API": str(settings.prefect_api), "REMINT_INCOMING": str(inbox)}
+        command = [sys.executable, "-c", "from flows.cli import main; main()", *words, "--json"]
+        environment = known | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    arriving.deliver(str(inbox), {f"{number}.jpg": arriving.photograph(number) for number in range(4)})
+    seen = remint("watch", "--at-least", "4")
+    assert seen["decision"] == {"trigger": "data", "why": "4 new photographs, 4 are enough"}
+    (tag,) = tell(root, "tag", "--list", "run/*").split()
+    listed = tell(root, "show", f"{tag}:data/incoming.arrivals").splitlines()
+    assert len(listed) == 1 + 2 + 4
+    assert "16" in tell(root, "show", f"{tag}:params.yaml").partition("per_photo:")[2].splitlines()[0]
+    catalogue = database.open(watched)
+    with catalogue.read() as session:
+        assert [(run.tag, run.trigger, run.state) for run in session.query(Run)] == [(tag, "data", "done")]
+        assert session.query(Photograph).count() == 6
+        journal = {entry.kind: json.loads(entry.body) for entry in session.query(Entry)}
+    catalogue.close()
+    assert journal["trigger"]["run"] == tag.removeprefix("run/")
+    again = watch.look(watched, watch.Thresholds(at_least=4))
+    assert (again.waiting, again.decision) == (0, None)
+
+    # a run that a person starts is given what arrived as well
+    arriving.deliver(str(inbox), {"4.jpg": arriving.photograph(4)})
+    assert watch.look(watched, watch.Thresholds()).waiting == 1
+    second = remint("retrain")["tag"]
+    assert tell(root, "show", f"{second}:data/incoming.arrivals").splitlines()[:7] == listed
+    assert watch.look(watched, watch.Thresholds()).waiting == 0
 
 
 def test_a_notice_is_an_event_that_automations_can_start_from(settings: Settings) -> None:
