@@ -30,7 +30,9 @@ from flows.console import say
 from flows.settings import Settings
 
 if TYPE_CHECKING:
+    from flows.catalogue.alarms import Alarm
     from flows.finish import Release
+    from flows.release.promote import Outcome as Promoted
     from flows.retrain import Outcome
     from flows.run import RunInfo
 
@@ -72,6 +74,24 @@ def of_release(run: RunInfo, made: Release) -> list[Notice]:
     return list(_of_release(run, made))
 
 
+def of_family(outcome: Promoted, trigger: str) -> list[Notice]:
+    """What is to be told of a promotion or a rollback: the release, if there is a new one."""
+    release = outcome.release
+    if outcome.state != "released" or release is None:
+        return []
+    models = {member.model: member.version for member in release.members}
+    details = {"family": outcome.family, "number": release.number, "models": models, "restores": release.restores}
+    return [Notice("released", outcome.family, str(outcome), release.run, trigger, details)]
+
+
+def of_alarms(alarms: Iterable[Alarm], run: str, trigger: str) -> list[Notice]:
+    """What is to be told of stages that gave two outputs for one input."""
+    return [
+        Notice("alarm", one.stage, str(one), run, trigger, {"input": one.input, "outputs": list(one.outputs)})
+        for one in alarms
+    ]
+
+
 @contextmanager
 def failure(settings: Settings, run: RunInfo) -> Iterator[None]:
     """Tell of a run that ends with an error which is no stage's."""
@@ -109,17 +129,13 @@ def _of(run: RunInfo, event: Event, subject: str, text: str, **details: Any) -> 
 
 
 def _of_release(run: RunInfo, made: Release) -> Iterator[Notice]:
-    for alarm in made.alarms:
-        yield _of(run, "alarm", alarm.stage, str(alarm), input=alarm.input, outputs=list(alarm.outputs))
+    yield from of_alarms(made.alarms, run.id, run.trigger)
     for one in made.decisions:
         if one.verdict == "refused":
             title, rules = f"{one.model}@v{one.version}", [rule.name for rule in one.failed]
             yield _of(run, "gate-refused", title, f"{title} was refused: {one.reason}", rules=rules)
     for family in made.outcomes:
-        if family.state == "released" and family.release:
-            members = {member.model: member.version for member in family.release.members}
-            number = family.release.number
-            yield _of(run, "released", family.family, str(family), family=family.family, number=number, models=members)
+        yield from of_family(family, run.trigger)
 
 
 def _emit(notice: Notice) -> None:

@@ -33,13 +33,14 @@ def promote(family: str, run: str | None, why: str, as_json: bool) -> None:
       2    a mistake (unknown family or run, a tag that was moved, outputs that are not here)
     """
     with one_line_errors():
-        from flows import repository, settings
+        from flows import notify, repository, settings
         from flows.release import promote, start, stores
 
         chosen = settings.load(repository.find(Path.cwd()).main)
         start.check(chosen, say)
         with stores.opened(chosen) as opened:
             outcome = promote.of_run(opened, family, run, stores.who(chosen), why)
+        notify.tell(chosen, notify.of_family(outcome, "promote"))
         sys.exit(show(outcome, as_json))
 
 

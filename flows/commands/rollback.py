@@ -28,7 +28,7 @@ def rollback(family: str, number: int | None, why: str, as_json: bool) -> None:
       2    a mistake (unknown family or release, nothing to go back to)
     """
     with one_line_errors():
-        from flows import repository, settings
+        from flows import notify, repository, settings
         from flows.commands.promote import show
         from flows.release import rollback, start, stores
         from flows.release.promote import check_family
@@ -38,4 +38,5 @@ def rollback(family: str, number: int | None, why: str, as_json: bool) -> None:
         with stores.opened(chosen) as opened:
             check_family(chosen, opened.bucket, family)
             outcome = rollback.rollback(opened, family, number, stores.who(chosen), why)
+        notify.tell(chosen, notify.of_family(outcome, "rollback"))
         sys.exit(show(outcome, as_json))

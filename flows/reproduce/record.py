@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from data.params import UserError
+from flows import notify
 from flows.catalogue import journal
 from flows.catalogue.alarms import Alarm, sound
 from flows.catalogue.stages import Entry, input_digest, output_digest
@@ -25,6 +26,7 @@ def record(job: Remake, made: Mapping[str, Entry], proof: Proof) -> list[str]:
     """Record a proof wherever something can be recorded; returns where it could not be, in words."""
     (job.folder / "proof.json").write_text(json.dumps(report.to_json(proof), indent=1))
     found = list(alarms(job, made, proof))
+    notify.tell(job.settings, notify.of_alarms(found, job.run.id, job.run.trigger))
     return [*_in_catalogue(job.settings, proof, found), *_in_registry(job.settings, proof)]
 
 
