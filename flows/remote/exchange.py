@@ -25,6 +25,7 @@ from typing import TypeVar
 
 from data.params import UserError
 from flows.process import Stopped
+from flows.production.transfer import WrongContent
 from flows.remote import objects
 from flows.remote.objects import Objects
 from flows.remote.patience import SECONDS, patiently
@@ -125,7 +126,11 @@ class Exchange:
             if target.exists():  # somebody on this machine has just brought it
                 return
             fresh = self.scratch / oid
-            self._patiently(lambda: self.remote.get(oid, fresh, _watch(moved, stop)), stop)
+            get = partial(self.remote.get, oid, fresh, _watch(moved, stop))
+            try:
+                self._patiently(get, stop)
+            except WrongContent:  # changed in the remote, which stays so, or on the way
+                self._patiently(get, stop)
             fresh.chmod(0o444)  # as DVC protects what is in its cache
             target.parent.mkdir(parents=True, exist_ok=True)
             fresh.replace(target)

@@ -13,12 +13,14 @@ import pytest
 from dvc.repo import Repo
 
 from data.params import UserError
-from flows import settings
+from flows import settings, workspace
 from flows.process import Stopped
 from flows.production.bucket import Denied, NotThere
 from flows.production.transfer import WrongContent
 from flows.remote import exchange, objects, patience
 from flows.remote.objects import FolderObjects
+from flows.store import Store
+from tests.proxy import Proxy
 
 pytestmark = pytest.mark.integration
 
@@ -84,6 +86,34 @@ def test_two_readers_at_once_with_one_cache_move_nothing_twice(opened):
     with ThreadPoolExecutor(4) as pool:
         moved = list(pool.map(lambda reader: reader.fetch([oid]).bytes, readers))
     assert sum(moved) == size
+
+
+@pytest.mark.soak
+def test_a_gigabyte_of_shards_is_moved_once_and_linked_by_the_second_reader(tmp_path, make_toy, monkeypatch):
+    remote = FolderObjects(tmp_path / "remote")
+    one = exchange.Exchange(tmp_path / "one", remote)
+    oid = fill(one, {f"shard-{i:03d}.tar": i.to_bytes(1, "big") * (64 << 20) for i in range(16)})
+    assert one.push([oid]).bytes > 1 << 30
+    shared = exchange.Exchange(tmp_path / "shared", remote)
+    with ThreadPoolExecutor(2) as pool:
+        moved = list(pool.map(lambda _: shared.fetch([oid]).bytes, range(2)))
+    assert 1 << 30 < sum(moved) < (1 << 30) + (1 << 20)
+    (tmp_path / "clone").mkdir()
+    toy = make_toy(tmp_path / "clone")
+    monkeypatch.setenv("REMINT_CACHE", str(shared.cache))
+    chosen = settings.load(toy.root)
+    entry = {
+        "cmd": "python stage.py base artifacts/base",
+        "outs": [{"path": "artifacts/base", "hash": "md5", "md5": oid}],
+    }
+    with workspace.opened(chosen, toy.git("rev-parse", "HEAD"), "reader") as root:
+        (root / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": {"base": entry}}))
+        store = Store(root)
+        store.checkout(["artifacts/base"])
+        store.close()
+        shards = sorted((root / "artifacts" / "base").iterdir())
+        assert len(shards) == 16
+        assert all(shard.stat().st_nlink > 1 for shard in shards)  # no copy
 
 
 def test_dvc_pulls_what_was_pushed_here_and_the_other_way_round(make_toy, tmp_path, production, monkeypatch):
@@ -194,6 +224,65 @@ def test_a_wrong_key_is_said_at_once(s3_address, tmp_path, monkeypatch):
     with pytest.raises(Denied, match="check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY"):
         exchange.open(settings.load(tmp_path), tmp_path / "one").fetch([md5(b"x")])
     assert time.monotonic() - began < 5
+
+
+class TestBadNetwork:
+    """What the network does to a transfer with S3 costs time and never bytes."""
+
+    @pytest.fixture
+    def proxy(self, s3_server):
+        made = Proxy(int(s3_server["AWS_ENDPOINT_URL"].rpartition(":")[2]))
+        yield made
+        made.listener.close()
+
+    @pytest.fixture
+    def place(self, s3_address, tmp_path, monkeypatch):
+        monkeypatch.setenv("REMINT_REMOTE", s3_address)
+        return lambda machine: exchange.open(settings.load(tmp_path), tmp_path / machine)
+
+    @pytest.fixture
+    def stored(self, place):
+        """The digest of a file of 3 MB that is in the remote."""
+        data = bytes(range(253)) * 12_000
+        one = place("one")
+        one.path(md5(data)).parent.mkdir(parents=True)
+        one.path(md5(data)).write_bytes(data)
+        one.push([md5(data)])
+        return md5(data)
+
+    def test_answers_that_are_cut_off_are_gone_on_with(self, place, stored, proxy, monkeypatch):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        proxy.answer = lambda position, part: part if position < 1_000_000 else None
+        two = place("two")
+        moved = two.fetch([stored])
+        assert two.path(stored).stat().st_size == 253 * 12_000
+        assert moved.bytes < 253 * 12_000 + 10  # nothing that arrived was asked for again
+        assert proxy.connections >= 3
+
+    def test_a_byte_that_was_changed_on_the_way_is_fetched_again(self, place, stored, proxy, monkeypatch):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        flipped = []
+
+        def flip(position, part):
+            if position < 2_000_000 or flipped:
+                return part
+            flipped.append(position)
+            return bytes([part[0] ^ 1]) + part[1:]
+
+        proxy.answer = flip
+        two = place("two")
+        two.fetch([stored])
+        assert flipped
+        assert md5(two.path(stored).read_bytes()) == stored
+
+    def test_a_server_that_is_busy_for_a_while_is_waited_for(self, place, proxy, monkeypatch):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        proxy.canned = b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        threading.Timer(3.0, lambda: setattr(proxy, "canned", None)).start()
+        one = place("one")
+        oid = fill(one)
+        assert one.push([oid]).objects[-1] == oid
+        assert one.missing([oid, *one.members(oid)]) == set()
 
 
 class Filling(FolderObjects):

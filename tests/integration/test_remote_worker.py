@@ -7,8 +7,10 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from prefect.states import Scheduled
 
 from data.params import UserError
 from flows import settings
@@ -76,6 +78,18 @@ def test_a_stage_is_taken_run_and_shown_in_prefect(farm, api):
         pools.check("gpu")
     with pytest.raises(UserError, match="there is no work pool 'cpus'; did you mean 'cpu'"):
         pools.check("cpus")
+
+
+def test_a_run_that_is_due_in_an_hour_by_another_machines_clock_is_due_now(farm):
+    work = workers.work(farm.folder / "source", "first")
+    farm.ledger.forget(work)
+    attempt = farm.ledger.open(work)
+    later = datetime.now(UTC) + timedelta(hours=1)
+    with farm.client() as client:
+        deployment = client.read_deployment_by_name("stage/cpu")
+        state = Scheduled(scheduled_time=later)
+        client.create_flow_run_from_deployment(deployment.id, parameters={"place": attempt.place}, state=state)
+    assert farm.outcome(attempt).state == "succeeded"
 
 
 @pytest.mark.soak  # a figure, for a machine that does nothing else
