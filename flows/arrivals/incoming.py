@@ -36,6 +36,10 @@ class Unfetched(Exception):
     """Why a file could not be read, in a few words; the next look may find it otherwise."""
 
 
+class Nothing(UserError):
+    """A prefix in S3 under which nothing lies: it is empty, was removed, or is a mistake in the variable."""
+
+
 class Incoming(Protocol):
     """What `FolderIncoming` and `S3Incoming` do. A place that cannot be listed or read is a UserError."""
 
@@ -88,9 +92,7 @@ class FolderIncoming:
         except FileNotFoundError:
             raise Unfetched("has gone") from None
         except OSError as error:
-            raise UserError(
-                f"{VARIABLE}={self.root}: {item.name!r} cannot be read ({error.strerror}); correct its permissions"
-            ) from None
+            raise Unfetched(f"cannot be read ({error.strerror}); correct its permissions") from None
         with os.fdopen(file, "rb") as source, path.open("wb") as copy:
             if not stat.S_ISREG(os.fstat(file).st_mode):
                 raise Unfetched("is not a regular file")
@@ -104,7 +106,7 @@ class S3Incoming(S3Bucket):
     """A prefix in S3: what lies under it, at any depth."""
 
     def items(self) -> Iterator[Item]:
-        """UserError if the prefix has vanished: nothing lies there, not even the empty object that marks a folder."""
+        """`Nothing` if nothing lies there, not even the empty object that marks a folder."""
         found = False
         with self._explained("list", ""):
             pages = self._client.get_paginator("list_objects_v2")
@@ -117,9 +119,9 @@ class S3Incoming(S3Bucket):
                             key.removeprefix(self.prefix), key, entry["Size"], f"{entry['ETag']} {entry['Size']}"
                         )
         if not found:
-            raise UserError(
-                f"{VARIABLE}={self.name}: nothing lies under this prefix; correct the variable, or, if it is meant to "
-                f"be empty, put an empty object {self.prefix or 'of any name that ends with /'} there"
+            raise Nothing(
+                f"{VARIABLE}={self.name}: nothing lies under this prefix any more; correct the variable, or, if it is "
+                f"meant to be empty, put an empty object {self.prefix or 'of any name that ends with /'} there"
             )
 
     def fetch(self, item: Item, path: Path) -> None:

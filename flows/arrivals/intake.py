@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +26,7 @@ from data.photos.cut import Photos
 from flows import repository
 from flows.arrivals import incoming, measure, memo
 from flows.arrivals.batches import BEFORE, Aside, Batch, Log
-from flows.arrivals.incoming import Incoming, Item, Unfetched
+from flows.arrivals.incoming import Incoming, Item, Nothing, Unfetched
 from flows.arrivals.measure import Cut, Measured
 from flows.arrivals.standing import LOOKED_AT, Standing
 from flows.production.transfer import sha256_of
@@ -70,7 +71,7 @@ def take_in(settings: Settings, log: Log, standing: Standing | None, told: Calla
     place = incoming.open(settings)
     taken = Taken(place.name)
     reader = _Reader(settings, log, standing, taken)
-    with memo.opened(settings.home / "watch" / "seen.db", place.name) as seen:
+    with memo.opened(settings.home / "watch" / "seen.db", place.name) as seen, _maybe_empty(place, log):
         for item in place.items():
             if seen.digest(item) in reader.known:
                 taken.known += 1
@@ -80,6 +81,16 @@ def take_in(settings: Settings, log: Log, standing: Standing | None, told: Calla
                 reader.write(place.name, told)
         reader.write(place.name, told)
     return taken
+
+
+@contextmanager
+def _maybe_empty(place: Incoming, log: Log) -> Iterator[None]:
+    """A place that is empty is fine, but not one that something had come from."""
+    try:
+        yield
+    except Nothing:
+        if any(batch.source == place.name for batch in log.read()):
+            raise
 
 
 class _Reader:

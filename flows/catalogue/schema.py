@@ -237,7 +237,9 @@ class Entry(Base):
     __table_args__ = (Index("journal_by_subject", "kind", "subject", "seq"),)
 
     seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    kind: Mapped[str]  # "release", "rollback", "approval", "reproduction", "alarm", "settled" (an alarm, by its seq)
+    # "release", "rollback", "approval", "reproduction", "alarm", "settled" (an alarm, by its seq),
+    # "arrival" (a batch of photographs), "trigger" (a retraining that they started)
+    kind: Mapped[str]
     subject: Mapped[str]  # "images", "tokenizer@v3", a stage
     body: Mapped[str]  # JSON with sorted keys: what the digest was taken of
     at: Mapped[datetime]
