@@ -101,7 +101,7 @@ def test_every_address_in_the_settings_is_one_of_a_service(services):
 def test_every_setting_of_ours_exists(services):
     known = {f"REMINT_{name.upper()}" for name in Settings.model_fields} | {"REMINT_CLONE", "REMINT_ORIGIN"}
     used = {key for service in services.values() for key in service.environment if key.startswith("REMINT_")}
-    assert used - known - {"REMINT_INCOMING"} == set()
+    assert used - known == set()
 
 
 def test_the_native_start_runs_the_containers_commands_elsewhere(services, tmp_path):
