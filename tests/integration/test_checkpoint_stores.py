@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from data import stores
+from data import parts, stores
 from data.kept import discard, unfinished
 from models.checkpoint import files
 from models.checkpoint.checkpoints import Checkpoints
@@ -60,6 +60,29 @@ def test_what_trainings_left_behind_is_listed_and_can_be_discarded(store):
     assert unfinished(store, idle=3600) == []
     discard(store, f"proxy-{'1' * 16}")
     assert [one.stage for one in unfinished(store)] == ["tokenizer"]
+
+
+def test_shards_made_in_parts_are_found_verified_and_forgotten(store, tmp_path, monkeypatch, capsys):
+    def make(part):
+        monkeypatch.setenv("REMINT_PART", part)
+        made = parts.Shards(f"{store}/{PLACE}", 4, tmp_path / f"out{part[:1]}")
+        for index in made.missing:
+            made.make(index, lambda file, index=index: file.write_bytes(bytes([index]) * 1000))
+        return made
+
+    make("2/2"), make("1/3")
+    (hurt,) = (s.name for s in stores.open(f"{store}/{PLACE}").list() if s.name.startswith("00000003"))
+    with stores.open(f"{store}/{PLACE}").scratch() as scratch:
+        (scratch / "file").write_bytes(b"other")
+        stores.open(f"{store}/{PLACE}").put(scratch / "file", hurt)
+    assert [(one.stage, one.number) for one in unfinished(store)] == [("generator@maskgit", 3)]
+    whole = make("")
+    said = capsys.readouterr().err
+    assert f"{hurt} is damaged" in said
+    assert "going on with 2 of 4 shards done" in said  # 0 and 1; 3 is damaged
+    assert [file.read_bytes()[:1] for file in whole.files()] == [bytes([index]) for index in range(4)]
+    whole.forget()
+    assert unfinished(store) == []
 
 
 @pytest.mark.parametrize("production", ["s3"], indirect=True)
