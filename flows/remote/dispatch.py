@@ -283,7 +283,8 @@ def _keep_log(log: Path, attempt: Attempt, outcome: Outcome) -> None:
     if outcome.log:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a") as sink:
-            sink.write(f"--- attempt {attempt.number} by {outcome.worker} on {outcome.host}: {outcome.state}\n")
+            took = f"{outcome.state} after {outcome.seconds:.2f} s"
+            sink.write(f"--- attempt {attempt.number} by {outcome.worker} on {outcome.host}: {took}\n")
             sink.write(outcome.log.rstrip("\n") + "\n")
 
 
