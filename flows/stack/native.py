@@ -9,13 +9,15 @@ the very settings, of the containers, with other addresses and folders in them.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +32,7 @@ from flows.stack.processes import Process
 from flows.ui import free_port
 
 PACKAGES = "apt-get install postgresql ceph-mon ceph-osd ceph-mgr ceph-common radosgw"
+SCALED = ("worker-cpu", "worker-nogpu")  # as many processes as wanted
 HELD_ELSEWHERE = ("postgres", "s3")  # by PostgreSQL and Ceph, not by the command of their container
 
 Say = Callable[[str], None]
@@ -50,51 +53,61 @@ class Stack:
     def up(self, workers: int, profile: str, say: Say) -> None:
         """Start what does not run yet, in order; UserError names what does not come up, and ends what was started."""
         needed()
-        self.state.mkdir(parents=True, exist_ok=True)
-        secrets.make(self.secrets)
-        places = self.places()
-        running = [process for process in processes.read(self._processes) if process.alive]
+        with self._alone():
+            secrets.make(self.secrets)
+            before = [process for process in processes.read(self._processes) if process.alive]
+            running = list(before)
+            try:
+                self._start_all(running, workers, profile, say)
+            except BaseException:
+                processes.end([process for process in running if process not in before])
+                if not before:
+                    self._end(say)
+                raise
+            self._write_uses(self.places())
+
+    def down(self, say: Say) -> None:
+        """End everything; what it holds stays."""
+        with self._alone():
+            self._end(say)
+
+    def _start_all(self, running: list[Process], workers: int, profile: str, say: Say) -> None:
+        """Every service after those it waits for; what is started is added to `running`."""
+        places, services = self.places(), compose.read(self.root, self.secrets, variables={})
         begun, started = time.monotonic(), dict[str, list[Process]]()
-        services = compose.read(self.root, self.secrets, variables={})
 
         def await_(name: str) -> None:
             for process in started.pop(name, []):
                 self._wait(services[name], places, process)
                 say(f"{process.name:14} {time.monotonic() - begun:5.0f} s")
 
-        try:
-            for service in services.values():
-                if service.profiles and profile not in service.profiles:
-                    continue
-                for before in service.after:
-                    await_(before)
-                started[service.name] = self._up(service, places, running, workers)
-                running += started[service.name]
-            for name in list(started):
-                await_(name)
-        except BaseException:
-            self.down(say)
-            raise
-        self._write_uses(places)
+        for service in services.values():
+            if service.profiles and profile not in service.profiles:
+                continue
+            for before in service.after:
+                await_(before)
+            started[service.name] = self._up(service, places, running, workers)
+        for name in list(started):
+            await_(name)
 
-    def _up(self, service: Service, places: Places, running: Sequence[Process], workers: int) -> list[Process]:
+    def _up(self, service: Service, places: Places, running: list[Process], workers: int) -> list[Process]:
         if service.name in HELD_ELSEWHERE:
             self._hold(service, places)
             return []
         if service.name == "bootstrap":
             self._once(service, places)
-            s3.grant(s3.client(places.address("http://s3:8333"), self._keys(places)[ADMIN]))
+            s3.grant(s3.client(places.address("http://s3:8333"), self._keys()[ADMIN]))
             return []
         names = [f"{service.name}-{number}" for number in range(1, workers + 1)]
         started = []
-        for name in names if service.name in ("worker-cpu", "worker-nogpu") else [service.name]:
+        for name in names if service.name in SCALED else [service.name]:
             if name not in [process.name for process in running]:
                 started.append(self._start(name, service, places))
-                processes.write(self._processes, [*running, *started])
+                running.append(started[-1])
+                processes.write(self._processes, running)
         return started
 
-    def down(self, say: Say) -> None:
-        """End everything; what it holds stays."""
+    def _end(self, say: Say) -> None:
         running = processes.read(self._processes)
         for kind in ("worker", ""):  # workers first: they tell the servers that they go
             processes.end([process for process in running if process.service.startswith(kind)])
@@ -106,7 +119,7 @@ class Stack:
     def status(self) -> list[dict[str, str]]:
         """One row for each process: its name, its number, whether it lives, its address."""
         rows = []
-        ports = self._ports()
+        ports = self.ports()
         for process in processes.read(self._processes):
             address = f"http://127.0.0.1:{ports[process.service]}" if process.service in ports else ""
             state = "runs" if process.alive else f"ended, see {self._log(process.name)}"
@@ -114,16 +127,17 @@ class Stack:
         return rows
 
     def _hold(self, service: Service, places: Places) -> None:
-        """PostgreSQL or S3, unless it answers already."""
+        """PostgreSQL or S3, unless it runs already."""
         port, folder = places.ports[service.name], self.state / service.name
         if service.name == "postgres":
-            if not (folder / "data" / "postmaster.pid").exists():
+            if not postgres.runs(folder):
                 postgres.start(folder, port, service.environment)
             postgres.databases(self.root / "infra" / "stack" / "databases.sh", port, service.environment)
-        elif not (folder / "rgw.pid").exists():
-            s3.start(self.root, folder, port, self._keys(places))
+        elif not s3.runs(folder):
+            s3.stop(self.root, folder)  # what a part of it that was killed left
+            s3.start(self.root, folder, port, self._keys())
 
-    def _keys(self, places: Places) -> dict[str, tuple[str, str]]:
+    def _keys(self) -> dict[str, tuple[str, str]]:
         values = json.loads((self.secrets / secrets.VALUES).read_text())
         return {name: (values[f"s3.{name}.key"], values[f"s3.{name}.secret"]) for name in (ADMIN, *USERS)}
 
@@ -150,12 +164,14 @@ class Stack:
         folder, log = self.state / "work" / service.name, self._log(service.name)
         folder.mkdir(parents=True, exist_ok=True)
         with log.open("w") as sink:
-            command, environment = (
-                places.command(service, service.name),
-                self._environment(service, places, service.name),
-            )
             done = subprocess.run(
-                command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, check=False
+                places.command(service, service.name),
+                env=self._environment(service, places, service.name),
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=sink,
+                check=False,
             )
         if done.returncode:
             said = log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
@@ -182,7 +198,15 @@ class Stack:
         why = f"is not well after {service.health.seconds:g} s" if process.alive else "has ended"
         raise UserError(f"{process.name} {why}; its words are in {self._log(process.name)}")
 
-    def _ports(self) -> dict[str, int]:
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Nobody else starts or ends it meanwhile."""
+        self.state.mkdir(parents=True, exist_ok=True)
+        with (self.state / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def ports(self) -> dict[str, int]:
         """The ports of the first start, ever after: databases and clients remember them."""
         path = self.state / "ports.json"
         if not path.exists():
@@ -196,7 +220,7 @@ class Stack:
         return (self.state / "ports.json").exists()
 
     def places(self) -> Places:
-        return Places(self.root, self.state, self._ports(), self.origin())
+        return Places(self.root, self.state, self.ports(), self.origin())
 
     def origin(self) -> str:
         """Where workers fetch the runs' commits: REMINT_ORIGIN, else the checkout's own origin, else the checkout."""
@@ -238,7 +262,7 @@ def profile() -> str:
 
 def how_to_use(stack: Stack) -> str:
     """What a person does with a stack that runs."""
-    ports: Mapping[str, int] = stack._ports()
+    ports = stack.ports()
     lines = [
         f"MLflow   http://127.0.0.1:{ports['mlflow']}   user admin, password: mlflow.admin in .secrets/values.json",
         f"Prefect  http://127.0.0.1:{ports['prefect']}   user remint, password: prefect.server in .secrets/values.json",

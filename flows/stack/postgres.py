@@ -43,8 +43,17 @@ def databases(script: Path, port: int, environment: Mapping[str, str]) -> None:
         raise UserError(f"PostgreSQL refuses to make the databases: {done.stderr.strip().splitlines()[-1]}")
 
 
+def runs(folder: Path) -> bool:
+    """Whether the server lives: the number that it wrote down is that of a process of PostgreSQL."""
+    try:
+        number = (folder / "data" / "postmaster.pid").read_text().splitlines()[0]
+        return Path(f"/proc/{number}/comm").read_text().startswith("postgres")
+    except (OSError, IndexError):
+        return False
+
+
 def stop(folder: Path) -> None:
-    if (folder / "data" / "postmaster.pid").exists():
+    if runs(folder):
         _run(folder, "pg_ctl", "stop", "--wait", "--silent", "--mode=fast")
 
 

@@ -64,8 +64,9 @@ def end(processes: Sequence[Process]) -> None:
         while time.monotonic() < until and any(process.alive for process in left):
             time.sleep(0.1)
     for process in processes:
-        with contextlib.suppress(ProcessLookupError):  # what it started and left
-            os.killpg(process.pid, signal.SIGKILL)
+        if _born(process.pid) in ("", process.born):  # else the number is another's; a group keeps it from becoming so
+            with contextlib.suppress(ProcessLookupError):  # what it started and left
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def write(path: Path, processes: Sequence[Process]) -> None:

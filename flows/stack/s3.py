@@ -24,6 +24,16 @@ def start(root: Path, folder: Path, port: int, keys: Mapping[str, tuple[str, str
         _script(root, "user", folder, name, keys=keys[name])
 
 
+def runs(folder: Path) -> bool:
+    """Whether all its daemons live."""
+    try:
+        numbers = [(folder / f"{name}.pid").read_text().strip() for name in ("mon", "osd", "mgr", "rgw")]
+        names = [Path(f"/proc/{number}/comm").read_text() for number in numbers]
+    except OSError:
+        return False
+    return all(name.startswith(("ceph", "radosgw")) for name in names)
+
+
 def stop(root: Path, folder: Path) -> None:
     if (folder / "ceph.conf").exists():
         _script(root, "stop", folder)
