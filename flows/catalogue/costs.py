@@ -65,9 +65,11 @@ class RunCost:
 def find(session: Session, wanted: str | None) -> str | None:
     """The id of a run by its id or tag, of the newest one without either; None if there is none at all."""
     newest = session.scalars(select(Run.id).order_by(Run.seq.desc()).limit(NAMED)).all()
-    if wanted is None or not newest:
+    if wanted is None:
         return newest[0] if newest else None
     identifier = wanted.removeprefix("run/")
+    if not newest:
+        raise UserError(f"no run '{identifier}': none has been recorded here yet; the first: remint retrain")
     if session.get(Run, identifier) is not None:
         return identifier
     close = difflib.get_close_matches(identifier, session.scalars(select(Run.id)).all(), n=1)

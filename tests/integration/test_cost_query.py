@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from data.params import UserError
 from flows import cost
 from flows.catalogue import costs, database
 from flows.catalogue.schema import Execution, Run
+from flows.cli import main
 from flows.cost import Prices
 from flows.remote.ledger import Usage
 from flows.settings import Settings
@@ -97,6 +100,16 @@ def test_a_run_is_found_by_id_tag_or_as_the_newest_and_a_wrong_one_is_named(cata
         with pytest.raises(UserError, match=f"the newest: {second}, {first}"):
             costs.find(session, "nonsense")
         assert [one.run for one in costs.newest(session, 1)] == [second]
+
+
+def test_the_command_without_any_run_says_how_to_make_one(make_toy, tmp_path, monkeypatch):
+    monkeypatch.chdir(make_toy(tmp_path).root)
+    invoke = CliRunner().invoke
+    assert invoke(main, ["cost"]).stdout == "no run has been recorded here yet: remint retrain\n"
+    assert json.loads(invoke(main, ["cost", "--json"]).stdout) == {"runs": []}
+    wrong = invoke(main, ["cost", "run/x", "--json"])
+    assert (wrong.exit_code, wrong.stdout) == (2, "")
+    assert wrong.stderr == "error: no run 'x': none has been recorded here yet; the first: remint retrain\n"
 
 
 def test_a_stage_is_expected_to_cost_what_it_did_the_last_time_it_ran(catalogue):
