@@ -26,6 +26,8 @@ Stand = Literal[
     "lost",  # the server does not know it: its database was set back
 ]
 
+ANSWER_SECONDS = 15.0
+
 
 def use(api: str) -> None:
     """Let this process talk to the Prefect server at `api`; before Prefect is imported: it reads this once."""
@@ -99,10 +101,12 @@ def crash(names: Collection[str]) -> None:
 
 @contextlib.contextmanager
 def _client() -> Iterator[SyncPrefectClient]:
-    """A client of its own for each call: one that has been answered before waits a minute for a server that is gone."""
+    """A client that asks twice at most: Prefect's own patience is a minute, during which no outcome would be seen."""
     from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-    with get_client(sync_client=True) as client:
+    impatient = {PREFECT_CLIENT_MAX_RETRIES: 1, PREFECT_API_REQUEST_TIMEOUT: ANSWER_SECONDS}
+    with temporary_settings(impatient), get_client(sync_client=True) as client:
         yield client
 
 
