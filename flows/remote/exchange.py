@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -64,6 +65,11 @@ class Exchange:
     def path(self, oid: str) -> Path:
         """Where the cache keeps an object."""
         return self.cache / objects.key(oid)
+
+    def free(self) -> int:
+        """Bytes left on the cache's disk."""
+        self.cache.mkdir(parents=True, exist_ok=True)
+        return shutil.disk_usage(self.cache).free
 
     def members(self, oid: str) -> list[str]:
         """The files of an output folder that the cache knows; [] for a file."""

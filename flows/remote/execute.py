@@ -9,7 +9,6 @@ by who closes first. Nothing is left behind but what the machine's cache gained.
 
 from __future__ import annotations
 
-import errno
 import re
 import shutil
 import socket
@@ -45,6 +44,7 @@ BEATS = 6  # signs of life within REMINT_VANISHED
 LOG_CHARACTERS = 20_000  # of a stage's words that its outcome keeps
 CLOSE_SECONDS = 600.0  # that a ledger may be away when a stage has ended
 ORIGIN_SECONDS = 120.0  # that git's origin may be away
+SPARE = 2 << 30  # bytes on the disk that only the stage itself may use
 FULL = 16 << 20  # bytes left on a disk that counts as full
 RESUMED = "going on from step "  # models.checkpoint.resume says so
 PART = re.compile(r"[1-9]\d{0,3}/[1-9]\d{0,3}")
@@ -151,17 +151,19 @@ class _Try:
         except Refused as error:
             return self._outcome("refused", why=str(error), retry=False)
         except StageFailed as error:
-            full = error.retry and self._full()
-            why = f"{error.why}; {full}" if full else error.why
-            return self._outcome("failed", why=why, retry=error.retry)
+            return self._failed(error.why, retry=error.retry)
         except UserError as error:
-            return self._outcome("failed", why=str(error))
+            return self._failed(str(error))
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                return self._outcome("failed", why=self._full() or f"a disk of {socket.gethostname()} is full")
-            return self._outcome("failed", why=f"{type(error).__name__}: {error}", log=traceback.format_exc())
+            return self._failed(f"{error.filename or 'writing'}: {error.strerror}", log=traceback.format_exc())
         except Exception as error:  # a mistake in this program must not leave an attempt open
-            return self._outcome("failed", why=f"{type(error).__name__}: {error}", log=traceback.format_exc())
+            return self._failed(f"{type(error).__name__}: {error}", log=traceback.format_exc())
+
+    def _failed(self, why: str, retry: bool = True, **values: Any) -> Outcome:
+        if self.stop.is_set() and retry:  # impatience with a store that is away, or a stage that was ended
+            return self._outcome("given back", why=f"worker {self.host.name} was asked to end: {why}")
+        full = self._full() if retry else ""
+        return self._outcome("failed", why=f"{why}; {full}" if full else why, retry=retry, **values)
 
     def _run(self) -> dict[str, Any]:
         """The stage's entry of dvc.lock, {} for a part."""
@@ -256,8 +258,8 @@ class _Try:
         for item in entry.get("outs", ()):
             if not place.path(item["md5"]).exists():
                 raise Refused(f"{item['path']} is not in DVC's cache (cache: false?), so it cannot be handed on")
-        self._say("uploading outputs")
-        self.costs.bytes_out += place.push(oids, self.stop).bytes
+        self.pulse.say("uploading outputs")  # also when the worker is to leave: the work is done
+        self.costs.bytes_out += place.push(oids, self.pulse.lost).bytes
         return entry
 
     @contextmanager
@@ -268,6 +270,8 @@ class _Try:
         def fetch() -> None:
             for oid in self.work.soon:
                 with suppress(UserError, OSError, Stopped, ValueError):
+                    if place.free() < SPARE:
+                        return
                     moved = place.fetch([oid], ended)
                     self.costs.bytes_in += moved.bytes
 

@@ -24,6 +24,7 @@ class Pulse:
     def __init__(self, ledger: Ledger, attempt: Attempt, worker: str, seconds: float, leave: threading.Event) -> None:
         self.ledger, self.attempt, self.worker, self.seconds, self.leave = ledger, attempt, worker, seconds, leave
         self.stop = threading.Event()  # the stage is to be ended
+        self.lost = threading.Event()  # somebody else has closed the attempt: nothing of it counts
         self.closed: Outcome | None = None  # what somebody else has closed the attempt with
         self._ended = threading.Event()
         self._text, self._count = "", 0
@@ -62,4 +63,5 @@ class Pulse:
         except UserError:
             return
         if self.closed is not None:
+            self.lost.set()
             self.stop.set()

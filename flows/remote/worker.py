@@ -75,6 +75,8 @@ class _Serving:
                 await call()
                 if away:
                     say(f"worker {self.name}: the Prefect server is back")
+                    with contextlib.suppress(UserError):  # perhaps without its database
+                        await to_thread.run_sync(pools.ensure)
                 pause, away = seconds, False
             except (httpx.HTTPError, OSError) as error:
                 if isinstance(error, httpx.HTTPStatusError) and error.response.status_code in (401, 403):
@@ -260,6 +262,9 @@ async def _leaving(host: Host, leave: threading.Event) -> AsyncIterator[list[Sta
 
     def hurry() -> None:
         time.sleep(LEAVE_SECONDS)
+        for pid in _children():  # the stage leads a group of its own
+            with contextlib.suppress(OSError):
+                os.killpg(pid, signal.SIGKILL)
         place = workers[-1].place if workers else ""
         if place:
             with contextlib.suppress(Exception):

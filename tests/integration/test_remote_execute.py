@@ -336,6 +336,26 @@ def test_what_stages_behind_will_read_is_fetched_while_this_one_works(machines):
     assert here.members(oid) == place.members(oid)
 
 
+def test_what_is_fetched_ahead_leaves_the_stage_its_space(machines, monkeypatch):
+    monkeypatch.setattr(execute, "SPARE", 1 << 60)
+    oid = workers.work(machines.project, "second").lock["first"]["outs"][0]["md5"]
+    assert machines.make(machines.ask("first", soon=(oid,))).outcome.usage.bytes_in == 0
+
+
+def test_work_that_is_done_is_handed_on_although_the_worker_is_to_leave(machines, monkeypatch):
+    leave, run = threading.Event(), execute.process.run
+
+    def last(*arguments):
+        done = run(*arguments)
+        leave.set()
+        time.sleep(0.5)  # until it is noticed
+        return done
+
+    monkeypatch.setattr(execute.process, "run", last)
+    ended = machines.make(machines.ask("first"), leave=leave)
+    assert (ended.outcome.state, ended.counted) == ("succeeded", True)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
 def test_a_full_disk_fails_the_stage_cleanly_and_frees_what_it_took(machines, monkeypatch):
     disk = machines.folder / "disk"
