@@ -74,7 +74,7 @@ class Dispatcher:
     def run(self, stage: Stage, log: Path, say: Say, stop: threading.Event, spend: Spend) -> Ran:
         """Bring one stage up to date on a worker; StageFailed when it fails, Stopped when `stop` is set."""
         try:
-            key = self._key(stage)
+            key = self._key(stage, stop)
             if known := self._known(stage, key, stop):
                 return known
             self._offer_inputs(stage, stop)
@@ -107,11 +107,11 @@ class Dispatcher:
 
     # what a stage is
 
-    def _key(self, stage: Stage) -> str:
+    def _key(self, stage: Stage, stop: threading.Event) -> str:
         """The key of the stage's execution, now that the stages before it are done."""
         with self._lock:
             produced = self._produced()
-            deps = {dep: self.job.store.content(stage, dep, produced) for dep in stage.deps}
+            deps = {dep: patiently(self.job.store.content, stage, dep, produced, stop=stop) for dep in stage.deps}
             missing = [dep for dep, oid in deps.items() if oid is None]
             if missing:
                 raise UserError(f"{', '.join(missing)} does not exist in commit {self.job.run.commit[:7]}")
