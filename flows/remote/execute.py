@@ -26,11 +26,10 @@ from data.params import UserError
 from flows import environment, process, settings, workspace
 from flows.graph import Stage
 from flows.measure import Meter
-from flows.plan import overlap
 from flows.process import StageFailed, Stopped
 from flows.production import bucket
 from flows.production.bucket import NotThere
-from flows.remote import device, exchange, key, ledger, refuse
+from flows.remote import device, exchange, inputs, key, ledger, refuse
 from flows.remote.device import Devices
 from flows.remote.exchange import Exchange
 from flows.remote.ledger import Attempt, Ledger, Outcome, Usage
@@ -193,26 +192,10 @@ class _Try:
 
     def _prepare(self, stage: Stage, root: Path, store: Store, place: Exchange) -> None:
         """Put the stage's inputs into the worktree, as the attempt's part of dvc.lock says."""
-        from dvc.utils.serialize import dump_yaml
-
-        dump_yaml(str(root / "dvc.lock"), {"schema": "2.0", "stages": _plain(self.work.lock)})
-        recorded = {item["path"]: item["md5"] for entry in self.work.lock.values() for item in entry.get("outs", ())}
-        recorded |= _tracked(store, root)
-        outs = [*(out for other in store.stages for out in other.outs), *_tracked(store, root)]
-        wanted = [out for out in outs if any(overlap(out, dep) for dep in stage.deps)]
-        for out in wanted:
-            if out not in recorded:
-                raise Refused(f"the attempt does not say what {out} is, which the stage reads")
+        wanted = inputs.of(stage, root, store, self.work.lock)
+        inputs.write_lock(root, self.work.lock)
         self._say("fetching inputs")
-        self._bring(place, [recorded[out] for out in wanted])
-        if wanted:
-            store.checkout(wanted)
-
-    def _bring(self, place: Exchange, oids: list[str]) -> None:
-        try:
-            moved = place.fetch(oids, self.stop)
-        except NotThere as error:
-            raise UserError(f"{error}, which the stage reads; run the stage that makes it again") from None
+        moved = inputs.bring(wanted, store, place, self.stop)
         self.costs.bytes_in += moved.bytes
         self.costs.brought += moved.objects
 
@@ -245,9 +228,7 @@ class _Try:
             raise Stopped
 
     def _upload(self, root: Path, store: Store, place: Exchange) -> dict[str, Any]:
-        from dvc.utils.serialize import load_yaml
-
-        entry: dict[str, Any] = _plain(load_yaml(str(root / "dvc.lock"))["stages"][self.work.stage])
+        entry = inputs.entry(root, self.work.stage)
         found = key.of_entry(entry)
         if found != self.work.key:
             raise Refused(
@@ -323,12 +304,6 @@ def _opened(root: Path) -> Iterator[Store]:
         store.close()
 
 
-def _tracked(store: Store, root: Path) -> dict[str, str]:
-    """Digest by path of what `dvc add` tracks: data that no stage makes."""
-    sources = [out for out in store.repo.index.outs if not getattr(out.stage, "name", None) and out.hash_info]
-    return {Path(out.fs_path).relative_to(root).as_posix(): out.hash_info.value for out in sources}
-
-
 @contextmanager
 def _run_cache_kept(store: Store, wanted: str) -> Iterator[None]:
     """Take out what DVC adds to the machine's run cache under a key: that gets only what a run has accepted."""
@@ -342,15 +317,6 @@ def _run_cache_kept(store: Store, wanted: str) -> Iterator[None]:
         with suppress(OSError):  # an empty folder would break DVC's own look-up
             folder.rmdir()
             folder.parent.rmdir()
-
-
-def _plain(values: Any) -> Any:
-    """YAML's and JSON's containers as plain ones, which both can write."""
-    if isinstance(values, dict):
-        return {str(name): _plain(value) for name, value in values.items()}
-    if isinstance(values, list | tuple):
-        return [_plain(value) for value in values]
-    return values
 
 
 def _refused(host: Host, why: str) -> Outcome:
