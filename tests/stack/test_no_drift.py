@@ -194,3 +194,29 @@ def test_no_secret_or_state_can_get_into_an_image():
 def test_the_folder_mlflow_holds_no_python():
     """It would hide the library."""
     assert list((ROOT / "mlflow").rglob("*.py")) == []
+
+
+def settings_of_prefect():
+    """The names of all variables that Prefect's settings are read from."""
+    from prefect.settings.models.root import Settings as Root
+    from pydantic_settings import BaseSettings
+
+    found = set()
+
+    def walk(model):
+        for name, field in model.model_fields.items():
+            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseSettings):
+                walk(field.annotation)
+            alias = field.validation_alias
+            found.update(str(one).upper() for one in getattr(alias, "choices", [alias]))
+            found.add(f"{model.model_config.get('env_prefix', '')}{name}".upper())
+
+    walk(Root)
+    return found
+
+
+def test_every_setting_of_prefect_exists_in_its_version(services):
+    read = [service for service in services.values() if service.name != "postgres"]  # whose PREFECT_PASSWORD is ours
+    used = {key for service in read for key in service.environment if key.startswith("PREFECT_")}
+    assert len(used) > 8
+    assert used - settings_of_prefect() == set()
