@@ -45,7 +45,7 @@ from flows.run import RunInfo, StageResult, read_metrics
 from flows.spending import Spending
 
 RETRY_SECONDS = 2
-LOOK_SECONDS = 0.5  # how often a run looks at what it has spent, if it has a budget
+LOOK_SECONDS = 1.0  # how often a run looks at what it has spent, if it has a budget
 T = TypeVar("T")
 
 
@@ -73,13 +73,20 @@ class RunFailed(Exception):
 
 
 def retrain(job: Job, progress: Progress, before_stages: Callable[[], None]) -> Outcome:
-    """Run a job and its last steps as a Prefect flow; see `conduct`. A failed run is remembered in the catalogue."""
+    """Run a job and its last steps as a Prefect flow; see `conduct`.
+
+    A run that failed or was interrupted is remembered in the catalogue: it cost something, too.
+    """
     workers = dispatch.dispatcher(job) if job.settings.stages == "workers" else None
-    outcome = conduct("retrain", job, progress, before_stages, partial(_finish, workers=workers), workers)
-    if not outcome.whole:
-        left = [StageResult(name, "skipped", 0.0) for name in outcome.unaffordable]
-        results = [*outcome.results.values(), *outcome.broken.values(), *left]
-        finish.record_failure(job.settings, job.run, job.stages, results)
+    outcome = Outcome(job.run)
+    try:
+        conduct("retrain", job, progress, before_stages, partial(_finish, workers=workers), workers, outcome)
+    finally:
+        if outcome.results.keys() != {stage.name for stage in job.stages}:
+            known = outcome.broken | outcome.results
+            results = [known.get(stage.name, StageResult(stage.name, "skipped", 0.0)) for stage in job.stages]
+            if any(result.action not in ("current", "skipped") for result in results):
+                finish.record_failure(job.settings, job.run, job.stages, results)
     return outcome
 
 
@@ -90,14 +97,15 @@ def conduct(
     before_stages: Callable[[], None],
     after_stages: Callable[[Job, Progress, Outcome], None],
     workers: Dispatcher | None = None,
+    outcome: Outcome | None = None,
 ) -> Outcome:
     """Run a job's stages as a Prefect flow of this name, and what comes after them if all of them went well.
 
     `before_stages` is called when the flow has started and must return for it to go on. Without `workers` the stages
-    run on this machine. A failed stage ends in the
-    outcome, not in an exception; KeyboardInterrupt passes through after every process of the run has been ended.
+    run on this machine. A failed stage ends in the outcome, not in an exception; KeyboardInterrupt passes through after
+    every process of the run has been ended.
     """
-    outcome, over = Outcome(job.run), threading.Event()
+    outcome, over = outcome or Outcome(job.run), threading.Event()
     threads: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=len(job.stages) + 1)
 
     @flow(
@@ -282,9 +290,13 @@ class _Conductor:
 
     def _reading(self, meter: Meter) -> Callable[[], Usage]:
         """What an attempt has cost so far; CPU time is known at its end, before that only by looking."""
+        last = 0.0
 
         def looked() -> Usage:
-            meter.look()
+            nonlocal last
+            if time.monotonic() - last > LOOK_SECONDS:  # it goes through all processes: 4 ms
+                last = time.monotonic()
+                meter.look()
             return meter.usage()
 
         return looked if "cpu" in self.job.budget.limits else meter.usage

@@ -185,3 +185,7 @@ def test_an_interrupted_run_ends_its_stages_and_says_how_to_go_on(toy, first):
     assert "`remint retrain` goes on from there" in rest
     assert not working(toy, "stage.py left")
     assert toy.git("worktree", "list").count("\n") == 0
+    last = "from execution join run on run.id = run_id where stage = 'left' and seq = (select max(seq) from run)"
+    ((action, seconds),) = catalogue(toy, f"select action, machine_seconds {last}")
+    assert action == "stopped"
+    assert seconds > 0  # what it cost is not forgotten
