@@ -95,6 +95,7 @@ def test_a_list_that_was_committed_before_stays_in_its_order(tmp_path: Path) -> 
     assert sum(path.is_file() for path in (tmp_path / "elsewhere" / "photographs").rglob("*")) == 8
 
 
+@pytest.mark.parametrize("place", ["folder"], indirect=True)
 def test_the_list_that_a_run_is_given_only_grows_at_its_end(settings: Settings, place: str) -> None:
     texts = []
     for number in range(3):
@@ -139,6 +140,7 @@ def test_a_name_that_is_no_unicode_is_written_in_plain_signs(tmp_path: Path) -> 
     assert [one.name for one in arrived(settings)] == ["latin\\udce9.jpg"]
 
 
+@pytest.mark.parametrize("place", ["folder"], indirect=True)
 def test_what_is_no_photograph_is_set_aside_once_with_its_reason(settings: Settings, place: str) -> None:
     good = photograph(1)
     odd = {"notes.jpg": b"not a picture", "cut off.jpg": good[: len(good) // 2], "empty.jpg": b"", "good.jpg": good}
