@@ -100,7 +100,10 @@ def _stage(stage: Any, graph: Any, position: Mapping[str, int], root: Path, metr
         metrics=tuple(path for path in metrics if any(path == out or path.startswith(f"{out}/") for out in outs)),
         meta=_meta(stage.name, stage.meta),
         upstream=tuple(
-            sorted({s.name for s in graph.successors(stage) if s.name in position}, key=position.__getitem__)
+            sorted(
+                {s.name for s in graph.successors(stage) if getattr(s, "name", None) in position},
+                key=position.__getitem__,
+            )
         ),
     )
 

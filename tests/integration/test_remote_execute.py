@@ -1,5 +1,6 @@
 """One attempt from the ledger to its outcome, in this process: what it leaves, what it costs, how it fails."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
+import yaml
 
 from flows import settings, workspace
 from flows.remote import exchange, execute, ledger
@@ -71,7 +73,7 @@ NAMES = ("slow", "broken", "mistaken", "fat")
 DVC_YAML = "stages:\n" + "".join(
     f"  {name}:\n    cmd: python stage.py {name} artifacts/{name} {inputs}\n"
     f"    deps: [stage.py, {inputs or 'file.txt'}]\n    outs: [artifacts/{name}]\n"
-    for name, inputs in [("first", ""), ("second", "artifacts/first"), *((name, "") for name in NAMES)]
+    for name, inputs in [("first", ""), ("second", "artifacts/first"), ("third", "data"), *((n, "") for n in NAMES)]
 )
 
 
@@ -87,7 +89,10 @@ def project(tmp_path_factory):
         subprocess.run(["git", *words], cwd=root, check=True)
 
     git("init", "--quiet", "--initial-branch=main")
-    Repo.init(str(root)).close()
+    (root / "data").mkdir()
+    (root / "data" / "photo with spaces.txt").write_text("a photograph")
+    with contextlib.chdir(root), Repo.init() as repo:
+        repo.add("data")
     (root / "stage.py").write_text(STAGE)
     (root / "dvc.yaml").write_text(DVC_YAML)
     (root / "file.txt").write_text("source\n")
@@ -168,7 +173,8 @@ def machines(project, tmp_path, monkeypatch):
         monkeypatch.setenv(name, str(value))
     made = Machines(tmp_path, project)
     lock = workers.work(project, "second").lock
-    exchange.open(made.host().settings, project / ".dvc" / "cache").push([lock["first"]["outs"][0]["md5"]])
+    data = yaml.safe_load((project / "data.dvc").read_text())["outs"][0]["md5"]
+    exchange.open(made.host().settings, project / ".dvc" / "cache").push([lock["first"]["outs"][0]["md5"], data])
     return made
 
 
@@ -191,6 +197,12 @@ def test_a_stage_reads_its_inputs_runs_and_hands_on_its_outputs(machines):
     assert machines.ledger.last_beat(attempt).worker == "one"
     assert machines.left(machines.host()) == []
     assert not list((workspace.cache(machines.host().settings) / "runs").rglob("*"))  # only a run may remember it
+
+
+def test_data_that_dvc_add_tracks_is_an_input_too(machines):
+    ended = machines.make(machines.ask("third"))
+    assert (ended.outcome.state, ended.counted) == ("succeeded", True), ended.outcome
+    assert ended.outcome.usage.bytes_in > len("a photograph")
 
 
 def test_a_second_reader_on_the_machine_moves_no_bytes(machines, monkeypatch):
