@@ -23,7 +23,8 @@ KINDS = {"machine": "seconds", "cpu": "cpu_seconds", "gpu": "gpu_seconds"}  # as
 WORDS = {"machine": "of machines", "cpu": "of CPU time", "gpu": "of GPUs"}
 UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 GRAMMAR = "write '2h', '1h30m', '90s', '30m gpu' or '2h, 30m gpu, 4h cpu'"
-MARGIN_SECONDS, MARGIN_SHARE = 10.0, 0.05  # before a limit, the smaller of both: time for checkpoints
+MARGIN_SECONDS, MARGIN_SHARE = 10.0, 0.05  # before a limit, the smaller of both: time for each stage's checkpoint
+LOOK_SECONDS = 1.0  # between two looks at what is spent, if the limit is not very near
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Account:
             if kind == "gpu" and stage not in self.on_gpus:
                 continue
             spent = _seconds(self.spending.all(), kind)
-            if spent >= _end(limit):
+            if spent >= _end(limit, len(working)):
                 return f"{duration(spent)} of {duration(limit)} {WORDS[kind]} are spent"
             ahead = sum(max(0.0, self._estimate(one, kind) - self._spent(one, kind)) for one in working)
             wanted = self._estimate(stage, kind)
@@ -90,8 +91,15 @@ class Account:
     def too_much(self, working: Collection[str]) -> list[str]:
         """Which of the stages that work have to end now."""
         spent = self.spending.all() if self.budget.limits else Usage()
-        over = {kind for kind, limit in self.budget.limits.items() if _seconds(spent, kind) >= _end(limit)}
+        limits = self.budget.limits.items()
+        over = {kind for kind, limit in limits if _seconds(spent, kind) >= _end(limit, len(working))}
         return [one for one in working if over - ({"gpu"} if one not in self.on_gpus else set())]
+
+    @property
+    def pace(self) -> float | None:
+        """Seconds between two looks at what works; None without a limit that it could reach."""
+        margins = [limit - _end(limit, 1) for limit in self.budget.limits.values()]
+        return min(LOOK_SECONDS, *margins) if margins else None
 
     def _estimate(self, stage: str, kind: str) -> float:
         return _seconds(self.estimates.get(stage), kind)
@@ -104,5 +112,6 @@ def _seconds(usage: Usage | None, kind: str) -> float:
     return float(getattr(usage, KINDS[kind])) if usage else 0.0
 
 
-def _end(limit: float) -> float:
-    return limit - min(MARGIN_SECONDS, MARGIN_SHARE * limit)
+def _end(limit: float, working: int) -> float:
+    """Where a limit counts as reached while so many stages spend at once."""
+    return limit - min(MARGIN_SECONDS * max(1, working), MARGIN_SHARE * limit)

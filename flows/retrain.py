@@ -30,7 +30,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from data.params import UserError
 from flows import environment, exhibits, finish, graph, process, workspace
-from flows.budget import Account
+from flows.budget import LOOK_SECONDS, Account
 from flows.finish import Release
 from flows.graph import Stage
 from flows.job import Job
@@ -45,7 +45,6 @@ from flows.run import RunInfo, StageResult, read_metrics
 from flows.spending import Spending
 
 RETRY_SECONDS = 2
-LOOK_SECONDS = 1.0  # how often a run looks at what it has spent, if it has a budget
 T = TypeVar("T")
 
 
@@ -201,7 +200,7 @@ class _Conductor:
             self._start()
             while self.working:
                 with contextlib.suppress(queue.Empty):
-                    self._close(self.ended.get(timeout=LOOK_SECONDS if self.job.budget.limits else None))
+                    self._close(self.ended.get(timeout=self.account.pace))
                 for name in self.account.too_much(self.working):
                     self.stops[name].set()  # it writes its checkpoint
                 self._start()

@@ -82,10 +82,18 @@ def test_a_stage_that_never_ran_starts_as_long_as_anything_is_left():
 
 
 def test_what_works_ends_shortly_before_the_limit():
-    assert account("1h", {}, train=Usage(seconds=3589)).too_much(["train", "render"]) == []
-    assert account("1h", {}, train=Usage(seconds=3591)).too_much(["train", "render"]) == ["train", "render"]
+    assert account("1h", {}, train=Usage(seconds=3589)).too_much(["train"]) == []
+    assert account("1h", {}, train=Usage(seconds=3591)).too_much(["train"]) == ["train"]
+    assert account("1h", {}, train=Usage(seconds=3579)).too_much(["train", "render"]) == []  # both need their time
+    assert account("1h", {}, train=Usage(seconds=3581)).too_much(["train", "render"]) == ["train", "render"]
     assert account("20s cpu", {}, train=Usage(seconds=900, cpu_seconds=18)).too_much(["train"]) == []
     assert account("20s cpu", {}, train=Usage(seconds=900, cpu_seconds=19.1)).too_much(["train"]) == ["train"]
+
+
+def test_the_nearer_the_limit_the_more_often_it_is_looked_at():
+    assert account("2h", {}).pace == 1.0
+    assert account("2h, 6s gpu", {}).pace == pytest.approx(0.3)
+    assert Account(Budget(), {}, Spending()).pace is None
 
 
 def test_a_limit_of_gpu_time_stops_only_stages_that_hold_gpus():
