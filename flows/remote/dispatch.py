@@ -238,7 +238,8 @@ class Dispatcher:
                 return [watch.outcome for watch in watches if watch.outcome]
             if stop.wait(POLL_SECONDS):
                 for watch in open_ones:
-                    watch.stop("the run was stopped")
+                    with contextlib.suppress(UserError):  # then its worker works in vain
+                        watch.stop("the run was stopped")
                 raise Stopped
 
     # its result

@@ -39,57 +39,61 @@ class Watch:
     _asked: float = float("-inf")
     _looked: float = field(default_factory=lambda: time.monotonic())
     _begun: float = 0.0  # when the first beat was seen
+    _ended: float | None = None  # when the outcome was seen
     _silent: float = 0.0  # seconds without a new beat
-    _unserved: float = 0.0  # seconds of them during which nobody served the pool
-    _away: float = 0.0  # seconds for which the ledger has not answered
+    _taken: float = 0.0  # seconds since a worker took it, without a beat
+    _unserved: float = 0.0  # seconds during which nobody served the pool
+    _away: float = 0.0  # seconds for which ledger or Prefect have not answered
 
     def poll(self) -> Outcome | None:
-        """What came of the attempt, None while it is open. UserError if the ledger is away for good."""
+        """What came of the attempt, None while it is open. UserError if ledger or Prefect are away for good."""
         now = time.monotonic()
-        whole, self._looked = now - self._looked, now
-        since = min(whole, LOOK_SECONDS)
+        passed, self._looked = now - self._looked, now
         try:
-            self.outcome = self.ledger.outcome(self.attempt)
-            beat = self.ledger.last_beat(self.attempt) if self.outcome is None else self.beat
+            self._look(min(passed, LOOK_SECONDS))
+            self._away = 0.0
         except UserError:
-            self._away += whole
+            self._away += passed
             if self._away > SECONDS:
                 raise
-            return None
-        self._away = 0.0
-        if self.outcome is None:
-            if beat is not None and beat != self.beat:
-                self._silent = 0.0
-                if self.beat is None:
-                    self._begun = now
-                    self.say(f"attempt {self.attempt.number}: {beat.worker} has begun", True)
-                self.say(beat.text, False)
-            else:
-                self._silent += since
-            self.beat = beat
-            self._judge(since)
+        if self.outcome is not None:
+            self._ended = now
         return self.outcome
 
     def usage(self) -> Usage:
         """What the attempt has cost: by the worker's word at its end, before that the time since its first beat."""
         if self.outcome is not None and self.outcome.usage.seconds:
             return self.outcome.usage
-        return Usage(seconds=round(time.monotonic() - self._begun, 3)) if self.beat is not None else Usage()
+        until = time.monotonic() if self._ended is None else self._ended
+        return Usage(seconds=round(until - self._begun, 3)) if self.beat is not None else Usage()
 
     def stop(self, why: str) -> None:
         """Give the attempt back: a worker that has begun writes a checkpoint and ends."""
         self._close(Outcome("given back", why=why), cancelled=True)
 
-    def _judge(self, since: float) -> None:
-        """Close the attempt if its worker is gone, or none will ever take it."""
-        if self.beat is not None:
+    def _look(self, since: float) -> None:
+        """Read the ledger; close the attempt if its worker is gone."""
+        self.outcome = self.ledger.outcome(self.attempt)
+        if self.outcome is not None:
+            return
+        beat, before = self.ledger.last_beat(self.attempt), self.beat
+        if beat is None:
+            if self._looked - self._asked >= ORDER_SECONDS:
+                self._asked = self._looked
+                self._ask()
+        elif beat == before:
+            self._silent += since
             if self._silent > self.vanished:
-                why = f"{self.beat.worker} gave no sign of life for {self.vanished:g} s"
-                self._close(Outcome("vanished", why=why))
-            return
-        if self._looked - self._asked < ORDER_SECONDS:
-            return
-        self._asked = self._looked
+                self._close(Outcome("vanished", why=f"{beat.worker} gave no sign of life for {self.vanished:g} s"))
+        else:
+            self.beat, self._silent = beat, 0.0
+            if before is None:
+                self._begun = self._looked
+                self.say(f"attempt {self.attempt.number}: {beat.worker} has begun", True)
+            self.say(beat.text, False)
+
+    def _ask(self) -> None:
+        """Ask Prefect about an attempt that nobody has begun; close it if nobody ever will."""
         stand = orders.stand(self._order) if self._order else "lost"
         if stand == "lost":
             self._order = orders.place(self.attempt)
@@ -99,7 +103,8 @@ class Watch:
             self._close(Outcome("failed", why="was cancelled in Prefect", retry=False))
         elif stand == "ended":
             self._close(Outcome("vanished", why="its worker ended before it began"))
-        elif stand == "taken" and self._silent > self.vanished:
+        self._taken = self._taken + ORDER_SECONDS if stand == "taken" else 0.0
+        if self._taken > self.vanished:
             self._close(Outcome("vanished", why=f"a worker took it, and did not begin within {self.vanished:g} s"))
         elif stand == "waiting":
             self._wait()

@@ -104,3 +104,30 @@ def test_what_an_attempt_costs_is_its_time_till_the_worker_says_more(waiting, cl
     ledger.close(watched.attempt, Outcome("succeeded", usage=watch.Usage(seconds=4.0, cpu_seconds=3.0)))
     pass_time(watched, clock, 1)
     assert watched.usage().cpu_seconds == 3.0
+
+
+def test_an_attempt_that_was_given_up_costs_no_more(waiting, clock):
+    ledger, watched, _ = waiting
+    ledger.beat(watched.attempt, Beat(1, "w"))
+    pass_time(watched, clock, 40)
+    assert watched.outcome.state == "vanished"
+    clock.now += 1000
+    assert watched.usage().seconds < 60
+
+
+def test_a_worker_that_takes_an_attempt_after_a_long_wait_gets_its_time_to_begin(waiting, clock, monkeypatch):
+    ledger, watched, _ = waiting
+    pass_time(watched, clock, 600)
+    monkeypatch.setattr(orders, "stand", lambda _: "taken")
+    assert pass_time(watched, clock, 25) is None
+    ledger.beat(watched.attempt, Beat(1, "w"))
+    assert pass_time(watched, clock, 20) is None
+
+
+def test_a_store_that_cannot_be_written_for_a_moment_does_not_fail_the_stage(waiting, clock, monkeypatch):
+    ledger, watched, _ = waiting
+    ledger.beat(watched.attempt, Beat(1, "w"))
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger, "close", lambda *_: (_ for _ in ()).throw(UserError("full")))
+        assert pass_time(watched, clock, 60) is None
+    assert pass_time(watched, clock, 2).state == "vanished"
