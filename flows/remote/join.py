@@ -14,12 +14,14 @@ from flows import repository, server, settings, workspace
 from flows.remote import exchange, ledger, objects, origin, roster
 from flows.remote.device import Devices
 from flows.remote.execute import Host
+from flows.remote.patience import patiently
 from flows.settings import Settings
 from models import tracking
 
 POOLS = ("cpu", "gpu", "flows")
 # Prefect's client would wait a minute for an answer, and another one between its tries: the worker's loop tries again
 IMPATIENT = {"PREFECT_API_REQUEST_TIMEOUT": "15", "PREFECT_CLIENT_MAX_RETRIES": "1"}
+ANSWER_SECONDS = 5.0  # servers that start beside the worker, or are busy
 LAST_BEAT_SECONDS = 5.0  # a living worker beats within it
 NOTHING = "d41d8cd98f00b204e9800998ecf8427e"  # MD5 of an empty file: any object would do
 
@@ -48,8 +50,8 @@ def check(host: Host) -> None:
     chosen = host.settings
     if not chosen.prefect_api:
         raise UserError("REMINT_PREFECT_API is not set: a worker gets its work from a Prefect server")
-    server.check(chosen.prefect_api)
-    tracking.check(chosen.mlflow_uri)
+    patiently(server.check, chosen.prefect_api, seconds=ANSWER_SECONDS)
+    patiently(tracking.check, chosen.mlflow_uri, seconds=ANSWER_SECONDS)
     ledger.open(chosen).store.list(f"{roster.WORKERS}/")
     objects.open(chosen).size(NOTHING)
     if host.pool == "flows":
@@ -77,7 +79,8 @@ def announce(host: Host) -> None:
 
     pools.ensure()
     last = pools.heartbeat(host.pool, host.name)
-    until = time.monotonic() + LAST_BEAT_SECONDS
+    until = time.monotonic() + ANSWER_SECONDS = 5.0  # servers that start beside the worker, or are busy
+LAST_BEAT_SECONDS
     while last is not None and time.monotonic() < until:  # it lives, or was killed just now and its place is free
         time.sleep(0.5)
         if pools.heartbeat(host.pool, host.name) != last:

@@ -45,7 +45,8 @@ from flows.remote import execute, ledger, pools, roster, stage
 from flows.remote.execute import Host
 from flows.remote.ledger import Outcome
 
-POLL_SECONDS = 0.5  # between looks for work, while there is none
+POLL_SECONDS = 0.5  # between looks for work, while a run is under way
+LULL_SECONDS, IDLE_SECONDS = 120.0, 2.0  # so long without work, and looks are so far apart: many workers look
 HEARTBEAT_SECONDS = 3  # three missed ones, and nobody waits for this worker
 LONGEST_PAUSE = 15.0  # between calls to a server that is away
 LEAVE_SECONDS = 16.0  # after which the attempt is given back whatever the stage does
@@ -58,6 +59,7 @@ class _Serving:
 
     host: Host
     leave: threading.Event
+    worked = float("-inf")  # when it last had something to do
 
     async def serve(self: Any) -> None:
         """Poll and beat until the worker is to leave; what runs goes on meanwhile."""
@@ -87,6 +89,8 @@ class _Serving:
             await anyio.sleep(pause * random.uniform(0.7, 1.3))
 
     async def _poll(self: Any) -> None:
+        if time.monotonic() - self.worked > LULL_SECONDS:
+            await anyio.sleep(IDLE_SECONDS)
         if self._limiter is None or self._limiter.available_tokens > 0:
             await self.get_and_submit_flow_runs()
 
@@ -120,6 +124,7 @@ class StageWorker(_Serving, BaseWorker[ProcessJobConfiguration, ProcessVariables
             if await self._propose_pending_state(flow_run):  # only one worker gets it
                 await self.run(flow_run)
         finally:
+            self.worked = time.monotonic()
             self._release_limit_slot(flow_run.id)
             self._submitting_flow_run_ids.discard(flow_run.id)
 
@@ -206,6 +211,7 @@ class FlowWorker(_Serving, ProcessWorker):
         try:
             return await super().run(flow_run, configuration, task_status)
         finally:
+            self.worked = time.monotonic()
             self.running.pop(flow_run.id, None)
 
     async def end_flows(self) -> None:
