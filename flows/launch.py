@@ -59,9 +59,11 @@ def bring_up_to_date(job: Job, say: Callable[[str], None]) -> "Outcome | None":
     start.clear(job.settings, say)
     check(job)
     if job.plan.empty and finish.unfinished(job.settings, job.newest) is None:
+        _withdraw(job, claim.clear(job, say))
         return None
     start.check(job.settings, say)
     with claim.held(job, say) as claimed, ExitStack() as stack:
+        stack.callback(_withdraw, job, (job.run.id, *claimed.dead))  # not before: workers fetch dead runs' commits too
         now = newest_run(job.settings)
         if now != job.newest:  # another process had the claim till now
             job = stack.enter_context(renewed(job, now))
@@ -101,9 +103,13 @@ def run(job: Job, progress: Progress, dead: Collection[str] = ()) -> "Outcome":
         if opening.poll() is None:
             opening.kill()
             opening.wait()
-        if job.settings.stages == "workers":
-            for identifier in (job.run.id, *dead):  # workers may have fetched a dead run's commit till now
-                origin.withdraw(job.settings.root, identifier)
+
+
+def _withdraw(job: Job, runs: Collection[str]) -> None:
+    """Take the commits of runs that have ended from origin."""
+    if job.settings.stages == "workers":
+        for identifier in runs:
+            origin.withdraw(job.settings.root, identifier)
 
 
 def complete(job: Job, left: Noted, progress: Progress) -> "Outcome":

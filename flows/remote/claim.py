@@ -70,9 +70,23 @@ def held(job: Job, say: Callable[[str], None]) -> Iterator[Claim]:
                 claim.ledger.forget(claim.attempt.work)
 
 
-def _take(job: Job, where: Ledger, say: Callable[[str], None]) -> Claim:
+def clear(job: Job, say: Callable[[str], None]) -> list[str]:
+    """Forget the claim of a run that did all its work and was killed before it could say so; returns its id."""
+    where, work = ledger.open(job.settings), _work(job)
+    there = where.attempts(work)
+    if not there or (where.outcome(there[-1]) is None and _lives(job, where, there[-1], say)):
+        return []
+    where.forget(work)
+    return [held.work.run for held in there]
+
+
+def _work(job: Job) -> Work:
     home = {"host": socket.gethostname(), "home": str(job.settings.home)}
-    work = Work(STAGE, _key(job), job.run.base_commit, {}, job.run.id, "", environment=home)
+    return Work(STAGE, _key(job), job.run.base_commit, {}, job.run.id, "", environment=home)
+
+
+def _take(job: Job, where: Ledger, say: Callable[[str], None]) -> Claim:
+    work = _work(job)
     dead: list[str] = []
     while True:
         there = where.attempts(work)

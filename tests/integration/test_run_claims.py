@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from data.params import UserError
-from flows import job, launch, repository
+from flows import job, launch, repository, settings
 from flows.remote import claim, ledger, origin
 from flows.remote.ledger import Beat
 from tests.integration.conftest import Toy
@@ -89,6 +89,18 @@ def test_a_claim_of_a_killed_run_of_this_machine_is_taken_over_at_once(toy):
         assert said[-1].endswith("is dead: taking over")
         with pytest.raises(UserError, match="another took it over"):
             dead.check()  # it was only suspended, and ends before its tag or its release
+
+
+def test_a_claim_of_a_run_that_was_killed_after_its_work_is_cleared_away(toy):
+    book = ledger.open(settings.load(toy.root))
+    with job.prepared(toy.root) as killed:
+        claim._take(killed, book, lambda text: None)
+        with job.prepared(toy.root) as other:
+            assert claim.clear(other, lambda text: None) == []  # it lives
+    with job.prepared(toy.root) as later:
+        assert claim.clear(later, lambda text: None) == [killed.run.id]
+        assert claim.clear(later, lambda text: None) == []
+    assert book.store.list("") == []
 
 
 def test_a_claim_of_another_machine_is_watched_for_a_sign_of_life(toy, monkeypatch):
