@@ -32,19 +32,13 @@ def lock_of_newest(root: Path) -> str:
     return released.git(root, "show", f"{tag}:dvc.lock")
 
 
-@pytest.fixture(scope="module")
-def api(tmp_path_factory):
-    with workers.prefect(tmp_path_factory.mktemp("prefect")) as server:
-        yield server.api
-
-
 @pytest.fixture
-def farm(api, tmp_path):
+def farm(prefect_server, tmp_path):
     """Machines around the chain of small models; they share one production, one registry and one catalogue."""
     source = tmp_path / "source"
     chain.make(source, pace=0.05, steps=3)
     shared = {"REMINT_PRODUCTION": str(tmp_path / "production"), "REMINT_CATALOGUE": f"sqlite:///{tmp_path / 'c.db'}"}
-    with workers.farm(tmp_path, source, api, **shared) as made:
+    with workers.farm(tmp_path, source, prefect_server.api, **shared) as made:
         yield made
 
 
