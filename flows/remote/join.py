@@ -79,8 +79,7 @@ def announce(host: Host) -> None:
 
     pools.ensure()
     last = pools.heartbeat(host.pool, host.name)
-    until = time.monotonic() + ANSWER_SECONDS = 5.0  # servers that start beside the worker, or are busy
-LAST_BEAT_SECONDS
+    until = time.monotonic() + LAST_BEAT_SECONDS
     while last is not None and time.monotonic() < until:  # it lives, or was killed just now and its place is free
         time.sleep(0.5)
         if pools.heartbeat(host.pool, host.name) != last:
