@@ -174,8 +174,7 @@ class Stack:
                 check=False,
             )
         if done.returncode:
-            said = log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
-            raise UserError(f"{service.name} failed: {said[-1]} (all of it: {log})")
+            raise UserError(f"{service.name} failed: {self._last_words(service.name)}")
 
     def _wait(self, service: Service, places: Places, process: Process) -> None:
         """Until the service's own health check succeeds."""
@@ -196,7 +195,7 @@ class Stack:
                 return
             time.sleep(1.0)  # each check is a program of its own
         why = f"is not well after {service.health.seconds:g} s" if process.alive else "has ended"
-        raise UserError(f"{process.name} {why}; its words are in {self._log(process.name)}")
+        raise UserError(f"{process.name} {why}: {self._last_words(process.name)}")
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -231,6 +230,10 @@ class Stack:
 
     def _log(self, name: str) -> Path:
         return self.state / "logs" / f"{name}.log"
+
+    def _last_words(self, name: str) -> str:
+        said = self._log(name).read_text(errors="replace").strip().splitlines() or ["it said nothing"]
+        return f"{said[-1]} (all of it: {self._log(name)})"
 
     def _write_uses(self, places: Places) -> None:
         """A file of variables to source for each kind of user."""
