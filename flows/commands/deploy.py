@@ -34,6 +34,7 @@ def deploy(prune: bool, as_json: bool) -> None:
         checkout = repository.find(Path.cwd())
         chosen = settings.load(checkout.main)
         path = checkout.top / declared.FILE
+        client.prepare(chosen)
         wanted = declared.read(path)
         with client.opened(chosen) as api:
             from flows.remote import pools  # not before: they import Prefect

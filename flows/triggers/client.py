@@ -30,11 +30,18 @@ def check(settings: Settings) -> str:
     return settings.prefect_api
 
 
+def prepare(settings: Settings) -> None:
+    """What Prefect is to find in the environment when it is imported: no telemetry, its state in the home."""
+    os.environ.update(QUIET)
+    os.environ.setdefault("PREFECT_HOME", str(settings.home / "prefect"))
+
+
 @contextmanager
 def opened(settings: Settings) -> Iterator[SyncPrefectClient]:
     """A client of the server; what it refuses is a UserError that names the variable."""
     address = check(settings)
-    os.environ.update({**QUIET, "PREFECT_API_URL": address})
+    prepare(settings)
+    os.environ["PREFECT_API_URL"] = address
     from httpx import HTTPStatusError, TransportError
     from prefect.client.orchestration import get_client
     from prefect.exceptions import PrefectHTTPStatusError

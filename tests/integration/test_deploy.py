@@ -153,7 +153,8 @@ def test_two_triggers_at_once_give_one_run_on_a_worker(settings: Settings, tmp_p
     worker = subprocess.Popen(command, cwd=root, env=environment, stdout=words, stderr=subprocess.STDOUT)
     try:
         with client.opened(settings) as api:
-            wait(lambda: any(one.online for one in pools.workers("flows")), "a worker")
+            wait(lambda: worker.poll() is not None or any(one.online for one in pools.workers("flows")), "a worker")
+            assert worker.poll() is None
             ids = [UUID(schedule.run_now(api, "nightly")[1]) for _ in range(2)]
             wait(lambda: all(api.read_flow_run(one).state.is_final() for one in ids), "two runs")  # type: ignore[union-attr]
             ended = [api.read_flow_run(one).state for one in ids]
