@@ -10,21 +10,18 @@ import sys
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from data.params import UserError
 from flows import families, finish, notify, server
 from flows.finish import Noted
 from flows.gates.policy import POLICY, read_policy
 from flows.job import Job, newest_run, renewed
+from flows.outcome import Outcome
 from flows.progress import Progress, console
 from flows.release import start, stores
 from flows.remote import claim, orders, origin, ready
 from flows.settings import Settings
 from models import tracking
-
-if TYPE_CHECKING:
-    from flows.retrain import Outcome
 
 LEAST_SPACE = 1 << 30  # bytes: outputs, logs and databases of the default run take about 300 MB
 
@@ -51,7 +48,7 @@ def same_work(job: Job, left: Noted) -> bool:
     return left.run.base_commit == job.run.base_commit and left.run.parameters == job.run.parameters
 
 
-def bring_up_to_date(job: Job, say: Callable[[str], None]) -> "Outcome | None":
+def bring_up_to_date(job: Job, say: Callable[[str], None]) -> Outcome | None:
     """Run what the plan of a job says, or complete the newest run if only its end is missing; None: nothing to do.
 
     claim.UnderWay if another process does it already.
@@ -77,7 +74,7 @@ def bring_up_to_date(job: Job, say: Callable[[str], None]) -> "Outcome | None":
         return run(job, shown, claimed.dead)
 
 
-def run(job: Job, progress: Progress, dead: Collection[str] = ()) -> "Outcome":
+def run(job: Job, progress: Progress, dead: Collection[str] = ()) -> Outcome:
     """Run a job to its end in this process, with a Prefect server and a tracking database that are ready for it.
 
     dead: ids of runs that wanted the same and were killed.
@@ -112,10 +109,8 @@ def _withdraw(job: Job, runs: Collection[str]) -> None:
             origin.withdraw(job.settings.root, identifier)
 
 
-def complete(job: Job, left: Noted, progress: Progress) -> "Outcome":
+def complete(job: Job, left: Noted, progress: Progress) -> Outcome:
     """Register, judge, release and report a run that was recorded and then interrupted; no stage runs again."""
-    from flows.retrain import Outcome
-
     progress.note(f"run {left.run.id} was interrupted before its models were released: completing it")
     with stores.opened(job.settings) as places:
         results, release, page = finish.complete(places, left)

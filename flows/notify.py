@@ -32,8 +32,8 @@ from flows.settings import Settings
 if TYPE_CHECKING:
     from flows.catalogue.alarms import Alarm
     from flows.finish import Release
+    from flows.outcome import Outcome
     from flows.release.promote import Outcome as Promoted
-    from flows.retrain import Outcome
     from flows.run import RunInfo
 
 TRIES, WAIT_SECONDS, TIMEOUT_SECONDS = 4, 0.5, 5.0  # waits double: a dead webhook costs a run 25 s at most

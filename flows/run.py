@@ -3,7 +3,7 @@
     RunInfo      which commit ran, where, with which parameters
     StageResult  what happened to one stage
 
-`flows.retrain` makes both; the registry, the promotion and the report only read them.
+`flows.job` and `flows.conductor` make them; the registry, the promotion and the report only read them.
 """
 
 import json

@@ -16,7 +16,7 @@ from flows.console import FAILED, OK, one_line_errors, print_json, say
 if TYPE_CHECKING:
     from flows.finish import Release
     from flows.job import Job
-    from flows.retrain import Outcome
+    from flows.outcome import Outcome
     from flows.run import RunInfo, StageResult
 
 LISTED = 5  # uncommitted paths named before they are counted

@@ -22,7 +22,7 @@ from flows.store import as_recorded
 from models.saved import weights_digest
 
 if TYPE_CHECKING:
-    from flows.retrain import Outcome
+    from flows.outcome import Outcome
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from flows.settings import Settings
 from flows.store import Store, as_recorded
 
 if TYPE_CHECKING:
-    from flows.retrain import Outcome
+    from flows.outcome import Outcome
 
 Source = Literal["scratch", "inputs"]
 

@@ -12,7 +12,7 @@ from flows.settings import Settings
 
 if TYPE_CHECKING:
     from flows.arrivals.watch import Seen
-    from flows.retrain import Outcome
+    from flows.outcome import Outcome
 
 
 class NotRetrained(Exception):
