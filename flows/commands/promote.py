@@ -35,11 +35,15 @@ def promote(family: str, run: str | None, why: str, as_json: bool) -> None:
     with one_line_errors():
         from flows import notify, repository, settings
         from flows.release import promote, start, stores
+        from flows.remote import origin
 
         chosen = settings.load(repository.find(Path.cwd()).main)
+        if chosen.stages == "workers":
+            origin.fetch_tags(chosen.root)
         start.check(chosen, say)
         with stores.opened(chosen) as opened:
             outcome = promote.of_run(opened, family, run, stores.who(chosen), why)
+        origin.follow(chosen, outcome)
         notify.tell(chosen, notify.of_family(outcome, "promote"))
         sys.exit(show(outcome, as_json))
 

@@ -32,11 +32,15 @@ def rollback(family: str, number: int | None, why: str, as_json: bool) -> None:
         from flows.commands.promote import show
         from flows.release import rollback, start, stores
         from flows.release.promote import check_family
+        from flows.remote import origin
 
         chosen = settings.load(repository.find(Path.cwd()).main)
+        if chosen.stages == "workers":
+            origin.fetch_tags(chosen.root)
         start.check(chosen, say)
         with stores.opened(chosen) as opened:
             check_family(chosen, opened.bucket, family)
             outcome = rollback.rollback(opened, family, number, stores.who(chosen), why)
+        origin.follow(chosen, outcome)
         notify.tell(chosen, notify.of_family(outcome, "rollback"))
         sys.exit(show(outcome, as_json))

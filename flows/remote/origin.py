@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data.params import UserError
 from flows import repository
 from flows.release import tags
 from flows.remote.patience import patiently
+from flows.settings import Settings
+
+if TYPE_CHECKING:
+    from flows.release.promote import Outcome
 
 NAME = "origin"
 PATIENCE_SECONDS = 60.0
@@ -54,6 +59,12 @@ def publish(root: Path, commit: str) -> None:
     ours = {name for name, at in tags.read(root).items() if at == commit or "#" in name}
     if lacking := sorted(ours - there):
         patiently(_push, root, *(f"refs/tags/{name}" for name in lacking), seconds=PATIENCE_SECONDS)
+
+
+def follow(settings: Settings, outcome: Outcome) -> None:
+    """Push the tags of a promotion or rollback that a person made, where other machines look for them."""
+    if settings.stages == "workers" and outcome.release is not None:
+        publish(settings.root, outcome.release.commit)
 
 
 def _push(root: Path, *what: str) -> None:

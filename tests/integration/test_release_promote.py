@@ -111,6 +111,19 @@ def test_a_rollback_is_a_new_release_of_the_old_models_and_can_be_taken_back(pla
     assert [one["previous"] for one in listed[1:]] == [one["digest"] for one in listed[:-1]]
 
 
+def test_where_workers_run_the_stages_a_release_by_hand_tells_origin(places, tmp_path, monkeypatch):
+    root, origin = places.settings.root, tmp_path / "origin.git"
+    monkeypatch.setenv("REMINT_STAGES", "workers")
+    missing = remint("promote", "images")
+    assert missing.exit_code == 2
+    assert "has no remote 'origin'" in missing.stderr
+    git(root, "clone", "-q", "--bare", ".", str(origin))
+    git(root, "remote", "add", "origin", str(origin))
+    for words in (("promote", "images"), ("rollback", "images")):
+        assert remint(*words).exit_code == 0
+        assert set(git(root, "tag", "-l", "*#production#*").split()) <= set(git(origin, "tag", "-l").split()), words
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
