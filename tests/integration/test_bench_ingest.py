@@ -9,6 +9,7 @@ from tests.bench import ingest
 pytestmark = pytest.mark.integration
 
 
+@pytest.mark.soak
 def test_batches_that_arrive_upload_only_new_shards(tmp_path: Path) -> None:
     said: list[str] = []
     found = ingest.measure(tmp_path, count=60, batches=3, size=(120, 90), per_shard=100, told=said.append)

@@ -142,6 +142,7 @@ def test_the_commands_print_tables_and_json(
     assert wrong.stderr == "error: no schedule 'wach'; did you mean 'watch'?\n"
 
 
+@pytest.mark.soak
 def test_two_triggers_at_once_give_one_run_on_a_worker(settings: Settings, tmp_path: Path) -> None:
     root = settings.root
     applied(settings)
@@ -175,6 +176,7 @@ def test_two_triggers_at_once_give_one_run_on_a_worker(settings: Settings, tmp_p
     catalogue.close()
 
 
+@pytest.mark.soak
 def test_photographs_that_arrive_start_a_run_that_is_given_them(settings: Settings, tmp_path: Path) -> None:
     root, inbox = tmp_path / "project", tmp_path / "inbox"
     watched = arriving.project(root, str(inbox))

@@ -119,6 +119,7 @@ def test_a_training_by_two_goes_on_after_one_was_ended(start, run, home, moment,
     assert not any((home / "checkpoints").iterdir())
 
 
+@pytest.mark.soak
 def test_torchrun_starts_it_too(run, home):
     run(home, "proxy", "forked", 2)
     module, *arguments = CHAIN["proxy"].split()

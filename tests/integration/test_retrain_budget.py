@@ -83,6 +83,7 @@ def test_a_stage_that_works_is_ended_before_the_budget_is_exceeded(toy, stopped,
     assert stopped.stderr.count("left: started") == 1  # a retry would be over the budget
 
 
+@pytest.mark.soak
 def test_a_stage_that_is_likely_to_take_more_is_not_started_and_the_next_run_goes_on(toy, stopped):
     before = toy.remint("retrain", "--set", "base=2", "--budget", "1s")
     assert before.returncode == 1
