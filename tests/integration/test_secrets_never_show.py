@@ -143,11 +143,7 @@ def test_every_command_is_tried():
 # `retrain` runs every stage before it asks the other servers, by the same functions as other commands;
 # `stack bootstrap` asks S3 first, and for ten seconds
 ASKED = {"retrain": ("catalogue", "MLflow", "Prefect"), "stack": ("production",)}
-PAIRS = [
-    (command, absent)
-    for command in sorted(set(COMMAND) & set(COMMANDS))
-    for absent in ASKED.get(command, ABSENT)
-]
+PAIRS = [(command, absent) for command in sorted(set(COMMAND) & set(COMMANDS)) for absent in ASKED.get(command, ABSENT)]
 
 
 @pytest.mark.parametrize(("command", "absent"), PAIRS)
