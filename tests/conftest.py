@@ -33,6 +33,15 @@ os.environ.update(
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture
+def own_environment() -> Iterator[None]:
+    """A job that is prepared sets this process's environment, as a command's may be; afterwards it is as it was."""
+    from flows.release import recorded
+
+    with recorded.environment({}):
+        yield
+
+
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The environment of a real S3 server, Ceph's object gateway, which is started once and takes 13 s."""

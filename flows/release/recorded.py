@@ -66,7 +66,7 @@ def opened(stores: Stores, found: RunInfo, family: str | None = None) -> Iterato
     identifier = f"{found.id}-{uuid.uuid4().hex[:8]}"
     index = workspace.index_folder(chosen.worktrees / identifier)
     here = settings.child_environment(chosen) | {"DVC_SITE_CACHE_DIR": str(index)}
-    with _environment(here), workspace.opened(chosen, found.commit, identifier) as root:
+    with environment(here), workspace.opened(chosen, found.commit, identifier) as root:
         store = Store(root, accept.remote(chosen))
         try:
             store.checkout()
@@ -82,7 +82,7 @@ def opened(stores: Stores, found: RunInfo, family: str | None = None) -> Iterato
 
 
 @contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
+def environment(values: Mapping[str, str]) -> Iterator[None]:
     """DVC and MLflow take their settings from this process's environment."""
     before = dict(os.environ)
     os.environ.update(values)

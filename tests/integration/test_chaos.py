@@ -23,7 +23,7 @@ from pathlib import Path
 import pytest
 
 from flows.production import bucket
-from flows.release import stores
+from flows.release import recorded, stores
 from flows.settings import Settings
 from models import tracking
 from tests import chain, postgres, released, workers
@@ -263,7 +263,7 @@ def check(world: World, undisturbed: Path, seed: str) -> None:
     command = [sys.executable, "-c", "from flows.cli import main; main()", "retrain", "--set", seed]
     subprocess.run(command, cwd=undisturbed, env=plain, check=True, capture_output=True)
     assert lock(world.root) == lock(undisturbed)
-    with _environment(world.farm.environment):
+    with recorded.environment(world.farm.environment):
         with stores.opened(Settings(root=world.root)) as places:
             for family in ("images", "depth"):
                 released.places_agree(places, family)
@@ -277,14 +277,3 @@ def check(world: World, undisturbed: Path, seed: str) -> None:
 def lock(root: Path) -> str:
     newest = released.git(root, "for-each-ref", "--sort=-refname", "--format=%(refname:short)", "refs/tags/run/")
     return released.git(root, "show", f"{newest.splitlines()[0]}:dvc.lock")
-
-
-@contextlib.contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    before = dict(os.environ)
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -20,16 +19,7 @@ from flows.remote.roster import Entry
 from flows.settings import Settings
 from flows.store import Store
 
-pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(autouse=True)
-def environment():
-    """A job that is prepared sets this process's environment, as a command's may be."""
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("own_environment")]
 
 
 @pytest.fixture(scope="module")

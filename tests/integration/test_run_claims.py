@@ -1,7 +1,6 @@
 """Of several processes that want the same run one runs it; commits and tags go through origin, or it is said why."""
 
 import contextlib
-import os
 import subprocess
 import threading
 from dataclasses import replace
@@ -14,16 +13,7 @@ from flows.remote import claim, ledger, origin
 from flows.remote.ledger import Beat
 from tests.integration.conftest import Toy
 
-pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(autouse=True)
-def environment():
-    """A job that is prepared sets this process's environment, as a command's may be."""
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("own_environment")]
 
 
 @pytest.fixture(scope="module")
