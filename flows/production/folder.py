@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import uuid
@@ -81,19 +82,21 @@ class FolderBucket:
         folder = prefix.rpartition("/")[0]
         top = self._path(folder) if folder else self.root
         with self._explained("list", prefix):
-            if not top.is_dir():
-                return []
-            files = [path.relative_to(self.root).as_posix() for path in top.rglob("*") if path.is_file()]
-        return sorted(key for key in files if key.startswith(prefix) and not key.rpartition("/")[2].startswith("."))
+            files = [
+                (Path(place) / name).relative_to(self.root).as_posix()
+                for place, _, names in os.walk(top, onerror=_unless_gone)
+                for name in names
+                if not name.startswith(".")
+            ]
+        return sorted(key for key in files if key.startswith(prefix))
 
     def delete(self, key: str) -> None:
         path = self._path(key)
         with self._explained("delete", key):
             path.unlink(missing_ok=True)
             for folder in path.parents:
-                if folder == self.root or not folder.is_dir() or any(folder.iterdir()):
+                if folder == self.root or not _removed(folder):
                     break
-                folder.rmdir()
 
     def _path(self, key: str) -> Path:
         path = self.root / check_key(key)
@@ -103,9 +106,16 @@ class FolderBucket:
 
     @contextlib.contextmanager
     def _beside(self, target: Path) -> Iterator[Path]:
-        """A new name in the target's folder for a file that is not whole yet."""
-        target.parent.mkdir(parents=True, exist_ok=True)
+        """An empty file in the target's folder for what is not whole yet; while it lies there, the folder stays."""
         fresh = target.parent / f".{target.name}.{uuid.uuid4().hex}"
+        for tries_left in reversed(range(100)):
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                fresh.touch()
+                break
+            except FileNotFoundError:  # `delete` removed the empty folder in this moment
+                if not tries_left:
+                    raise
         try:
             yield fresh
         finally:
@@ -123,6 +133,25 @@ class FolderBucket:
             if not Path(str(error.filename or self.root)).is_relative_to(self.root):
                 raise
             raise UserError(f"cannot {operation} {key} in {self.name}: {error.strerror}; {self.next_step}") from None
+
+
+def _unless_gone(error: OSError) -> None:
+    """A folder that is not there, or not any more, holds nothing; one that cannot be read is an error."""
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
+def _removed(folder: Path) -> bool:
+    """Remove a folder; False if it holds something, which somebody may have put there in this moment."""
+    try:
+        folder.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        raise
+    return True
 
 
 def _link(fresh: Path, target: Path) -> bool:

@@ -3,6 +3,8 @@
 import hashlib
 import multiprocessing
 import os
+import threading
+import time
 from functools import partial
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
@@ -14,6 +16,7 @@ from data.params import UserError
 from flows.production import bucket as buckets
 from flows.production import pointers, s3
 from flows.production.bucket import Bucket, NotThere, Taken
+from flows.production.folder import FolderBucket
 from flows.production.pointers import Member, Pointer
 
 pytestmark = pytest.mark.integration
@@ -154,6 +157,31 @@ def test_a_list_is_whole_however_many_answers_it_takes(bucket, monkeypatch):
     if isinstance(bucket, s3.S3Bucket):  # which otherwise takes 1,000 keys to an answer
         monkeypatch.setattr(bucket._client, "list_objects_v2", partial(bucket._client.list_objects_v2, MaxKeys=3))
     assert bucket.list("releases/images/") == keys
+
+
+def test_a_folder_bears_that_others_list_create_and_delete_at_once(tmp_path):
+    """Every folder of these keys is removed with its last key and made again with the next."""
+    bucket = FolderBucket(tmp_path / "bucket")
+    until, errors = time.monotonic() + 1.5, []
+
+    def work(number):
+        try:
+            while time.monotonic() < until:
+                key = f"stages/a/b/{number}/c/attempt.json"
+                bucket.create(key, b"here")
+                assert key in bucket.list("stages/a/")
+                bucket.replace(key, b"there")
+                bucket.delete(key)
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert bucket.list("stages/") == []
 
 
 def test_a_large_file_is_uploaded_in_parts(s3_address, tmp_path):
