@@ -26,7 +26,8 @@ from flows.production.pointers import Pointer
 from flows.production.pull import holds, pull
 
 pytestmark = pytest.mark.integration
-FORK = multiprocessing.get_context("fork")
+# A plain child of this process would inherit the locks and threads that other tests left.
+SPAWN = multiprocessing.get_context("forkserver")
 # of Python's audit events, those at which a pull changes the disk or is about to
 TOUCHES = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "fcntl.flock", "shutil.rmtree")
 
@@ -118,14 +119,14 @@ def die_at_every(
     instants: Callable[[int], list[int]], address: str, target: Path, atomic: bool, old: Pointer | None, new: Pointer
 ) -> None:
     """Kill a pull of `new` over `old` at each of the instants; afterwards all must be old or new, and then new."""
-    told: Any = FORK.SimpleQueue()
+    told: Any = SPAWN.SimpleQueue()
 
     def attempt(instant: int) -> int | None:
         shutil.rmtree(target.parent)
         target.parent.mkdir()
         if old:
             pull(buckets.at(address), "images", old.number, target)
-        child = FORK.Process(target=pull_and_die, args=(address, target, instant, atomic, told))
+        child = SPAWN.Process(target=pull_and_die, args=(address, target, instant, atomic, told))
         child.start()
         child.join(60)
         return child.exitcode

@@ -57,15 +57,17 @@ ERROR = 1.0 / math.sqrt(N)  # standard error 0.05 with a spread of 1
 @pytest.mark.parametrize(
     ("difference", "spread", "non_inferior", "better"),
     [
-        (+0.30, 1.0, True, True),  # 0.30 - 1.64 * 0.05 = 0.218 > 0
-        (+0.09, 1.0, True, True),  # 0.09 - 0.082 = 0.008 > 0
+        (+0.30, 1.0, True, True),  # 0.30 - 1.64 * 0.05 = 0.218 > 0.02
+        (+0.11, 1.0, True, True),  # 0.11 - 0.082 = 0.028 > 0.02
+        (+0.09, 1.0, True, False),  # 0.09 - 0.082 = 0.008: more than the noise, less than a tenth of the margin
         (+0.07, 1.0, True, False),  # 0.07 - 0.082 < 0: within the noise
         (+0.00, 1.0, True, False),  # -0.098 > -0.2
         (-0.09, 1.0, True, False),  # -0.09 - 1.96 * 0.05 = -0.188 > -0.2
         (-0.12, 1.0, False, False),  # -0.218 < -0.2 although the difference itself keeps to the margin
         (-0.30, 1.0, False, False),
         (+0.30, 9.0, False, False),  # 0.30 - 1.96 * 0.45 = -0.58: too noisy to say
-        (+0.001, 0.0, True, True),  # no noise at all
+        (+0.021, 0.0, True, True),  # no noise at all
+        (+0.019, 0.0, True, False),
         (-0.19, 0.0, True, False),
     ],
 )
@@ -109,12 +111,12 @@ def two_metrics(better: float, other: float) -> Decision:
 
 
 def test_the_more_metrics_are_tested_the_more_one_must_show():
-    """0.09 is more than 1.64 standard errors but less than the 1.96 that two metrics ask for."""
-    assert judged(GATE, 0.09, 1.0).promoted
-    assert not two_metrics(0.09, 0.0).promoted
-    assert two_metrics(0.12, 0.0).promoted
-    assert "97.50%" in rule(two_metrics(0.12, 0.0), "better").note
-    assert rule(two_metrics(0.12, 0.0), "better").candidate == "tokenizer psnr"
+    """0.12 is more by 0.03 than 1.64 standard errors of 0.05, but not than the 1.96 that two metrics ask for."""
+    assert judged(Gate(margins={"psnr": 0.3}), 0.12, 1.0).promoted
+    assert not two_metrics(0.12, 0.0).promoted
+    assert two_metrics(0.14, 0.0).promoted
+    assert "97.50%" in rule(two_metrics(0.14, 0.0), "better").note
+    assert rule(two_metrics(0.14, 0.0), "better").candidate == "tokenizer psnr"
 
 
 def test_better_in_one_metric_does_not_pay_for_worse_in_another():
@@ -173,7 +175,8 @@ def test_a_release_that_is_better_nowhere_is_refused_whole():
     shown = SHOWN | {"tokenizer": Measured(samples("psnr", 20 + exactly(0.0, 1.0)))}
     decisions = images(shown=shown)
     assert [d.verdict for d in decisions] == ["refused", "refused"]
-    assert decisions[0].reason.startswith("better than production by more than noise in one of 2 metrics failed: none")
+    reason = "better than production by more than noise and 0.1 x margin in one of 2 metrics failed: none"
+    assert decisions[0].reason.startswith(reason)
 
 
 def test_a_metric_without_values_per_sample_is_compared_plainly_and_says_so():
@@ -190,7 +193,7 @@ def test_a_plain_metric_cannot_prove_that_a_release_is_better():
     gates = {"maskgit": Gate(margins={"recall": 0.05})}
     one = candidate("maskgit", "g2", {"tokenizer": "t1"}, recall=0.9)
     (decision,) = images(one, gates=gates)
-    assert decision.reason.startswith("better than production by more than noise in one of 0 metrics")
+    assert decision.reason.startswith("better than production by more than noise and 0.1 x margin in one of 0 metrics")
     assert "no metric under margins has values" in decision.failed[0].note
 
 
