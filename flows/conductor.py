@@ -20,6 +20,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed
 
 from flows import environment, exhibits, graph, process
+from flows.bar import Bar
 from flows.budget import LOOK_SECONDS, Account
 from flows.graph import Stage
 from flows.job import Job
@@ -128,12 +129,18 @@ class Conductor:
 
     def _run(self, stage: Stage, log: Path) -> Ran:
         logger = get_run_logger()
+        with Bar(stage.name) as bar:
 
-        def say(text: str, whole: bool) -> None:
-            self.progress.says(stage.name, text)
-            if whole:
-                logger.info("%s", text)
+            def say(text: str, whole: bool) -> None:
+                self.progress.says(stage.name, text)
+                bar.says(text)
+                if whole:
+                    logger.info("%s", text)
 
+            return self._ran(stage, log, say)
+
+    def _ran(self, stage: Stage, log: Path, say: Callable[[str, bool], None]) -> Ran:
+        """Run a stage on a worker, or here."""
         stop = self.stops[stage.name]
         if self.workers:
             return self.workers.run(stage, log, say, stop, partial(self.outcome.spending.attempt, stage.name))

@@ -29,6 +29,7 @@ print(name, "starts", flush=True)
 if params["behaviour"]["fails"] == name:
     sys.exit(params["behaviour"]["code"])
 if params["behaviour"]["hangs"] == name:
+    print("step 1/2 (50 %)  1 s left", end="\\r", flush=True)
     time.sleep(600)
 read = [path.read_text() for i in inputs for path in sorted(Path(i).rglob("*.txt"))]
 Path(out).mkdir(parents=True, exist_ok=True)

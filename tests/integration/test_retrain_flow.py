@@ -179,6 +179,13 @@ def test_an_interrupted_run_ends_its_stages_and_says_how_to_go_on(toy, first):
     for line in process.stderr:
         if "left: started" in line:
             break
+    shown = []
+    while not shown and process.poll() is None:  # how far it is, on Prefect's pages
+        time.sleep(0.2)
+        shown = prefect(toy, "select data, description, task_run_id from artifact where key = 'left-progress'")
+    ((share, words, task),) = shown
+    assert (float(share), words) == (50.0, "step 1/2 (50 %)  1 s left")
+    assert prefect(toy, f"select name from task_run where id = '{task}'") == [("left",)]
     process.send_signal(signal.SIGINT)
     rest = process.communicate(timeout=200)[1]
     assert process.returncode == 130
