@@ -29,8 +29,8 @@ HOUR = 3600.0
 @click.option("--json", "as_json", is_flag=True, help="Print the collection as JSON on standard output.")
 def gc(plan_only: bool, older_than: float, as_json: bool) -> None:
     """Remove what nothing reaches: worktrees of killed runs, checkpoints nobody went on from, unfinished files,
-    ended reproductions, deleted MLflow runs, bundles without a release, uploads to S3 that were broken off, objects of
-    DVC's cache without a reference.
+    attempts of dead runs, ended reproductions, deleted MLflow runs, bundles without a release, uploads to S3 that were
+    broken off, objects of DVC's cache without a reference.
 
     What a git tag, branch or checkout, a release or a run-cache entry reaches stays, and so does everything of a
     working run. It may be interrupted at any time. A bundle goes only when it was seen without a release before:

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 
 from data.params import UserError
 from flows import workspace
-from flows.garbage import checkpoints, objects, releases, scratch, tracked, uploads, worktrees
+from flows.garbage import attempts, checkpoints, objects, releases, scratch, tracked, uploads, worktrees
 from flows.garbage.place import Garbage, InTheWay, Place, survey
 from flows.settings import Settings
 
 # Each has KIND, guard(place), find(place) and delete(place, garbage). A killed run's worktree goes before what only
 # it stood on.
-KINDS = {kind.KIND: kind for kind in (worktrees, scratch, checkpoints, tracked, releases, uploads, objects)}
+KINDS = {kind.KIND: kind for kind in (worktrees, scratch, checkpoints, attempts, tracked, releases, uploads, objects)}
 
 
 @dataclass

@@ -1,0 +1,55 @@
+"""Attempts in the ledger that nobody waits for: of runs that were killed and never started again.
+
+Whoever works gives signs of life every few seconds, and so does the run that waits. An attempt may wait for a worker
+without one, but hardly for a day; if it does, its run opens another.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from data import stores
+from data.params import UserError
+from flows.garbage.place import Garbage, InTheWay, Place
+from flows.production import bucket
+from flows.settings import Settings
+
+KIND = "attempt"
+LEAST_SECONDS = 86400.0  # clocks of other machines may be wrong by hours
+WORK = re.compile(r"(stages/[^/]+/[0-9a-f]{64}/[^/]+)/\d{4,}/[a-z]+\.json")
+WHY = "no run waits for it, and nobody has worked on it for a day"
+
+
+@contextmanager
+def guard(place: Place) -> Iterator[None]:
+    yield  # a run of this machine may work: its attempts are younger
+
+
+def find(place: Place) -> Iterator[Garbage]:
+    address = _address(place.settings)
+    works: dict[str, list[stores.Stored]] = {}
+    try:
+        for stored in stores.open(address, "REMINT_LEDGER").list():
+            if match := WORK.fullmatch(stored.name):
+                works.setdefault(match[1], []).append(stored)
+    except (UserError, OSError) as error:
+        raise InTheWay(f"REMINT_LEDGER cannot be asked ({type(error.__cause__ or error).__name__})") from None
+    for work, files in works.items():
+        if time.time() - max(file.modified for file in files) >= max(place.grace, LEAST_SECONDS):
+            yield Garbage(KIND, f"{address.rstrip('/')}/{work}", sum(file.size for file in files), WHY)
+
+
+def delete(place: Place, item: Garbage) -> None:
+    address = _address(place.settings)
+    ledger = bucket.at(address, "REMINT_LEDGER")
+    for key in ledger.list(f"{item.what.removeprefix(address.rstrip('/')).strip('/')}/"):
+        ledger.delete(key)  # in their order: first what makes an attempt known
+
+
+def _address(settings: Settings) -> str:
+    address = settings.ledger
+    return address if "://" in address else str(settings.root / Path(address).expanduser())

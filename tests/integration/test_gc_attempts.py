@@ -1,0 +1,71 @@
+"""`remint gc` and the ledger, a folder and S3: what dead runs left there goes, what others wait for stays."""
+
+from pathlib import Path
+
+import pytest
+
+from data.params import UserError
+from flows.garbage import attempts, collect
+from flows.garbage.place import InTheWay, Place
+from flows.remote import ledger
+from flows.remote.ledger import Attempt, Beat, Ledger, Outcome, Work
+from flows.settings import Settings
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def place(tmp_path: Path, production: str) -> Place:
+    return Place(Settings(root=tmp_path, ledger=production), frozenset(["a run"]), 0.0, grace=0.0)
+
+
+@pytest.fixture
+def book(place: Place) -> Ledger:
+    return ledger.open(place.settings)
+
+
+def opened(book: Ledger, stage: str, key: str) -> Attempt:
+    made = book.open(Work(stage, key * 64, "c" * 40, {}, "a run", "cpu"))
+    assert made
+    return made
+
+
+def test_what_nobody_has_touched_for_a_day_goes_with_all_its_attempts(place, book, monkeypatch):
+    left = opened(book, "right@a", "1")
+    book.beat(left, Beat(1, "w"))
+    book.close(left, Outcome("vanished"))
+    opened(book, "right@a", "1")
+    part = book.open(ledger.part(left.work, 2, 4))
+    claim = opened(book, "_run", "2")
+    with attempts.guard(place):
+        assert list(attempts.find(place)) == []  # younger than a day
+        monkeypatch.setattr(attempts, "LEAST_SECONDS", -5.0)  # S3 says the second only
+        place = Place(place.settings, place.living, 0.0, grace=-5.0)
+        found = list(attempts.find(place))
+    assert [item.what.split("stages/")[1] for item in found] == [
+        f"_run/{'2' * 64}/whole",
+        f"right@a/{'1' * 64}/part-2-of-4",
+        f"right@a/{'1' * 64}/whole",
+    ]
+    assert all(item.bytes > 100 for item in found)
+    for item in found[1:]:
+        collect.KINDS[item.kind].delete(place, item)
+    assert book.attempts(left.work) == []
+    assert part is not None
+    assert book.outcome(part) == Outcome("vanished", why="it was forgotten: its result is there, or was given up")
+    assert book.outcome(claim) is None
+
+
+def test_a_ledger_that_cannot_be_asked_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    for address in ("s3://no-such-bucket/x", "ftp://user:secret@x"):
+        with pytest.raises(InTheWay, match="REMINT_LEDGER cannot be asked") as error:
+            list(attempts.find(Place(Settings(root=tmp_path, ledger=address), frozenset(), 0.0, 0.0)))
+        assert "secret" not in str(error.value)
+
+
+def test_a_name_that_leaves_the_ledger_deletes_nothing(place, book):
+    kept = opened(book, "base", "1")
+    with pytest.raises(UserError, match="is not a key"):
+        attempts.delete(place, attempts.Garbage("attempt", f"{place.settings.ledger}/../..", 0, ""))
+    assert book.attempts(kept.work) == [kept]
