@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from flows.catalogue.alarms import Alarm
     from flows.finish import Release
     from flows.outcome import Outcome
+    from flows.production.pointers import Pointer
     from flows.release.promote import Outcome as Promoted
     from flows.run import RunInfo
 
@@ -76,12 +77,16 @@ def of_release(run: RunInfo, made: Release) -> list[Notice]:
 
 def of_family(outcome: Promoted, trigger: str) -> list[Notice]:
     """What is to be told of a promotion or a rollback: the release, if there is a new one."""
-    release = outcome.release
-    if outcome.state != "released" or release is None:
+    if outcome.state != "released" or outcome.release is None:
         return []
+    return [of_pointer(outcome.release, str(outcome), trigger)]
+
+
+def of_pointer(release: Pointer, text: str, trigger: str) -> Notice:
+    """What is to be told of a new release."""
     models = {member.model: member.version for member in release.members}
-    details = {"family": outcome.family, "number": release.number, "models": models, "restores": release.restores}
-    return [Notice("released", outcome.family, str(outcome), release.run, trigger, details)]
+    details = {"family": release.family, "number": release.number, "models": models, "restores": release.restores}
+    return Notice("released", release.family, text, release.run, trigger, details)
 
 
 def of_alarms(alarms: Iterable[Alarm], run: str, trigger: str) -> list[Notice]:

@@ -20,6 +20,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from data.params import UserError
+from flows import notify
 from flows.catalogue import schema
 from flows.production import pointers
 from flows.production.bucket import Taken
@@ -78,18 +79,23 @@ def carry_out(stores: Stores, kind: str, pointer: Pointer, upload: Callable[[], 
 
 
 def settle(stores: Stores, identifier: str) -> str:
-    """Complete or undo an open procedure whose process is dead; returns what was done, in words."""
+    """Complete or undo an open procedure whose process is dead; returns what was done, in words.
+
+    A release that is completed was told to nobody yet.
+    """
     with marks.held(stores.settings, identifier):
         with stores.catalogue.read() as session:
             row = session.get(schema.Procedure, identifier)
-            text = row.pointer if row is not None and row.state == "open" else None
-        if text is None:  # killed before it was open, or after it had ended
+            text, kind = (row.pointer, row.kind) if row is not None and row.state == "open" else ("", "")
+        if not text:  # killed before it was open, or after it had ended
             marks.remove(stores.settings, identifier)
             return ""
         pointer = pointers.parse(text.encode(), f"procedure {identifier}")
         if _was_written(stores, pointer):
             note(stores, identifier, "pointer", {"newest": pointer.number - 1})
             _complete(stores, pointer)
+            words = f"{title(pointer)}: completed after its {kind} was interrupted"
+            notify.tell(stores.settings, [notify.of_pointer(pointer, words, kind)])
             return f"completed {title(pointer)}"
         _end(stores, identifier, "undone")
         return f"undone: {title(pointer)} was never made"

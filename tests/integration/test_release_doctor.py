@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
@@ -11,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import delete, select, update
 
-from flows import finish, repository
+from flows import finish, notify, repository
 from flows.catalogue import schema
 from flows.cli import main
 from flows.production import pointers
@@ -254,10 +255,15 @@ def test_a_run_that_stopped_before_its_release_is_finished(places):
     assert noted.finished
 
 
+def second(places):
+    """A release after the first."""
+    first = pointers.read(places.bucket, "images", 1)
+    return replace(first, number=2, previous=pointers.digest(first), procedure="images-2-abc")
+
+
 def open_procedure(places, host, age):
-    """A promotion that was begun and wrote no pointer."""
-    now = pointers.newest(places.bucket, "images")
-    pointer = replace(now, number=2, previous=pointers.digest(now), procedure="images-2-abc")
+    """A promotion that was begun and not ended."""
+    pointer = second(places)
     with places.catalogue.begin() as session:
         session.add(
             schema.Procedure(
@@ -282,6 +288,19 @@ def test_a_promotion_of_another_machine_is_given_an_hour(places):
     assert found(places) == ["wrong     procedure: promote to images #2 is interrupted, should be ended"]
     assert found(places, repair=True) == ["repaired  procedure: promote to images #2 is interrupted, should be ended"]
     assert found(places) == []
+
+
+def test_a_release_that_is_completed_is_told_once(places, monkeypatch):
+    told = []
+    monkeypatch.setattr(notify, "tell", lambda settings, notices: told.extend(notices))
+    open_procedure(places, socket.gethostname(), timedelta(seconds=1))
+    pointers.append(places.bucket, second(places))  # its process died after this
+    found(places, repair=True)
+    assert found(places, repair=True) == []
+    (notice,) = told
+    assert (notice.event, notice.subject, notice.trigger) == ("released", "images", "promote")
+    assert notice.text == "images #2: completed after its promote was interrupted"
+    assert notice.details["number"] == 2
 
 
 def test_a_mark_of_a_promotion_that_died_before_it_was_open_goes(places):
