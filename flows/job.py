@@ -54,10 +54,16 @@ class Job:
 
 @contextmanager
 def prepared(
-    start: Path, recipe: str | None = None, assignments: Sequence[str] = (), trigger: str = "retrain"
+    start: Path,
+    recipe: str | None = None,
+    assignments: Sequence[str] = (),
+    trigger: str = "retrain",
+    commit: str | None = None,
 ) -> Iterator[Job]:
-    """A job for the commit that is checked out around `start`; its worktree goes when the context ends."""
+    """A job for a commit, or the one that is checked out around `start`; its worktree goes when the context ends."""
     checkout = repository.find(start)
+    if commit is not None:
+        checkout = replace(checkout, head=commit, uncommitted=())
     chosen = settings.load(checkout.main)
     newest = newest_run(chosen)
     with ExitStack() as stack:

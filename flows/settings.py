@@ -10,6 +10,7 @@ REMINT_LEDGER      where workers report on stages: a folder or s3://bucket/prefi
 REMINT_CACHE       DVC's cache, where several clones on a machine share one (default: each clone has its own)
 REMINT_STAGES      where stages run: "here", or on "workers" of the pools that dvc.yaml names (default: here)
 REMINT_ALLOWED     branches and tags whose commits a worker runs, as patterns (default: main,remint/*,run/*)
+REMINT_BRANCH      branch of origin whose newest commit schedules and watches retrain (default: HEAD of the clone)
 REMINT_VANISHED    seconds without a sign of life after which a worker's stage is given to another (default: 30)
 REMINT_PREFECT_API address of a Prefect server (default: one is started for the run)
 REMINT_PHOTOS      a folder of one's own photographs, used instead of photos.source of params.yaml
@@ -59,6 +60,7 @@ class Settings(BaseSettings):
     cache: Path | None = None
     stages: Literal["here", "workers"] = "here"
     allowed: str = "main,remint/*,run/*"
+    branch: str = ""
     vanished: float = Field(default=30.0, ge=3.0)
     prefect_api: str | None = None
     photos: Path | None = None

@@ -33,6 +33,21 @@ def fetch_tags(root: Path) -> None:
     repository.git(root, "fetch", "--quiet", "--no-auto-gc", NAME, "refs/tags/*:refs/tags/*")
 
 
+def newest(settings: Settings) -> str | None:
+    """The newest commit of the branch that schedules follow; None where they follow HEAD."""
+    if not settings.branch:
+        return None
+    known = f"refs/remotes/{NAME}/{settings.branch}"
+    what = f"+refs/heads/{settings.branch}:{known}"
+    try:
+        patiently(
+            repository.git, settings.root, "fetch", "--quiet", "--no-auto-gc", NAME, what, seconds=PATIENCE_SECONDS
+        )
+    except UserError as error:
+        raise UserError(f"REMINT_BRANCH={settings.branch} cannot be fetched from {NAME}: {error}") from None
+    return repository.git(settings.root, "rev-parse", "--verify", f"{known}^{{commit}}")
+
+
 def offer(root: Path, run: str, commit: str) -> None:
     """Push a run's commit for the workers; UserError if that is not allowed."""
     try:

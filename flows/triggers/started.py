@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from flows import job, launch, notify
 from flows.notify import Notice
-from flows.remote import claim
+from flows.remote import claim, origin
 from flows.settings import Settings
 
 if TYPE_CHECKING:
@@ -20,9 +20,12 @@ class NotRetrained(Exception):
 
 
 def retrain(settings: Settings, trigger: str, say: Callable[[str], None], recipe: str | None = None) -> Outcome | None:
-    """Do what `remint retrain` does; None if nothing was to do, or another process does the same."""
+    """Do what `remint retrain` does, for the newest commit of REMINT_BRANCH where that is set.
+
+    None if nothing was to do, or another process does the same.
+    """
     try:
-        with job.prepared(settings.root, recipe, trigger=trigger) as ready:
+        with job.prepared(settings.root, recipe, trigger=trigger, commit=origin.newest(settings)) as ready:
             outcome = launch.bring_up_to_date(ready, say)
     except claim.UnderWay as error:
         say(str(error))

@@ -11,6 +11,7 @@ from data.params import UserError
 from flows import job, launch, repository, settings
 from flows.remote import claim, ledger, origin
 from flows.remote.ledger import Beat
+from flows.triggers import started
 from tests.integration.conftest import Toy
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("own_environment")]
@@ -157,3 +158,28 @@ def test_a_run_on_workers_names_the_variable_without_which_it_cannot_be(toy):
     assert (done.returncode, "needs REMINT_PREFECT_API" in done.stderr) == (2, True), done.stderr
     done = toy.remint("retrain", REMINT_STAGES="workers", REMINT_PREFECT_API="http://127.0.0.1:1/api")
     assert (done.returncode, "no Prefect server answers there" in done.stderr) == (2, True), done.stderr
+
+
+def test_a_schedule_follows_a_branch_of_origin_and_leaves_the_clone_as_it_is(toy, tmp_path, monkeypatch):
+    subprocess.run(["git", "clone", "--quiet", tmp_path / "origin.git", tmp_path / "colleague"], check=True)
+    colleague = Toy(tmp_path / "colleague")
+    (colleague.root / "params.yaml").write_text((toy.root / "params.yaml").read_text().replace("base: 1", "base: 9"))
+    colleague.git("commit", "--quiet", "--all", "--message", "Better")
+    colleague.git("push", "--quiet", "origin", "HEAD:nightly/best")
+    (toy.root / "params.yaml").write_text("not: committed\n")
+    before = toy.git("rev-parse", "HEAD")
+    asked = []
+
+    def bring_up_to_date(ready, say):
+        asked.append((ready.run.base_commit, ready.run.dirty, (ready.run.workspace / "params.yaml").read_text()[:7]))
+
+    monkeypatch.setattr(launch, "bring_up_to_date", bring_up_to_date)
+    for branch in ("", "nightly/best"):
+        monkeypatch.setenv("REMINT_BRANCH", branch)
+        started.retrain(settings.load(toy.root), "schedule", print)
+    assert asked == [(before, True, "base: 1"), (colleague.git("rev-parse", "HEAD"), False, "base: 9")]
+    assert toy.git("rev-parse", "HEAD") == before
+    monkeypatch.setenv("REMINT_BRANCH", "nightly/worst")
+    monkeypatch.setattr(origin, "PATIENCE_SECONDS", 0.0)
+    with pytest.raises(UserError, match="REMINT_BRANCH=nightly/worst cannot be fetched from origin: .*couldn't find"):
+        started.retrain(settings.load(toy.root), "schedule", print)
