@@ -47,7 +47,7 @@ class Batch:
     aside: tuple[Aside, ...] = ()
     statistics: Mapping[str, list[int]] = field(default_factory=dict)  # of tiles: column -> histogram
     student: str = ""  # the bundle of the depth model in production that looked at them
-    confusion: tuple[float, ...] = ()  # and how much it disagreed with itself, tile by tile
+    confusion: tuple[float, ...] = ()  # and how much it disagreed with itself, photograph by photograph
     at: str = ""  # UTC; for people, never compared
 
     @property

@@ -4,9 +4,10 @@ A model that knows what it sees gives a mirrored picture a mirrored depth. On pi
 does so less, and no label is needed to notice. Of a tile x with prediction d(x), brought to median 0 and mean absolute
 deviation 1 as Depth Anything's loss has it, the disagreement is the mean of |d(x) - mirror(d(mirror(x)))|.
 
-New tiles are held against held-out tiles that the model in production was evaluated on: `excess` is the probability
-that a new tile confuses it more than a held-out one (Mann and Whitney's U / nm), less what chance alone gives. 0.5 is
-no difference; 0.65 means that two of three pairs have the new one behind.
+The tiles of one photograph are alike, so that a photograph counts once, with the mean of its tiles. New ones are held
+against those that training held out: `excess` is the probability that a new one confuses the model more than a held-out
+one (Mann and Whitney's U / nm), less what chance alone gives, which is much where few were held out. 0.5 is no
+difference; 0.65 means that two of three pairs have the new one behind.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def disagreement(net: Any, tiles: np.ndarray) -> list[float]:
 
 
 def excess(new: Sequence[float], held_out: Sequence[float]) -> float:
-    """The probability that a new tile confuses more than a held-out one, less chance, 0.5 at least."""
+    """The probability that a new photograph confuses more than a held-out one, less chance, 0.5 at least."""
     n, m = len(new), len(held_out)
     if not n or not m:
         return 0.5

@@ -63,7 +63,7 @@ class _New:
     brightness: list[float]
     contrast: list[float]
     tiles: np.ndarray | None  # until the student has looked at them
-    confusion: list[float] = field(default_factory=list)
+    confusion: float | None = None  # mean of its tiles
 
 
 def take_in(settings: Settings, log: Log, standing: Standing | None, told: Callable[[Batch], None]) -> Taken:
@@ -194,7 +194,7 @@ class _Reader:
             return
         values = iter(self.standing.look(np.concatenate([tiles for _, tiles in unseen])))
         for one, tiles in unseen:
-            one.confusion = [round(next(values), 5) for _ in tiles]
+            one.confusion = round(float(np.mean([next(values) for _ in tiles])), 5)
             one.tiles = None
 
     def _batch(self, number: int, source: str, new: Sequence[_New], aside: Sequence[Aside]) -> Batch:
@@ -207,7 +207,7 @@ class _Reader:
                 [value for one in new for value in one.brightness], [value for one in new for value in one.contrast]
             ),
             student=self.standing.student.bundle if self.standing else "",
-            confusion=tuple(value for one in new for value in one.confusion),
+            confusion=tuple(one.confusion for one in new if one.confusion is not None),
             at=_now(),
         )
 

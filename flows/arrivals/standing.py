@@ -35,7 +35,7 @@ class Baseline:
     """What new photographs are held against."""
 
     statistics: Mapping[str, list[int]]  # of the tiles that production was made from: column -> histogram
-    confusion: Sequence[float]  # of the student in production, on held-out tiles
+    confusion: Sequence[float]  # of the student in production, by held-out photographs
 
 
 class Standing:
@@ -68,7 +68,7 @@ class Standing:
         """
         lock = repository.file_at(self.settings.root, self.pointer.commit, "dvc.lock")
         oid = _photos(lock)
-        kept = self.settings.home / "watch" / f"baseline-{self.student.bundle[:16]}-{oid[:16]}.json"
+        kept = self.settings.home / "watch" / f"held-out-{self.student.bundle[:16]}-{oid[:16]}.json"
         with contextlib.suppress(FileNotFoundError, ValueError, TypeError):
             return Baseline(**json.loads(kept.read_text()))
         store = Store(self.settings.root)
@@ -98,7 +98,7 @@ class Standing:
             seen: list[float] = []
             for tiles in _comparable(held_out.rows).values():
                 chosen = [held_out.image(numbers[row["key"]]) for row in tiles[:LOOKED_AT]]
-                seen += self.look(np.stack(chosen))
+                seen.append(float(np.mean(self.look(np.stack(chosen)))))
             return Baseline(counts, seen)
 
 

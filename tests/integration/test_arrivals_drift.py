@@ -89,15 +89,15 @@ def test_photographs_unlike_those_of_production_are_drift(settings: Settings) ->
 
 def test_a_student_that_is_confused_is_drift(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     release(settings)
-    arrive(settings, range(30))
+    arrive(settings, range(25))
     assert watch.look(settings, Thresholds()).drift["confusion"] < 0.65
-    # as if the net could make nothing of what arrives now
+    # as if the net could make nothing of what arrives now; three photographs were held out, so that chance is a lot
     looks = standing.Standing.look
     monkeypatch.setattr(standing.Standing, "look", lambda self, tiles: [9 + value for value in looks(self, tiles)])
-    arrive(settings, range(30, 90))
+    arrive(settings, range(30, 130))
     seen = watch.look(settings, Thresholds(at_least=1000, shift=99))
     assert seen.decision is not None
-    assert "confusion of 90 new photographs against depth #1" in seen.decision.why
+    assert "confusion of 125 new photographs against depth #1" in seen.decision.why
 
 
 def test_few_photographs_are_no_drift(settings: Settings) -> None:
