@@ -30,7 +30,7 @@ retrain: $(READY)  ## the whole chain; ARGS are passed on
 	@$(BIN)/remint retrain $(ARGS)
 
 test: $(READY)  ## unit, integration and end-to-end tests
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TESTS) -n $(WORKERS) --dist loadfile -m "not soak" $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TESTS) -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not soak" $(ARGS)
 
 soak: $(READY)  ## tests that repeat much, as killing promotions at every boundary
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TESTS) -n $(WORKERS) --dist loadfile -m soak $(ARGS)

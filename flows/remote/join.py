@@ -22,6 +22,7 @@ POOLS = ("cpu", "gpu", "flows")
 # Prefect's client would wait a minute for an answer, and another one between its tries: the worker's loop tries again
 IMPATIENT = {"PREFECT_API_REQUEST_TIMEOUT": "15", "PREFECT_CLIENT_MAX_RETRIES": "1"}
 ANSWER_SECONDS = 5.0  # servers that start beside the worker, or are busy
+BUSY_SECONDS = 30.0  # Prefect on SQLite answers 503 while others write
 LAST_BEAT_SECONDS = 5.0  # a living worker beats within it
 NOTHING = "d41d8cd98f00b204e9800998ecf8427e"  # MD5 of an empty file: any object would do
 
@@ -77,7 +78,7 @@ def announce(host: Host) -> None:
     """Have the pools on the server; UserError if a living worker has this name."""
     from flows.remote import pools
 
-    pools.ensure()
+    patiently(pools.ensure, seconds=BUSY_SECONDS)
     last = pools.heartbeat(host.pool, host.name)
     until = time.monotonic() + LAST_BEAT_SECONDS
     while last is not None and time.monotonic() < until:  # it lives, or was killed just now and its place is free

@@ -25,6 +25,7 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.workers.process import ProcessWorker
 
 from data.params import UserError, near
+from flows.production.bucket import Denied
 from flows.remote import roster
 from flows.remote.roster import Entry
 
@@ -64,8 +65,12 @@ def _explained(function: Callable[..., T]) -> Callable[..., T]:
             return function(*arguments, **named)
         except httpx.HTTPStatusError as error:
             code = error.response.status_code
-            advice = "set PREFECT_API_AUTH_STRING" if code in (401, 403) else "look at the server's log"
-            raise UserError(f"REMINT_PREFECT_API: the Prefect server answers {code}; {advice}") from None
+            if code in (401, 403):
+                words = f"REMINT_PREFECT_API: the Prefect server answers {code}; set PREFECT_API_AUTH_STRING"
+                raise Denied(words) from None
+            raise UserError(
+                f"REMINT_PREFECT_API: the Prefect server answers {code}; look at the server's log"
+            ) from None
         except httpx.HTTPError as error:
             raise UserError(
                 f"REMINT_PREFECT_API: the Prefect server does not answer ({type(error).__name__}); start it, or "
