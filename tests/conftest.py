@@ -1,12 +1,8 @@
 """What every test stands on: one torch thread (bytes and golden losses depend on it), no telemetry, no user's git."""
 
-import contextlib
 import json
 import os
-import shutil
 import signal
-import socket
-import subprocess
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -14,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests import postgres, workers
+from tests import postgres, s3, workers
 
 os.environ.update(
     OMP_NUM_THREADS="1",
@@ -45,20 +41,10 @@ def own_environment() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The environment of a real S3 server, Ceph's object gateway, which is started once and takes 13 s."""
-    if shutil.which("radosgw") is None:
+    if not s3.installed():
         pytest.skip("radosgw is not installed; .ci/run names the packages")
-    script = Path(__file__).parents[1] / "infra" / "stack" / "s3.sh"
-    for _ in range(3):  # a port may be taken meanwhile, and a slow machine's daemons may miss each other
-        folder = tmp_path_factory.mktemp("ceph")
-        command = [script, "start", folder, str(_free_port())]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-            if done.returncode == 0:
-                yield dict(word.split("=", 1) for word in done.stdout.split())
-                return
-        finally:
-            subprocess.run([script, "stop", folder], check=True)
-    pytest.fail(f"the S3 server did not start: {(folder / 'start.log').read_text()}")
+    with s3.server(tmp_path_factory.mktemp("ceph")) as environment:
+        yield environment
 
 
 @pytest.fixture
@@ -153,12 +139,3 @@ def _bundle(folder: Path, model: str, seed: int, size: int) -> Any:
     evaluation = Evaluation("0" * 64, {"psnr": 20.0 + seed})
     weights = sha256_of(folder / "model.safetensors")
     return Bundle(Manifest(model, seed, weights, f"{model}@v{seed}.0.0", files, lineage, evaluation), paths)
-
-
-def _free_port() -> int:
-    """A free port whose thousandth successor is free as well: s3.sh takes both."""
-    while True:
-        with contextlib.suppress(OSError, OverflowError), socket.socket() as one, socket.socket() as other:
-            one.bind(("127.0.0.1", 0))
-            other.bind(("127.0.0.1", one.getsockname()[1] + 1000))
-            return int(one.getsockname()[1])

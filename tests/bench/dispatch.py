@@ -2,6 +2,7 @@
 
     python tests/bench/dispatch.py               # five minutes on two idle cores
     python tests/bench/dispatch.py --runs 50     # with fewer earlier runs in the run cache
+    python tests/bench/dispatch.py --s3          # remote, ledger and checkpoints on a real S3 server
 
 `stage` is the time from the start of a stage to its accepted result, without what `dvc repro` took on the worker:
 key, run cache, ledger, Prefect, worktree, fetching, pushing, accepting. `nothing` is the whole process `remint retrain`
@@ -12,6 +13,7 @@ thousand earlier runs in the run cache of the remote. Seconds; medians.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -20,6 +22,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
 
@@ -27,7 +31,8 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests import released, workers
+from flows.production import bucket
+from tests import released, s3, workers
 
 STAGES, FILES = 6, 20
 
@@ -78,18 +83,35 @@ def overheads(desk: Path) -> list[float]:
     return found
 
 
-def remember(remote: Path, runs: int) -> None:
+def remember(remote: str, runs: int) -> None:
     """Earlier runs in the run cache of the remote, each with all its stages."""
-    for number in range(runs * STAGES):
+    place = bucket.at(remote)
+
+    def write(number: int) -> None:
         key = hashlib.sha256(f"key {number}".encode()).hexdigest()
-        folder = remote / "runs" / key[:2] / key
-        folder.mkdir(parents=True)
-        (folder / hashlib.sha256(key.encode()).hexdigest()).write_text("cmd: x\n")
+        place.replace(f"runs/{key[:2]}/{key}/{hashlib.sha256(key.encode()).hexdigest()}", b"cmd: x\n")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(runs * STAGES)))
 
 
-def measure(folder: Path, runs: int, rounds: int) -> dict[str, float]:
+@contextlib.contextmanager
+def s3_remote(folder: Path) -> Iterator[str]:
+    """A prefix of a new bucket on a server of its own, which this process's environment names."""
+    import boto3
+
+    with s3.server(folder) as environment:
+        os.environ.update(environment)
+        boto3.session.Session().client("s3", region_name="us-east-1").create_bucket(Bucket="bench")
+        yield "s3://bench/team"
+
+
+def measure(folder: Path, runs: int, rounds: int, on_s3: bool) -> dict[str, float]:
     project(folder / "project", FILES)
-    with workers.prefect(folder / "prefect") as server, workers.farm(folder, folder / "project", server.api) as farm:
+    with contextlib.ExitStack() as stack:
+        remote = stack.enter_context(s3_remote(folder / "s3")) if on_s3 else ""
+        server = stack.enter_context(workers.prefect(folder / "prefect"))
+        farm = stack.enter_context(workers.farm(folder, folder / "project", server.api, remote))
         farm.start("cpu")
         desk = farm.clone("desk")
         beside: list[float] = []
@@ -103,7 +125,7 @@ def measure(folder: Path, runs: int, rounds: int) -> dict[str, float]:
         released.git(desk, "commit", "-q", "-a", "-m", "Ten times the files")
         released.git(desk, "push", "-q", "origin", "HEAD")
         remint(desk, *last, **farm.environment)
-        remember(Path(farm.environment["REMINT_REMOTE"]), runs)
+        remember(farm.environment["REMINT_REMOTE"], runs)
         many = median(remint(desk, *last, **farm.environment) for _ in range(rounds))
     figures = {"stage": median(beside), "stage_most": max(beside), "nothing": nothing, "nothing_after_many": many}
     return {name: round(value, 2) for name, value in figures.items()}
@@ -113,9 +135,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--runs", type=int, default=1000, help="earlier runs in the run cache")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--s3", action="store_true", help="remote, ledger and checkpoints on Ceph's gateway")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(measure(Path(folder), asked.runs, asked.rounds) | {"load": round(os.getloadavg()[0], 1)}))
+        print(
+            json.dumps(
+                measure(Path(folder), asked.runs, asked.rounds, asked.s3) | {"load": round(os.getloadavg()[0], 1)}
+            )
+        )
 
 
 if __name__ == "__main__":

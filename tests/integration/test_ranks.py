@@ -86,12 +86,21 @@ def losses(folder: Path) -> list[float]:
     return [float(v) for row in rows for k, v in row.items() if k.endswith("_loss") and v]
 
 
+def by_two(run, home: Path, name: str) -> Path:
+    """What two processes make of a training; made once."""
+    made = home / f"{name}-by-two"
+    if not made.exists():
+        run(home, name, made.name, 2)
+    return made
+
+
 def compared(run, home: Path, name: str, tolerance: float = 1e-3) -> None:
     """Muon rounds to bfloat16, so that another order of a sum shows in the fourth digit after some steps."""
-    run(home, name, "two", 2)
-    assert losses(home / "two") == pytest.approx(losses(home / name), rel=tolerance)
+    made = by_two(run, home, name)
+    assert losses(made) == pytest.approx(losses(home / name), rel=tolerance)
+    shutil.rmtree(home / "again", ignore_errors=True)
     run(home, name, "again", 2)
-    assert files(home / "again") == files(home / "two")
+    assert files(home / "again") == files(made)
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -102,7 +111,7 @@ def test_two_processes_learn_what_one_learns(run, home, name):
 
 @pytest.mark.parametrize(("moment", "number"), [("before", signal.SIGKILL), ("within", signal.SIGTERM)])
 def test_a_training_by_two_goes_on_after_one_was_ended(start, run, home, moment, number):
-    run(home, "generator", "whole", 2)
+    whole = by_two(run, home, "generator")
     processes = start(home, "generator", "cut", 2, moment, 8, number)
     processes[1].join(120)
     if number == signal.SIGKILL:
@@ -115,13 +124,13 @@ def test_a_training_by_two_goes_on_after_one_was_ended(start, run, home, moment,
     (home / "log").unlink()
     run(home, "generator", "cut", 2)
     assert f"going on from step {9 if number == signal.SIGTERM else 6}\n" in (home / "log").read_text()
-    assert files(home / "cut") == files(home / "whole")
+    assert files(home / "cut") == files(whole)
     assert not any((home / "checkpoints").iterdir())
 
 
 @pytest.mark.soak
 def test_torchrun_starts_it_too(run, home):
-    run(home, "proxy", "forked", 2)
+    forked = by_two(run, home, "proxy")
     module, *arguments = CHAIN["proxy"].split()
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": "", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -130,7 +139,7 @@ def test_torchrun_starts_it_too(run, home):
         cwd=home, env=environment, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert files(home / "started") == files(home / "forked")
+    assert files(home / "started") == files(forked)
 
 
 @pytest.mark.soak
@@ -138,8 +147,6 @@ def test_torchrun_starts_it_too(run, home):
 def test_every_training_can_be_shared(run, home, name):
     if not (home / name).exists():
         run(home, name, name)
-    for out in ("two", "again"):
-        shutil.rmtree(home / out, ignore_errors=True)
     compared(run, home, name, 1e-2)
 
 
