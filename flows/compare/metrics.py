@@ -41,7 +41,7 @@ def _number(
     if comparable and declared and before is not None and after is not None:
         says = _says(declared, before, after, low, high)
     better, unit = (declared.better, declared.unit) if declared else ("", "")
-    return Number(name, before, after, better, unit, name in METRICS, says, low, high, count)
+    return Number(name, before, after, better, unit, name in METRICS, says, low, high, count, comparable)
 
 
 def _interval(name: str, before: Samples, after: Samples) -> tuple[float, float, int] | None:

@@ -91,12 +91,14 @@ def _member(root: Path, bucket: Bucket, name: str, before: Bundles, after: Bundl
     made = Member(name, before.version(name), after.version(name))
     if old is None or new is None:
         return made
-    reason = metrics.why_not(old, new)
+    why_not = metrics.why_not(old, new)
     samples = None
-    if not reason and not made.same:
-        samples, reason = _samples(root, bucket, name, before, after)
+    if why_not:
+        reason = f"{why_not}; what the gates measured of both on the same data: remint gates {name} {new.version}"
+    else:
+        samples, reason = (None, "") if made.same else _samples(root, bucket, name, before, after)
         reason = reason and f"without intervals: {reason}"
-    values = metrics.numbers(old.evaluation.metrics, new.evaluation.metrics, not metrics.why_not(old, new), samples)
+    values = metrics.numbers(old.evaluation.metrics, new.evaluation.metrics, not why_not, samples)
     return Member(made.model, made.before, made.after, values, reason)
 
 

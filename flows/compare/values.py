@@ -48,10 +48,13 @@ class Number:
     low: float | None = None
     high: float | None = None
     samples: int = 0
+    comparable: bool = True  # False: measured on other data, or by other code; then there is no difference
 
     @property
     def difference(self) -> float | None:
-        return None if self.before is None or self.after is None else self.after - self.before
+        if self.before is None or self.after is None or not self.comparable:
+            return None
+        return self.after - self.before
 
 
 @dataclass(frozen=True)

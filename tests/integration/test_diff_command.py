@@ -182,8 +182,12 @@ def test_metrics_say_which_is_better_and_by_more_than_noise(remint):
 def test_numbers_of_different_evaluations_are_shown_and_never_judged(remint):
     found = json.loads(remint("images", "1", "2", "--json").stdout)
     (maskgit,) = (member for member in found["members"] if member["model"] == "maskgit")
-    assert maskgit["note"] == "evaluated on other data, or by other code: not comparable"
+    assert maskgit["note"] == (
+        "evaluated on other data, or by other code: not comparable; "
+        "what the gates measured of both on the same data: remint gates maskgit 2"
+    )
     assert [(n["metric"], n["before"], n["after"], n["says"]) for n in maskgit["numbers"]] == [("gfwd", 0.21, 0.19, "")]
+    assert re.search(r"gfwd +0\.210 +0\.190 +lower is better", remint("images", "1", "2").stdout)  # and no change
 
 
 def test_parameters_tell_which_models_they_reach(remint):
