@@ -268,7 +268,7 @@ def how_to_use(stack: Stack) -> str:
     ports = stack.ports()
     lines = [
         f"MLflow   http://127.0.0.1:{ports['mlflow']}   user admin, password: mlflow.admin in .secrets/values.json",
-        f"Prefect  http://127.0.0.1:{ports['prefect']}   user remint, password: prefect.server in .secrets/values.json",
+        f"Prefect  http://127.0.0.1:{ports['prefect']}   log in as remint:PASSWORD, prefect.server in the same file",
         f"S3       http://127.0.0.1:{ports['s3']}   keys in .secrets/*.env",
         "",
         *(f"set -a; . {stack.use(user)}; set +a   # {what}" for user, what in uses.USERS.items()),
