@@ -131,6 +131,18 @@ def test_the_report_is_one_file_with_its_pictures_inside(trained):
     assert 'src="http' not in text
 
 
+def test_another_clone_makes_a_model_again_to_the_last_byte(trained, tmp_path):
+    """Half of the graph, from the tag alone; the soak below has all of it."""
+    folder, _ = trained
+    sh(tmp_path, "git", "clone", "--quiet", str(folder), "second")
+    done = remint(tmp_path / "second", "reproduce", "depth-small@production", "--json")
+    proof = json.loads(done.stdout)
+    assert proof["verdict"] == "identical", done.stderr
+    made = {stage["stage"] for stage in proof["stages"]}
+    assert {"scenes", "photos", "depth-teacher", "pseudo-labels", "depth-student@small"} <= made
+
+
+@pytest.mark.soak
 def test_another_clone_gives_the_same_lock_file_to_the_byte(trained, tmp_path):
     folder, _ = trained
     tag = sh(folder, "git", "tag", "--list", "run/*").stdout.split()[0]
