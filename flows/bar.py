@@ -8,7 +8,12 @@ import contextvars
 import re
 import threading
 from types import TracebackType
+from typing import cast
 from uuid import UUID
+
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
+from flows import exhibits
 
 SECONDS = 5.0  # between two drawings; what ends sooner needs no bar
 JOIN_SECONDS = 2.0
@@ -51,14 +56,11 @@ class Bar:
         said = self._said
         if said == self._drawn:
             return
-        from prefect.artifacts import create_progress_artifact, update_progress_artifact
-
         share = min(100.0, float(SHARE.findall(said)[0]))
         try:
             if self._artifact is None:
-                key = re.sub(r"[^a-z0-9]+", "-", f"{self.stage.lower()}-progress")  # all that Prefect allows in a key
-                made = create_progress_artifact(share, key=key, description=said)
-                self._artifact = made if isinstance(made, UUID) else None
+                name = exhibits.key(f"{self.stage}-progress")
+                self._artifact = cast(UUID, create_progress_artifact(share, key=name, description=said))
             else:
                 update_progress_artifact(self._artifact, share, description=said)
         except Exception:  # the server's being away shows elsewhere; the next drawing tries again

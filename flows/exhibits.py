@@ -17,12 +17,17 @@ def show(stage: Stage, result: StageResult, root: Path) -> None:
     """Attach a stage's metrics and figures to the Prefect task that is running."""
     from prefect.artifacts import create_image_artifact, create_markdown_artifact
 
-    key = re.sub(r"[^a-z0-9]+", "-", stage.name.lower())  # all that Prefect allows in a key
     if result.metrics:
-        create_markdown_artifact(table(result.metrics), key=f"{key}-metrics", description=f"Metrics of {stage.name}")
+        described = f"Metrics of {stage.name}"
+        create_markdown_artifact(table(result.metrics), key=key(f"{stage.name}-metrics"), description=described)
     for path in list(figures(stage, root))[:FIGURES]:
-        name = re.sub(r"[^a-z0-9]+", "-", path.stem.lower())
-        create_image_artifact(picture(path), key=f"{key}-{name}", description=f"{path.name} of {stage.name}")
+        name = key(f"{stage.name}-{path.stem}")
+        create_image_artifact(picture(path), key=name, description=f"{path.name} of {stage.name}")
+
+
+def key(name: str) -> str:
+    """A name as the key of an artifact: Prefect allows nothing but lower case, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower())
 
 
 def table(metrics: Mapping[str, float]) -> str:

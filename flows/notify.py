@@ -53,11 +53,16 @@ class Notice:
     details: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """What is posted. `id` is the same however often this is told, so that a receiver can leave out doubles."""
-        about = {"event": f"remint.{self.event}", "subject": self.subject, "text": self.text, "run": self.run}
-        values = about | {"trigger": self.trigger, "details": dict(self.details)}
-        identity = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:32]
-        return {"id": identity, "at": datetime.now(UTC).isoformat(timespec="seconds"), **values}
+        """What is posted. `id` is the same however often this is told, so that a receiver can leave out doubles.
+
+        It does not depend on the words: a release that could not be followed everywhere is told when it is made, and
+        by whoever completes it.
+        """
+        about: dict[str, Any] = {"event": f"remint.{self.event}", "subject": self.subject, "run": self.run}
+        about["details"] = dict(self.details)
+        identity = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:32]
+        words = {"text": self.text, "trigger": self.trigger}
+        return {"id": identity, "at": datetime.now(UTC).isoformat(timespec="seconds"), **about, **words}
 
 
 def of_run(outcome: Outcome) -> list[Notice]:

@@ -40,9 +40,7 @@ class Thresholds:
 
     at_least: int = 100  # new photographs
     shift: float = 0.25  # population stability index of a column of the manifest
-    confusion: float = (
-        0.65  # probability that a new photograph confuses the student in production more than a held-out one
-    )
+    confusion: float = 0.65  # probability that a new one confuses the student in production more than a held-out one
 
     def __post_init__(self) -> None:
         if self.at_least < 1 or self.shift <= 0 or not 0.5 < self.confusion <= 1:

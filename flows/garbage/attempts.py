@@ -10,13 +10,11 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from data import stores
 from data.params import UserError
 from flows.garbage.place import Garbage, InTheWay, Place
-from flows.production import bucket
-from flows.settings import Settings
+from flows.remote import ledger
 
 KIND = "attempt"
 LEAST_SECONDS = 86400.0  # clocks of other machines may be wrong by hours
@@ -30,9 +28,9 @@ def guard(place: Place) -> Iterator[None]:
 
 
 def find(place: Place) -> Iterator[Garbage]:
-    address = _address(place.settings)
     works: dict[str, list[stores.Stored]] = {}
     try:
+        address = ledger.open(place.settings).store.name
         for stored in stores.open(address, "REMINT_LEDGER").list():
             if match := WORK.fullmatch(stored.name):
                 works.setdefault(match[1], []).append(stored)
@@ -40,16 +38,10 @@ def find(place: Place) -> Iterator[Garbage]:
         raise InTheWay(f"REMINT_LEDGER cannot be asked ({type(error.__cause__ or error).__name__})") from None
     for work, files in works.items():
         if time.time() - max(file.modified for file in files) >= max(place.grace, LEAST_SECONDS):
-            yield Garbage(KIND, f"{address.rstrip('/')}/{work}", sum(file.size for file in files), WHY)
+            yield Garbage(KIND, f"{address}/{work}", sum(file.size for file in files), WHY)
 
 
 def delete(place: Place, item: Garbage) -> None:
-    address = _address(place.settings)
-    ledger = bucket.at(address, "REMINT_LEDGER")
-    for key in ledger.list(f"{item.what.removeprefix(address.rstrip('/')).strip('/')}/"):
-        ledger.delete(key)  # in their order: first what makes an attempt known
-
-
-def _address(settings: Settings) -> str:
-    address = settings.ledger
-    return address if "://" in address else str(settings.root / Path(address).expanduser())
+    store = ledger.open(place.settings).store
+    for key in store.list(f"{item.what.removeprefix(store.name).strip('/')}/"):
+        store.delete(key)  # in their order: first what makes an attempt known

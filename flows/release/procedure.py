@@ -79,10 +79,7 @@ def carry_out(stores: Stores, kind: str, pointer: Pointer, upload: Callable[[], 
 
 
 def settle(stores: Stores, identifier: str) -> str:
-    """Complete or undo an open procedure whose process is dead; returns what was done, in words.
-
-    A release that is completed was told to nobody yet.
-    """
+    """Complete or undo an open procedure whose process is dead, and tell of a release; returns what was done."""
     with marks.held(stores.settings, identifier):
         with stores.catalogue.read() as session:
             row = session.get(schema.Procedure, identifier)
@@ -94,11 +91,12 @@ def settle(stores: Stores, identifier: str) -> str:
         if _was_written(stores, pointer):
             note(stores, identifier, "pointer", {"newest": pointer.number - 1})
             _complete(stores, pointer)
-            words = f"{title(pointer)}: completed after its {kind} was interrupted"
-            notify.tell(stores.settings, [notify.of_pointer(pointer, words, kind)])
-            return f"completed {title(pointer)}"
-        _end(stores, identifier, "undone")
-        return f"undone: {title(pointer)} was never made"
+        else:
+            _end(stores, identifier, "undone")
+            return f"undone: {title(pointer)} was never made"
+    words = f"{title(pointer)}: completed after its {kind} was interrupted"
+    notify.tell(stores.settings, [notify.of_pointer(pointer, words, kind)])  # a dead webhook holds no lock
+    return f"completed {title(pointer)}"
 
 
 def abandoned(stores: Stores) -> list[str]:

@@ -301,6 +301,8 @@ def test_a_release_that_is_completed_is_told_once(places, monkeypatch):
     assert (notice.event, notice.subject, notice.trigger) == ("released", "images", "promote")
     assert notice.text == "images #2: completed after its promote was interrupted"
     assert notice.details["number"] == 2
+    told_before = notify.of_pointer(second(places), "images #2: released, tokenizer v1 -> v2", "schedule")
+    assert told_before.to_json()["id"] == notice.to_json()["id"]  # where its process lived, and could not end it
 
 
 def test_a_mark_of_a_promotion_that_died_before_it_was_open_goes(places):
