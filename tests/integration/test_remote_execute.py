@@ -48,6 +48,8 @@ while steps < wanted:
     if wanted > 1:
         print(f"step {steps}", flush=True)
         time.sleep(0.05)
+    while wanted > 1 and kept.with_name("hold").exists():
+        time.sleep(0.05)
 if part := os.environ.get("REMINT_PART"):
     shard = Path(os.environ["REMINT_CHECKPOINTS"], f"{name}-{part.replace('/', '-of-')}")
     shard.parent.mkdir(parents=True, exist_ok=True)
