@@ -72,13 +72,13 @@ class Folder:
 
     def list(self) -> list[Stored]:
         found = []
-        for file in sorted(self.path.rglob("*")):
-            name = file.relative_to(self.path)
-            with suppress(FileNotFoundError):  # somebody else removed it just now
-                if not any(part.startswith(".") for part in name.parts) and file.is_file():
+        for place, folders, names in os.walk(self.path, onerror=_unless_gone):
+            folders[:] = [one for one in folders if not one.startswith(".")]
+            for file in (Path(place, name) for name in names if not name.startswith(".")):
+                with suppress(FileNotFoundError):  # somebody else removed it just now
                     about = file.stat()
-                    found.append(Stored(name.as_posix(), about.st_size, about.st_mtime))
-        return found
+                    found.append(Stored(file.relative_to(self.path).as_posix(), about.st_size, about.st_mtime))
+        return sorted(found, key=lambda one: Path(one.name))
 
     def put(self, file: Path, name: str) -> None:
         target = self.path / name
@@ -113,6 +113,12 @@ class Folder:
                 yield folder
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _unless_gone(error: OSError) -> None:
+    """A folder that is not there, or not any more, holds nothing; one that cannot be read is an error."""
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 class Bucket:

@@ -71,12 +71,13 @@ class Ema(Callback):
         live = self.tensors(task)
         if not self.average:
             self.average = {k: v.clone() for k, v in live.items()}
-        self.average = {k: self.average[k].to(v.device) for k, v in live.items()}  # a checkpoint's are on the CPU
+        self.average = {k: ranks.like(self.average[k], v) for k, v in live.items()}  # a checkpoint's are on the CPU
 
     def on_train_batch_end(self, trainer, task, outputs, batch, step) -> None:
         decay = min(self.decay, (1 + step) / (10 + step))
         live = self.tensors(task)
-        torch._foreach_lerp_([self.average[k] for k in live], list(live.values()), 1 - decay)
+        average = [ranks.share(self.average[k]) for k in live]
+        torch._foreach_lerp_(average, [ranks.share(v) for v in live.values()], 1 - decay)
 
     def on_validation_start(self, trainer, task) -> None:
         self.kept = {k: v.clone() for k, v in self.tensors(task).items()}

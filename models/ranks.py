@@ -3,9 +3,9 @@
     accelerate: {devices: 2, nodes: 1, strategy: ddp}      Lightning starts the other processes of the machine
     torchrun --nproc-per-node 2 --nnodes 4 ... -m models.proxy.train ...    or they are started on every node
 
-Each rank takes its slice of the same global batch, so `batch` is that of all together, and DistributedDataParallel
-averages the gradients. Losses that divide by a sum over the batch, and moving averages of batches, take the global one
-(`mean`, `total`, `gather`). Rank 0 alone writes, tracks and keeps checkpoints.
+Each rank takes its slice of the same global batch, so `batch` is that of all together, and the gradients are averaged
+(DistributedDataParallel, or `models.sharding`). Losses that divide by a sum over the batch, and moving averages of
+batches, take the global one (`mean`, `total`, `gather`). Rank 0 alone writes, tracks and keeps checkpoints.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ from torch import Tensor, distributed
 
 from data.params import UserError, near
 
-STRATEGIES = ("auto", "ddp")
+STRATEGIES = ("auto", "ddp", "fsdp")
 
 
 @dataclass(frozen=True)
 class Accelerate:
-    """Section `accelerate`: processes on each node (one per GPU, where there are any), and nodes."""
+    """Section `accelerate`: processes on each node (one per GPU, where there are any), nodes, and what they share.
+
+    ddp (and auto): every process has all of the net and a slice of the batch. fsdp: of the net it has only its share.
+    """
 
     devices: int = 1
     nodes: int = 1
@@ -33,8 +36,6 @@ class Accelerate:
     def __post_init__(self) -> None:
         if self.devices < 1 or self.nodes < 1:
             raise ValueError("devices and nodes must be at least 1")
-        if self.strategy.startswith("fsdp"):
-            raise ValueError("strategy fsdp cannot be used: Muon needs each matrix whole on every device; use ddp")
         if self.strategy not in STRATEGIES:
             raise ValueError(f"'{self.strategy}' is not a strategy{near(self.strategy, STRATEGIES)}")
 
@@ -58,13 +59,19 @@ class Accelerate:
                 f"torchrun started {started} processes, but accelerate asks for {self.devices} devices x {self.nodes} "
                 "nodes; make them equal"
             )
-        strategy: Any = self.strategy
-        if self.world > 1:
-            from lightning.pytorch.strategies import DDPStrategy
+        return {"devices": self.devices, "num_nodes": self.nodes, "strategy": self._strategy()}
 
-            # a critic that has not joined yet has no gradients; buffers are kept equal by `total` and `gather`
-            strategy = DDPStrategy(find_unused_parameters=True, forward_sync_buffers=False)
-        return {"devices": self.devices, "num_nodes": self.nodes, "strategy": strategy}
+    def _strategy(self) -> Any:
+        if self.world == 1:
+            return "auto"
+        if self.strategy == "fsdp":
+            from models.sharding import Sharded
+
+            return Sharded()
+        from lightning.pytorch.strategies import DDPStrategy
+
+        # a critic that has not joined yet has no gradients; buffers are kept equal by `total` and `gather`
+        return DDPStrategy(find_unused_parameters=True, forward_sync_buffers=False)
 
 
 ALONE = Accelerate()
@@ -113,6 +120,20 @@ def gather(x: Tensor) -> Tensor:
     parts = [torch.empty_like(x) for _ in range(world())]
     distributed.all_gather(parts, x.detach().contiguous())
     return torch.cat(parts)
+
+
+def like(x: Tensor, other: Tensor) -> Tensor:
+    """x on the device of `other`, and this rank's share of it where `other` is sharded."""
+    if not hasattr(other, "placements"):
+        return x.to(other.device)
+    from models.sharding import cut
+
+    return cut(x, other)
+
+
+def share(x: Tensor) -> Tensor:
+    """What of a tensor lies in this process, to be changed in place: all of it, unless it is sharded."""
+    return x.to_local() if hasattr(x, "to_local") else x
 
 
 def leave() -> None:

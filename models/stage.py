@@ -6,6 +6,7 @@ import argparse
 import csv
 import dataclasses
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -89,6 +90,7 @@ def open(stage: str, inputs: dict[str, Path], out: Path, params: Any) -> Iterato
     threads = getattr(params, "threads", None)
     if threads:
         torch.set_num_threads(threads)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it products on a GPU differ from run to run
     torch.use_deterministic_algorithms(True, warn_only=True)
     digests = {name: digest(path) for name, path in inputs.items()}
     values = _flat(dataclasses.asdict(params))

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 
 from data import parts
 from data.params import UserError
-from models import ranks
+from models import device, ranks
 from models.callbacks import Ema, Progress, Rank, Recorder, Schedule
 from models.checkpoint.checkpoints import Checkpoints
 from models.checkpoint.resume import Resume, SafetensorsIO
@@ -196,6 +196,7 @@ def fit(task: Task, batches: Batches, plan: Fit, run: Run, validation: list[Batc
     ranks.leave()
     if others:
         raise parts.Done
+    task.to(device.best())  # Lightning leaves it on the CPU
     if checkpoints:
         run.when_done.append(checkpoints.forget)
     return recorder.rows
@@ -203,7 +204,7 @@ def fit(task: Task, batches: Batches, plan: Fit, run: Run, validation: list[Batc
 
 def _trainer(**arguments: Any) -> Trainer:
     try:
-        return Trainer(accelerator="auto", **arguments)
+        return Trainer(accelerator=device.best().type, **arguments)
     except MisconfigurationException as error:  # more devices than the machine has
         raise UserError(f"accelerate: {' '.join(str(error).split())}") from None
 

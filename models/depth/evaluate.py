@@ -22,7 +22,7 @@ from torch import nn
 
 from data import entry, params
 from data.samples import Samples
-from models import stage
+from models import device, stage
 from models.depth import motorcycle, net, panels
 from models.metrics import depth as metrics
 
@@ -45,7 +45,8 @@ def main() -> None:
     p = params.load(Params, "evaluate.depth")
     inputs = {"teacher": args.teacher, "student": args.student, "scenes": args.scenes, "photos": args.photos}
     with stage.open("evaluate@depth", inputs, args.out, p) as run:
-        models = {"teacher": net.load(args.teacher), "small": net.load(args.student)}
+        folders = {"teacher": args.teacher, "small": args.student}
+        models = {name: net.load(folder).to(device.best()) for name, folder in folders.items()}
         samples = Samples(args.scenes, "val")
         seen = in_shards(models, samples, p.per_shard * BATCH, run)
         predicted = {name: seen[name] for name in models}

@@ -23,7 +23,7 @@ from torch import nn
 
 from data import entry, params, shards
 from data.samples import Samples
-from models import stage
+from models import device, stage
 from models.depth import net, panels, pseudo_labels
 
 SHOWN = 24
@@ -43,7 +43,7 @@ def main() -> None:
     p = params.load(Params, "depth.labels")
     inputs = {"photos": args.photos, "scenes": args.scenes, "teacher": args.teacher}
     with stage.open("pseudo-labels", inputs, args.out, p) as run:
-        teacher = net.load(args.teacher)
+        teacher = net.load(args.teacher).to(device.best())
         pools = {name: Samples(inputs[name]) for name in ("photos", "scenes")}
         pieces = [piece for name, samples in pools.items() for piece in split(name, len(samples), p.per_shard)]
         made = run.shards(len(pieces))

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models import saved
+from models import device, saved
 from models.layers import sincos_2d
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as Depth Anything
@@ -158,12 +158,10 @@ def load(folder: str | Path) -> nn.Module:
     return for_cpu(net).eval()
 
 
-@torch.no_grad()
 def predict(net: nn.Module, images: np.ndarray, batch: int = 32) -> np.ndarray:
     """Disparity, float32 (N, H, W), larger = nearer, known up to scale and shift, of pictures uint8 (N, H, W, 3)."""
     net.eval()
-    parts = [disparity(net, torch.tensor(images[i : i + batch])) for i in range(0, len(images), batch)]
-    return torch.cat(parts).numpy()
+    return device.in_batches(net, lambda part: disparity(net, part), torch.tensor(images), batch).numpy()
 
 
 def _initialise(net: Any, grid: int) -> None:

@@ -27,11 +27,12 @@ from torch.nn import functional as F
 
 from data import entry, params
 from data.samples import Samples
-from models import figures, saved, stage
+from models import device, figures, saved, stage
 from models.generator import load, probe
 from models.images import flip, to_array, to_tensor, unit
 from models.metrics.fwd import fwd
 from models.metrics.precision_recall import precision_recall
+from models.tokenizer.tokenizer import Tokenizer
 from models.tokenizer.tokenizer import load as load_tokenizer
 
 SHOWN = 8  # samples per class in the grid
@@ -79,7 +80,8 @@ def main() -> None:
     load.check_tokenizer(generator, args.tokenizer)
     p = params.load(Params, f"evaluate.{generator.kind}")
     with stage.open(f"evaluate@{generator.kind}", inputs, args.out, p) as run:
-        tokenizer = load_tokenizer(args.tokenizer)
+        generator.net.to(device.best())
+        tokenizer = load_tokenizer(args.tokenizer).to(device.best())
         train_samples = Samples(args.scenes, "train")
         train, held_out = Pictures.of(train_samples), Pictures.of(Samples(args.scenes, "val"))
         labels = torch.arange(len(generator.classes)).repeat_interleave(p.samples_per_class)
@@ -103,7 +105,7 @@ def main() -> None:
         )
 
 
-def draw(generator: load.Generator, tokenizer: load.Tokenizer, labels: Tensor, seed: int, run: stage.Run) -> Tensor:
+def draw(generator: load.Generator, tokenizer: Tokenizer, labels: Tensor, seed: int, run: stage.Run) -> Tensor:
     """Pictures uint8 (N, 3, H, W) of the classes `labels` (N,), a shard and a seed for every batch."""
     pieces = labels.split(load.BATCH)
     made = run.shards(len(pieces))

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from data.params import UserError, near
-from models import saved
+from models import device, saved
 from models.generator.maskgit import MaskGit
 from models.generator.sampler import Sampling, sample
 from models.images import to_array, unit
+from models.tokenizer.tokenizer import Tokenizer
 
 NETS: dict[str, type[nn.Module]] = {"maskgit": MaskGit}
 BATCH = 128  # pictures drawn at once; part of what a seed means
-
-
-class Tokenizer(Protocol):
-    """What is needed of a tokenizer: pictures (B, 3, H, W) in [0, 1] <-> tokens int64 (B, K)."""
-
-    def encode(self, images: Tensor) -> Tensor: ...
-    def decode(self, tokens: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -71,9 +65,9 @@ def check_tokenizer(generator: Generator, folder: Path) -> None:
 
 @torch.no_grad()
 def draw_tokens(generator: Generator, labels: Tensor, seed: int, how: Sampling | None = None) -> Tensor:
-    """Tokens int64 (N, K) for the labels (N,) in [0, classes); the same seed draws the same."""
-    net = generator.net
-    random = torch.Generator().manual_seed(seed)
+    """Tokens int64 (N, K) for the labels (N,) in [0, classes); the same seed draws the same on the same device."""
+    net, place = generator.net, device.of(generator.net)
+    random = torch.Generator(place).manual_seed(seed)
 
     def predict(tokens: Tensor, classes: Tensor) -> Tensor:
         with torch.autocast(tokens.device.type, torch.bfloat16):  # as it was trained, and three times as fast
@@ -81,7 +75,7 @@ def draw_tokens(generator: Generator, labels: Tensor, seed: int, how: Sampling |
 
     shape = {"length": net.length, "codes": net.mask_token, "no_class": net.no_class}
     how = how or generator.sampling
-    return torch.cat([sample(predict, part, how=how, random=random, **shape) for part in labels.split(BATCH)])
+    return device.in_batches(net, lambda part: sample(predict, part, how=how, random=random, **shape), labels, BATCH)
 
 
 def generate(
@@ -89,9 +83,10 @@ def generate(
 ) -> np.ndarray:
     """Pictures uint8 (N, H, W, 3) of the classes `labels` (N,); `how` replaces the sampler's defaults."""
     tokens = draw_tokens(generator, labels, seed, how)
-    return to_array(torch.cat([tokenizer.decode(part) for part in tokens.split(BATCH)]))
+    return to_array(device.in_batches(tokenizer, tokenizer.decode, tokens, BATCH))
 
 
 def reconstruct(tokenizer: Tokenizer, images: Tensor) -> np.ndarray:
     """Pictures uint8 (N, 3, H, W) through the tokenizer and back, as uint8 (N, H, W, 3)."""
-    return to_array(torch.cat([tokenizer.decode(tokenizer.encode(unit(part))) for part in images.split(BATCH)]))
+    back = device.in_batches(tokenizer, lambda part: tokenizer.decode(tokenizer.encode(unit(part))), images, BATCH)
+    return to_array(back)

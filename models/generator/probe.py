@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models import device
 from models.images import flip, unit
 from models.optim import warmup_cosine
 
@@ -45,7 +46,8 @@ def grey(images: Tensor) -> Tensor:
 def train(images: Tensor, labels: Tensor, classes: int, steps: int, batch: int, seed: int, lr: float = 3e-3) -> Probe:
     """A probe trained on uint8 pictures (N, 3, H, W) with labels (N,), flipped and blurred at random."""
     torch.manual_seed(seed)
-    probe = Probe(classes)
+    place = device.best()
+    probe = Probe(classes).to(place)
     optimiser = torch.optim.AdamW(probe.parameters(), lr=lr, weight_decay=0.05)
     random = torch.Generator().manual_seed(seed)
     for step in range(steps):
@@ -53,7 +55,7 @@ def train(images: Tensor, labels: Tensor, classes: int, steps: int, batch: int, 
             group["lr"] = lr * warmup_cosine(step, steps // 10, steps, end=0.01)
         chosen = torch.randint(len(images), (batch,), generator=random)
         pictures = vary(unit(images[chosen]), random)
-        F.cross_entropy(probe(pictures), labels[chosen], label_smoothing=0.1).backward()
+        F.cross_entropy(probe(pictures.to(place)), labels[chosen].to(place), label_smoothing=0.1).backward()
         optimiser.step()
         optimiser.zero_grad()
     return probe.eval()
@@ -67,8 +69,7 @@ def vary(images: Tensor, random: torch.Generator) -> Tensor:
     return torch.where(draw < 0.25, quarter, torch.where(draw < 0.5, half, images))
 
 
-@torch.no_grad()
 def look(probe: Probe, images: Tensor, batch: int = 128) -> tuple[Tensor, Tensor]:
     """Class probabilities (N, classes) and features (N, D) of uint8 pictures (N, 3, H, W)."""
-    features = torch.cat([probe.features(unit(part)) for part in images.split(batch)])
-    return probe.head(features).softmax(-1), features
+    features = device.in_batches(probe, lambda part: probe.features(unit(part)), images, batch)
+    return device.in_batches(probe, lambda part: probe.head(part).softmax(-1), features, len(features)), features

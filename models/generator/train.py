@@ -19,7 +19,7 @@ from torch import Tensor
 
 from data import entry, params
 from data.params import UserError, near
-from models import figures, ranks, saved, stage
+from models import device, figures, ranks, saved, stage
 from models.generator import losses
 from models.generator.load import NETS, build, config, generate, load
 from models.generator.sampler import Sampling
@@ -83,10 +83,11 @@ def main() -> None:
         net, rows = learn(args.kind, shape, p, tokens, codebook, run)
         stored = config(args.kind, shape, p.sampler, tokens.classes, parent)
         generator = load(run.save_model(net.state_dict(), stored))
+        generator.net.to(device.best())
         run.save_curves(rows)
         run.save_metrics({k: rows[-1][k] for k in ("val_loss", "val_nll", "val_accuracy")})
         labels = torch.arange(len(tokens.classes)).repeat_interleave(8)
-        images = generate(generator, tokenizer, labels, p.seed)
+        images = generate(generator, tokenizer.to(device.best()), labels, p.seed)
         figures.tile(images, columns=8, scale=2, row_labels=tokens.classes).save(run.figure("samples.png"))
 
 

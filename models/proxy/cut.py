@@ -15,7 +15,7 @@ def decode_cut(proxy: VQGAN, codes: Tensor, keep: int) -> Tensor:
     height, width = codes.shape[1:]
     kept = dither_order(height, width) < keep  # (h, w)
     vectors = proxy.quantizer.lookup(codes).flatten(1, 2)  # (B, N, D)
-    filled = torch.einsum("nm,bmd->bnd", nearest_kept(kept), vectors)
+    filled = torch.einsum("nm,bmd->bnd", nearest_kept(kept).to(vectors.device), vectors)
     return proxy.decoder(filled.unflatten(1, (height, width))).float().clamp(0, 1)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from data import entry, params
 from data.samples import Samples
-from models import figures, ranks, stage
+from models import device, figures, ranks, stage
 from models.images import flip, to_array, to_tensor, unit
 from models.metrics import codebook, image
 from models.optim import muon_adamw
@@ -87,7 +87,7 @@ def learn(p: Params, config: dict, train: Tensor, held_out: Tensor, run: stage.R
     def step(net: Any, batch: Batch, progress: float) -> dict[str, Tensor]:
         quantise = round(progress * p.steps) >= start
         if net.training and round(progress * p.steps) == start:
-            begin_quantising(net, unit(train[:512]))
+            net.begin_quantising(unit(train[:512]).to(device.of(net)))
         restored, commitment = net(batch["images"], quantise)
         error = restored.float() - batch["images"]
         mse = error.square().mean()
@@ -100,18 +100,11 @@ def learn(p: Params, config: dict, train: Tensor, held_out: Tensor, run: stage.R
     return net, fit(task, batches, p.plan(accelerate=p.accelerate), run, validation)
 
 
-@torch.no_grad()
-def begin_quantising(net: VQGAN, images: Tensor) -> None:
-    """Start the codebook from what the encoder has learned without it: k-means on its vectors."""
-    net.quantizer.start(torch.cat([net.encoder(part) for part in images.split(64)]))
-
-
-@torch.no_grad()
 def reconstruct(net: VQGAN, images: Tensor, batch: int = 64) -> tuple[Tensor, Tensor]:
     """uint8 (N, 3, H, W) -> reconstructions (N, 3, H, W) in [0, 1] and codes (N, h, w), in fp32."""
     net.eval()
-    codes = torch.cat([net.encode(unit(part)) for part in images.split(batch)])
-    return torch.cat([net.decode(part) for part in codes.split(batch)]), codes
+    codes = device.in_batches(net, lambda part: net.encode(unit(part)), images, batch)
+    return device.in_batches(net, net.decode, codes, batch), codes
 
 
 if __name__ == "__main__":

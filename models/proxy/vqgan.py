@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models import device
 from models.quantizer import VectorQuantizer
 
 
@@ -33,6 +34,10 @@ class VQGAN(nn.Module):
         if quantise:
             z, _, commitment = self.quantizer(z)
         return self.decoder(z), commitment
+
+    def begin_quantising(self, images: Tensor) -> None:
+        """Start the codebook from what the encoder has learned without it: k-means on its vectors."""
+        self.quantizer.start(device.in_batches(self, self.encoder, images, 64).to(images.device))
 
     def encode(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [0, 1] -> codes (B, h, w)."""

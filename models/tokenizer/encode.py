@@ -16,7 +16,7 @@ from torch import Tensor
 
 from data import entry, params, parts
 from data.samples import Samples
-from models import saved, stage
+from models import device, saved, stage
 from models.images import to_tensor, unit
 from models.tokenizer.tokenizer import Tokenizer, load
 
@@ -34,7 +34,7 @@ def main() -> None:
     args = stage.arguments(__doc__, "scenes", "tokenizer")
     p = params.load(Params, "tokens")
     with stage.open("tokens", {"scenes": args.scenes, "tokenizer": args.tokenizer}, args.out, p) as run:
-        net = load(args.tokenizer)
+        net = load(args.tokenizer).to(device.best())
         train, held_out = Samples(args.scenes, "train"), Samples(args.scenes, "val")
         images = to_tensor(train.images())
         batches = [part for x in (images, images.flip(-1), to_tensor(held_out.images())) for part in x.split(p.batch)]
@@ -64,10 +64,14 @@ def in_shards(net: Tokenizer, batches: list[Tensor], made: parts.Shards, per_sha
     return [saved.tensors(file)["tokens"] for file in made.files()]
 
 
-@torch.no_grad()
 def encode(net: Tokenizer, images: Tensor, batch: int) -> Tensor:
     """uint8 (N, 3, H, W) -> tokens (N, K), int64."""
-    return torch.cat([net.encode(unit(part)) for part in images.split(batch)])
+    return device.in_batches(net, lambda part: net.encode(unit(part)), images, batch)
+
+
+def decode(net: Tokenizer, tokens: Tensor, batch: int) -> Tensor:
+    """Tokens (N, K) -> images (N, 3, H, W) in [0, 1]."""
+    return device.in_batches(net, net.decode, tokens, batch)
 
 
 if __name__ == "__main__":

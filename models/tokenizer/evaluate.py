@@ -20,7 +20,7 @@ from torch import Tensor
 
 from data import entry, params
 from data.samples import Samples
-from models import figures, stage
+from models import device, figures, stage
 from models.checkpoint import files
 from models.images import to_array, to_tensor, unit
 from models.metrics import codebook, image
@@ -28,7 +28,7 @@ from models.metrics.fwd import fwd
 from models.proxy.cut import decode_cut
 from models.proxy.load import load as load_proxy
 from models.proxy.vqgan import VQGAN
-from models.tokenizer.encode import encode
+from models.tokenizer.encode import decode, encode
 from models.tokenizer.tokenizer import Tokenizer, load
 
 BATCH = 64
@@ -48,9 +48,10 @@ def main() -> None:
     p = params.load(Params, "evaluate.tokenizer")
     inputs = {"model": args.model, "proxy": args.proxy, "scenes": args.scenes}
     with stage.open("evaluate@tokenizer", inputs, args.out, p) as run, torch.no_grad():
-        net, samples = load(args.model), Samples(args.scenes, "val")
+        net, proxy = load(args.model).to(device.best()), load_proxy(args.proxy).to(device.best())
+        samples = Samples(args.scenes, "val")
         images = to_tensor(samples.images())
-        seen = in_shards(net, load_proxy(args.proxy), images, p.per_shard * BATCH, run)
+        seen = in_shards(net, proxy, images, p.per_shard * BATCH, run)
         tokens, restored, truth = seen["tokens"], seen["restored"], unit(images)
         psnr, ssim = image.psnr(restored, truth), image.ssim(restored, truth)
         run.save_metrics(
@@ -82,12 +83,12 @@ def in_shards(net: Tokenizer, proxy: VQGAN, images: Tensor, size: int, run: stag
 def look(net: Tokenizer, proxy: VQGAN, images: Tensor) -> dict[str, Tensor]:
     """Tokens and the pictures they give back; the proxy's with all its codes, and with as many as there are tokens."""
     tokens = encode(net, images, BATCH)
-    codes = [proxy.encode(part) for part in unit(images).split(BATCH)]
+    codes = device.in_batches(proxy, lambda part: proxy.encode(unit(part)), images, BATCH)
     return {
         "tokens": tokens,
-        "restored": torch.cat([net.decode(part) for part in tokens.split(BATCH)]),
-        "proxy": torch.cat([proxy.decode(part) for part in codes]),
-        "cut": torch.cat([decode_cut(proxy, part, tokens.shape[1]) for part in codes]),
+        "restored": decode(net, tokens, BATCH),
+        "proxy": device.in_batches(proxy, proxy.decode, codes, BATCH),
+        "cut": device.in_batches(proxy, lambda part: decode_cut(proxy, part, tokens.shape[1]), codes, BATCH),
     }
 
 

@@ -16,14 +16,14 @@ from torch.optim import AdamW
 
 from data import entry, params
 from data.samples import Samples
-from models import figures, ranks, stage
+from models import device, figures, ranks, stage
 from models.images import flip, to_array, to_tensor, unit
 from models.metrics import codebook, image
 from models.optim import muon_adamw
 from models.proxy.load import load as load_proxy
 from models.proxy.vqgan import VQGAN
 from models.tokenizer.discriminator import Discriminator
-from models.tokenizer.encode import encode
+from models.tokenizer.encode import decode, encode
 from models.tokenizer.losses import feature_distance, hinge_critic, lecam
 from models.tokenizer.tokenizer import Tokenizer
 from models.tokenizer.warm_up import load as load_warm_up
@@ -57,7 +57,7 @@ def main() -> None:
     p = params.load(Params, "tokenizer")
     inputs = {"scenes": args.scenes, "proxy": args.proxy, "warmup": args.warmup}
     with stage.open("tokenizer", inputs, args.out, p) as run:
-        proxy = load_proxy(args.proxy)
+        proxy = load_proxy(args.proxy).to(device.best())
         net, config = assemble(proxy, *load_warm_up(args.warmup))
         train = to_tensor(Samples(args.scenes, "train").images())
         held_out = to_tensor(Samples(args.scenes, "val").images())
@@ -66,7 +66,7 @@ def main() -> None:
         run.save_curves(rows)
         net.eval()
         tokens = encode(net, held_out, BATCH)
-        restored = torch.cat([net.decode(part) for part in tokens.split(BATCH)])
+        restored = decode(net, tokens, BATCH)
         run.save_metrics(
             {
                 "psnr": float(image.psnr(restored, unit(held_out)).mean()),
@@ -105,6 +105,9 @@ class FineTuning(Task):
         self.eye = [proxy.encoder]  # in a list: a frozen measure, not a part of what is trained and saved
         self.register_buffer("mean_real", torch.zeros(()))
         self.register_buffer("mean_fake", torch.zeros(()))
+
+    def on_fit_start(self) -> None:
+        self.eye[0].to(self.device)
 
     def losses(self, net: Any, batch: Batch, progress: float) -> dict[str, Tensor]:
         """What the decoder minimises, without the critic."""
@@ -148,6 +151,7 @@ class FineTuning(Task):
 def learn(p: Params, net: Tokenizer, proxy: VQGAN, train: Tensor, held_out: Tensor, run: stage.Run) -> list[dict]:
     """Train `net`'s decoders on uint8 images (N, 3, H, W), leaving the averaged weights in it; returns the curves."""
     torch.manual_seed(p.seed)
+    net.to(device.best())
     tokens = torch.stack([encode(net, train, BATCH), encode(net, train.flip(-1), BATCH)])  # (2, N, K)
     validation = [{"images": unit(part), "tokens": encode(net, part, BATCH)} for part in held_out.split(BATCH)]
     net.train()

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from data import entry, params
 from data.samples import Samples
-from models import figures, ranks, saved, stage
+from models import device, figures, ranks, saved, stage
 from models.images import flip, to_array, to_tensor, unit
 from models.metrics import codebook, image
 from models.optim import muon_adamw
@@ -56,19 +56,31 @@ class Params(Learning):
 
 
 class WarmUp(nn.Module):
-    """TiTok with the warm-up's pixel read-out beside it."""
+    """TiTok with the warm-up's pixel read-out beside it, and the proxy's codebook (C, D)."""
 
-    def __init__(self, titok: TiTok, width: int, pixels: int) -> None:
+    proxy_codebook: Tensor
+
+    def __init__(self, titok: TiTok, width: int, pixels: int, proxy_codebook: Tensor) -> None:
         super().__init__()
         self.titok = titok
         self.pixel_head = nn.Linear(width, pixels)
+        self.register_buffer("proxy_codebook", proxy_codebook, persistent=False)
+
+    def forward(self, images: Tensor, quantise: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Images (B, 3, H, W) -> logits over the proxy's codes (B, N, C), pixels (B, N, P), commitment loss."""
+        logits, features, commitment = self.titok(images, quantise)
+        return logits.float(), self.pixel_head(features).float(), commitment
+
+    def begin_quantising(self, images: Tensor) -> None:
+        """Start the codebook from what the encoder has learned without it: k-means on its vectors."""
+        self.titok.quantizer.start(device.in_batches(self, self.titok.encoder, images, 64).to(images.device))
 
 
 def main() -> None:
     args = stage.arguments(__doc__, "scenes", "proxy")
     p = params.load(Params, "warmup")
     with stage.open("tokenizer-warmup", {"scenes": args.scenes, "proxy": args.proxy}, args.out, p) as run:
-        proxy = load_proxy(args.proxy)
+        proxy = load_proxy(args.proxy).to(device.best())
         train = to_tensor(Samples(args.scenes, "train").images())
         held_out = to_tensor(Samples(args.scenes, "val").images())
         run.say(f"encoding {len(train) + len(held_out)} pictures, and their mirror images, with the proxy")
@@ -106,9 +118,8 @@ def learn(
 ) -> tuple[TiTok, list[dict]]:
     """Train on uint8 images (N, 3, H, W); returns the averaged network and the curves."""
     torch.manual_seed(p.seed)
-    net = WarmUp(TiTok(**config), p.width, 3 * proxy.downscale**2)
+    net = WarmUp(TiTok(**config), p.width, 3 * proxy.downscale**2, proxy.quantizer.codebook)
     codes = torch.stack([proxy_codes(proxy, train), proxy_codes(proxy, train.flip(-1))])  # (2, N, h * w)
-    codebook_ = proxy.quantizer.codebook
     start = round(p.bypass * p.steps)  # the first step that quantises
 
     def make(indices: Tensor, random: torch.Generator) -> Batch:
@@ -118,13 +129,13 @@ def learn(
     def step(net: Any, batch: Batch, progress: float) -> dict[str, Tensor]:
         now = round(progress * p.steps)
         if net.training and now == start:
-            begin_quantising(net.titok, unit(train[:512]))
-        logits, features, commitment = net.titok(batch["images"], quantise=now >= start)
-        logits, truth = logits.float(), batch["codes"].long()
+            net.begin_quantising(unit(train[:512]).to(device.of(net)))
+        logits, read_out, commitment = net(batch["images"], now >= start)
+        truth, vectors = batch["codes"].long(), net.proxy_codebook
         cross_entropy = F.cross_entropy(logits.flatten(0, 1), truth.flatten())
-        embedding = F.mse_loss(soft_codes(logits, codebook_), codebook_[truth]) / codebook_.var()
+        embedding = F.mse_loss(soft_codes(logits, vectors), vectors[truth]) / vectors.var()
         places = F.pixel_unshuffle(batch["images"], proxy.downscale).flatten(2).mT  # (B, h * w, 3 * f * f)
-        pixels = F.mse_loss(net.pixel_head(features).float(), places)
+        pixels = F.mse_loss(read_out, places)
         loss = cross_entropy + p.commitment * commitment + p.embedding * embedding + p.pixels * pixels
         accuracy = (logits.argmax(-1) == truth).float().mean()
         terms = {"cross_entropy": cross_entropy, "embedding": embedding, "pixels": pixels, "commitment": commitment}
@@ -143,29 +154,22 @@ def load(folder: Path) -> tuple[dict[str, Tensor], dict]:
     return state, config
 
 
-@torch.no_grad()
 def proxy_codes(proxy: VQGAN, images: Tensor, batch: int = 64) -> Tensor:
     """uint8 (N, 3, H, W) -> the frozen proxy's codes, int16 (N, h * w): made once, not at every step."""
-    return torch.cat([proxy.encode(unit(part)).flatten(1).short() for part in images.split(batch)])
+    return device.in_batches(proxy, lambda part: proxy.encode(unit(part)).flatten(1).short(), images, batch)
 
 
-@torch.no_grad()
-def begin_quantising(titok: TiTok, images: Tensor) -> None:
-    """Start the codebook from what the encoder has learned without it: k-means on its vectors."""
-    titok.quantizer.start(torch.cat([titok.encoder(part) for part in images.split(64)]))
-
-
-@torch.no_grad()
 def reconstruct(titok: TiTok, proxy: VQGAN, images: Tensor, batch: int = 64) -> tuple[Tensor, Tensor]:
     """uint8 (N, 3, H, W) -> reconstructions through soft codes (N, 3, H, W) in [0, 1], and tokens (N, K)."""
     titok.eval()
-    tokens = torch.cat([titok.encode(unit(part)) for part in images.split(batch)])
     grid = images.shape[-1] // proxy.downscale
-    restored = []
-    for part in tokens.split(batch):
-        vectors = soft_codes(titok.logits(part), proxy.quantizer.codebook).unflatten(1, (grid, grid))
-        restored.append(proxy.decoder(vectors).clamp(0, 1))
-    return torch.cat(restored), tokens
+
+    def decode(tokens: Tensor) -> Tensor:
+        vectors = soft_codes(titok.logits(tokens), proxy.quantizer.codebook).unflatten(1, (grid, grid))
+        return proxy.decoder(vectors).clamp(0, 1)
+
+    tokens = device.in_batches(titok, lambda part: titok.encode(unit(part)), images, batch)
+    return device.in_batches(titok, decode, tokens, batch), tokens
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import os
 import runpy
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,16 +13,20 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from torch import distributed
+from torch.distributed.device_mesh import init_device_mesh
 
 from data.params import UserError
-from models import ranks, training
+from models import ranks, sharding, training
+from models.generator.maskgit import MaskGit
 from tests.integration.test_resume_stages import CHAIN, DRIVER, EVERY, PARAMS, STEPS, files, pack
+from tests.workers import free_port
 
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
 TRAINED = ["proxy", "warmup", "tokenizer", "generator", "teacher"]
-QUICK = ["tokenizer", "generator"]  # two losses against each other; a loss that divides by a sum over the batch
+QUICK = [("tokenizer", "ddp"), ("tokenizer", "fsdp"), ("generator", "fsdp")]  # a critic too; a loss over a sum of all
 
 
 def exact(values: dict) -> dict:
@@ -38,13 +41,12 @@ def start():
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([CHAIN[name].split()[0] for name in TRAINED])
 
-    def start(home: Path, name: str, out: str, world: int = 1, *when) -> list:
-        (home / "params.yaml").write_text(yaml.safe_dump(exact(PARAMS) | {"accelerate": {"devices": world}}))
+    def start(home: Path, name: str, out: str, world: int = 1, *when, strategy: str = "ddp") -> list:
+        accelerate = {"devices": world, "strategy": strategy}
+        (home / "params.yaml").write_text(yaml.safe_dump(exact(PARAMS) | {"accelerate": accelerate}))
         module, _, arguments = CHAIN[name].partition(" ")
         processes = []
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = str(free.getsockname()[1])
+        port = free_port()
         for rank in range(world):
             known = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
             known |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": 0}
@@ -61,8 +63,8 @@ def start():
 
 @pytest.fixture(scope="module")
 def run(start):
-    def run(home: Path, name: str, out: str, world: int = 1) -> None:
-        processes = start(home, name, out, world)
+    def run(home: Path, name: str, out: str, world: int = 1, strategy: str = "ddp") -> None:
+        processes = start(home, name, out, world, strategy=strategy)
         for process in processes:
             process.join(120)
         assert [process.exitcode for process in processes] == [0] * world, (home / "log").read_text()
@@ -86,33 +88,45 @@ def losses(folder: Path) -> list[float]:
     return [float(v) for row in rows for k, v in row.items() if k.endswith("_loss") and v]
 
 
-def by_two(run, home: Path, name: str) -> Path:
+def by_two(run, home: Path, name: str, strategy: str = "ddp") -> Path:
     """What two processes make of a training; made once."""
-    made = home / f"{name}-by-two"
+    made = home / f"{name}-by-two-{strategy}"
     if not made.exists():
-        run(home, name, made.name, 2)
+        before = ended(home)
+        run(home, name, made.name, 2, strategy)
+        assert ended(home) == before + 1  # the first of two alone says it
     return made
 
 
-def compared(run, home: Path, name: str, tolerance: float = 1e-3) -> None:
+def ended(home: Path) -> int:
+    """How many trainings have said that they are at their last step."""
+    return (home / "log").read_text().count(f"step {STEPS}/{STEPS}") if (home / "log").exists() else 0
+
+
+def compared(run, home: Path, name: str, strategy: str = "ddp", tolerance: float = 1e-3) -> None:
     """Muon rounds to bfloat16, so that another order of a sum shows in the fourth digit after some steps."""
-    made = by_two(run, home, name)
+    made = by_two(run, home, name, strategy)
     assert losses(made) == pytest.approx(losses(home / name), rel=tolerance)
+
+
+def repeated(run, home: Path, name: str, strategy: str) -> None:
+    made = by_two(run, home, name, strategy)
     shutil.rmtree(home / "again", ignore_errors=True)
-    run(home, name, "again", 2)
+    run(home, name, "again", 2, strategy)
     assert files(home / "again") == files(made)
 
 
-@pytest.mark.parametrize("name", QUICK)
-def test_two_processes_learn_what_one_learns(run, home, name):
-    compared(run, home, name)
-    assert (home / "log").read_text().count(f"step {STEPS}/{STEPS}") >= 3  # the first of two alone says it
+@pytest.mark.parametrize(("name", "strategy"), QUICK)
+def test_two_processes_learn_what_one_learns(run, home, name, strategy):
+    compared(run, home, name, strategy)
 
 
-@pytest.mark.parametrize(("moment", "number"), [("before", signal.SIGKILL), ("within", signal.SIGTERM)])
-def test_a_training_by_two_goes_on_after_one_was_ended(start, run, home, moment, number):
-    whole = by_two(run, home, "generator")
-    processes = start(home, "generator", "cut", 2, moment, 8, number)
+@pytest.mark.parametrize(
+    ("strategy", "moment", "number"), [("ddp", "before", signal.SIGKILL), ("fsdp", "within", signal.SIGTERM)]
+)
+def test_a_training_by_two_goes_on_after_one_was_ended(start, run, home, strategy, moment, number):
+    whole = by_two(run, home, "generator", strategy)
+    processes = start(home, "generator", "cut", 2, moment, 8, number, strategy=strategy)
     processes[1].join(120)
     if number == signal.SIGKILL:
         processes[0].join(60)  # the other loses its peer, as under torchrun, which would end it
@@ -122,10 +136,11 @@ def test_a_training_by_two_goes_on_after_one_was_ended(start, run, home, moment,
         assert [process.exitcode for process in processes] == [128 + signal.SIGTERM] * 2
     assert any((home / "checkpoints").iterdir())
     (home / "log").unlink()
-    run(home, "generator", "cut", 2)
+    run(home, "generator", "cut", 2, strategy)
     assert f"going on from step {9 if number == signal.SIGTERM else 6}\n" in (home / "log").read_text()
     assert files(home / "cut") == files(whole)
     assert not any((home / "checkpoints").iterdir())
+    shutil.rmtree(home / "cut")
 
 
 @pytest.mark.soak
@@ -143,11 +158,47 @@ def test_torchrun_starts_it_too(run, home):
 
 
 @pytest.mark.soak
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 @pytest.mark.parametrize("name", TRAINED)
-def test_every_training_can_be_shared(run, home, name):
+def test_every_training_can_be_shared(run, home, name, strategy):
     if not (home / name).exists():
         run(home, name, name)
-    compared(run, home, name, 1e-2)
+    compared(run, home, name, strategy, 1e-2 if strategy == "ddp" else 2e-2)
+    repeated(run, home, name, strategy)
+
+
+def both_ways(rank: int, port: int) -> None:
+    """One of two processes: a few steps on shares of a net, and on the whole of it, in single precision."""
+    known = {"RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ |= {k: str(v) for k, v in known.items()}
+    distributed.init_process_group("gloo")
+    torch.manual_seed(0)
+    whole = MaskGit(codes=24, classes=2, length=6, dim=16, depth=2, heads=2)
+    shares = sharding.shard(whole, init_device_mesh("cpu", (2,)))
+    held = sum(p.to_local().numel() for p in shares.parameters())
+    assert held < 0.6 * sum(p.numel() for p in whole.parameters())
+    tokens, labels = torch.randint(24, (8, 6)), torch.randint(2, (8,))
+    for net, own in ((whole, slice(None)), (shares, slice(rank * 4, rank * 4 + 4))):
+        optimiser = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9)  # AdamW makes steps of rounding errors
+        for _ in range(6):
+            torch.nn.functional.cross_entropy(net(tokens[own], labels[own]).mT, tokens[own]).backward()
+            torch.nn.utils.clip_grad_norm_(net.parameters(), 0.5)
+            optimiser.step()
+            optimiser.zero_grad()
+    for name, value in shares.state_dict().items():
+        torch.testing.assert_close(sharding.whole(value), whole.state_dict()[name], rtol=1e-4, atol=1e-5)
+    distributed.destroy_process_group()
+
+
+def test_steps_on_shares_are_the_steps_of_the_whole():
+    context = multiprocessing.get_context("forkserver")
+    port = free_port()
+    processes = [context.Process(target=both_ways, args=(rank, port)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0, 0]
 
 
 def test_slices_of_ranks_are_the_batch_of_one():
@@ -167,7 +218,6 @@ def test_slices_of_ranks_are_the_batch_of_one():
     ("values", "words"),
     [
         ({"devices": 0}, "at least 1"),
-        ({"strategy": "fsdp"}, "Muon needs each matrix whole"),
         ({"strategy": "dpp"}, "did you mean 'ddp'"),
     ],
 )
