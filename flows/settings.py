@@ -8,6 +8,7 @@ REMINT_CHECKPOINTS where unfinished trainings keep their state: a folder or s3:/
 REMINT_REMOTE      DVC's remote, where runs and workers exchange outputs: a folder or s3://bucket/prefix
 REMINT_LEDGER      where workers report on stages: a folder or s3://bucket/prefix (default: in REMINT_HOME)
 REMINT_CACHE       DVC's cache, where several clones on a machine share one (default: each clone has its own)
+REMINT_CACHE_GB    size in GB above which workers remove what their cache has not used for longest (default: no bound)
 REMINT_STAGES      where stages run: "here", or on "workers" of the pools that dvc.yaml names (default: here)
 REMINT_ALLOWED     branches and tags whose commits a worker runs, as patterns (default: main,remint/*,run/*)
 REMINT_BRANCH      branch of origin whose newest commit schedules and watches retrain (default: HEAD of the clone)
@@ -58,6 +59,7 @@ class Settings(BaseSettings):
     remote: str = ""
     ledger: str = ""
     cache: Path | None = None
+    cache_gb: float | None = Field(default=None, gt=0.0, allow_inf_nan=False)
     stages: Literal["here", "workers"] = "here"
     allowed: str = "main,remint/*,run/*"
     branch: str = ""

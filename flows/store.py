@@ -160,7 +160,10 @@ class Store:
             return False
         if not oid.endswith(".dir"):
             return True
-        return all(cache.exists(info.value) for _, (_, info) in self._tree(oid).iteritems() if info)
+        try:
+            return all(cache.exists(info.value) for _, (_, info) in self._tree(oid).iteritems() if info)
+        except FileNotFoundError:  # the list was evicted at this moment
+            return False
 
     def _has_list(self, oid: str) -> bool:
         """Whether the list of a folder's files is in the cache, where need be brought from the remote."""

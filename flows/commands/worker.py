@@ -27,7 +27,8 @@ def worker(pool: str, name: str | None, devices: str) -> None:
 
     \b
     Reads: REMINT_PREFECT_API, REMINT_LEDGER, REMINT_REMOTE, REMINT_CHECKPOINTS, REMINT_MLFLOW_URI (REMINT_CATALOGUE
-    for flows), REMINT_CACHE, REMINT_ALLOWED; AWS_*, PREFECT_API_AUTH_STRING, MLFLOW_TRACKING_USERNAME, ...
+    for flows), REMINT_CACHE, REMINT_CACHE_GB, REMINT_ALLOWED; AWS_*, PREFECT_API_AUTH_STRING,
+    MLFLOW_TRACKING_USERNAME, ...
 
     \b
     Exit codes: 0 it was asked to end, 2 a mistake in the input or a server that does not answer at the start

@@ -54,13 +54,14 @@ def open_exchange(store: Store, settings: Settings) -> Exchange:
 def bring(store: Store, exchange: Exchange, entries: Iterable[Entry], wanted: Wanted) -> None:
     """Put the wanted files of these stages' outputs into the workspace, from the cache or from the remote."""
     files: dict[str, str] = {}
-    for entry in entries:
-        for out in entry.get("outs", []):
-            files |= {path: oid for path, oid in _files(store, out).items() if wanted(path)}
+    with exchange.in_use():
+        for entry in entries:
+            for out in entry.get("outs", []):
+                files |= {path: oid for path, oid in _files(store, out).items() if wanted(path)}
     files = {path: oid for path, oid in files.items() if not (store.root / path).exists()}
-    exchange.fetch(files.values())
-    for path, oid in files.items():
-        _put(exchange.path(oid), store.root / path)
+    with exchange.fetched(files.values()):
+        for path, oid in files.items():
+            _put(exchange.path(oid), store.root / path)
 
 
 def shown(metrics: Iterable[str]) -> Wanted:

@@ -2,11 +2,14 @@
 
     place = exchange.open(settings, cache)
     place.fetch(["0123....dir", ...], stop)     # folders with all their files
+    with place.fetched([...], stop):            # and they stay in the cache until they are linked
+        ...
     place.push([...], stop)
 
 Several workers and clones of a machine may have one cache (REMINT_CACHE). Whoever wants an object first holds a lock
 on it while it is brought, the others wait and find it. An object that is not whole yet lies beside the cache under
-another name; what a killed worker left there, the next one goes on with.
+another name; what a killed worker left there, the next one goes on with. `flows.remote.evict` removes what was not
+used for long: an object's access time says when it was.
 """
 
 from __future__ import annotations
@@ -14,11 +17,14 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import math
+import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -34,6 +40,7 @@ from flows.settings import Settings
 
 THREADS = 8  # objects that move at once
 SCRATCH = "remint"  # in the cache's folder: locks, and objects that are not whole yet
+IN_USE = "in-use"  # lock: shared by who relies on what the cache holds, alone for who removes from it
 T = TypeVar("T")
 
 
@@ -83,14 +90,32 @@ class Exchange:
         On a full disk everything that this call brought is removed again.
         """
         wanted, moved = sorted(set(oids)), Moved()
+        folders = [oid for oid in wanted if oid.endswith(".dir")]
         try:
-            self._each(lambda oid: self._bring(oid, moved, stop), wanted)
-            self._each(lambda oid: self._bring(oid, moved, stop), self._all_members(wanted))
+            with self.in_use(stop):  # the lists are read
+                self._each(lambda oid: self._bring(oid, moved, stop), folders)
+                files = {*wanted, *self._all_members(folders)} - {*folders}
+            self._each(lambda oid: self._bring(oid, moved, stop), sorted(files))
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 self.drop(moved.objects)
             raise
         return moved
+
+    @contextmanager
+    def fetched(self, oids: Iterable[str], stop: threading.Event | None = None) -> Iterator[Moved]:
+        """Have these in the cache as `fetch` does, until the end of the block."""
+        wanted = sorted(set(oids))
+        moved = self.fetch(wanted, stop)  # may take long, and others may evict meanwhile
+        with self.in_use(stop):
+            again = self.fetch(wanted, stop)  # what they evicted of these
+            yield Moved(moved.bytes + again.bytes, moved.objects + again.objects)
+
+    @contextmanager
+    def in_use(self, stop: threading.Event | None = None) -> Iterator[None]:
+        """Nothing is removed from the cache meanwhile; for short moments, as others may want to."""
+        with self.locked(IN_USE, stop=stop, shared=True):
+            yield
 
     def push(self, oids: Iterable[str], stop: threading.Event | None = None) -> Moved:
         """Store what the remote lacks; a folder's list comes after its files, so it is there only with all of them."""
@@ -106,7 +131,7 @@ class Exchange:
     def clean(self) -> None:
         """Remove what killed workers left half done, unless a living one works on it."""
         for path in sorted(self.scratch.glob("*.partial")) if self.scratch.is_dir() else ():
-            with self._locked(path.name, wait=False) as mine:
+            with self.locked(path.name[:2], 0) as mine:
                 if mine:
                     path.unlink(missing_ok=True)
 
@@ -127,8 +152,9 @@ class Exchange:
     def _bring(self, oid: str, moved: Moved, stop: threading.Event | None) -> None:
         target = self.path(oid)
         if target.exists():
+            _used_now(target)
             return
-        with self._locked(oid, stop=stop):
+        with self.locked(oid[:2], stop=stop):
             if target.exists():  # somebody on this machine has just brought it
                 return
             fresh = self.scratch / oid
@@ -148,12 +174,13 @@ class Exchange:
             moved.note(oid)
 
     def drop(self, oids: Iterable[str]) -> None:
-        """Free what was brought, but not what somebody has linked into a worktree meanwhile."""
+        """Free what was brought, but not what somebody uses or has linked into a worktree meanwhile."""
         self.clean()
-        for oid in oids:
-            path = self.path(oid)
-            if path.exists() and path.stat().st_nlink == 1:
-                path.unlink()
+        with self.locked(IN_USE, 0) as alone:
+            for oid in oids if alone else ():
+                path = self.path(oid)
+                if path.exists() and path.stat().st_nlink == 1:
+                    path.unlink()
 
     def _patiently(self, action: Callable[[], T], stop: threading.Event | None) -> T:
         """Do it, and again while the remote fails, for some minutes."""
@@ -165,16 +192,20 @@ class Exchange:
             raise
 
     @contextmanager
-    def _locked(self, name: str, wait: bool = True, stop: threading.Event | None = None) -> Iterator[bool]:
-        """Hold the lock on an object, for all processes of the machine; it yields whether it was to be had."""
+    def locked(
+        self, name: str, seconds: float = math.inf, stop: threading.Event | None = None, shared: bool = False
+    ) -> Iterator[bool]:
+        """Hold a lock of all processes of the machine; yields whether it was to be had within so many seconds.
+
+        Objects have a lock for each beginning of two letters. Its file stays for good: to remove it while others
+        wait for the lock would let two of them in.
+        """
         self.scratch.mkdir(parents=True, exist_ok=True)
-        # one of 256 files for good: to remove a lock's file while others wait for it would let two of them in
-        with (self.scratch / f"{name[:2]}.lock").open("a") as file:
-            held = _lock(file.fileno())
-            while not held and wait:
+        how, until = fcntl.LOCK_SH if shared else fcntl.LOCK_EX, time.monotonic() + seconds
+        with (self.scratch / f"{name}.lock").open("a") as file:
+            while not (held := _lock(file.fileno(), how)) and time.monotonic() < until:
                 if (stop or threading.Event()).wait(0.05):
                     raise Stopped
-                held = _lock(file.fileno())
             yield held
 
 
@@ -183,12 +214,18 @@ def open(settings: Settings, cache: Path) -> Exchange:
     return Exchange(cache, objects.open(settings))
 
 
-def _lock(descriptor: int) -> bool:
+def _lock(descriptor: int, how: int) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
+
+
+def _used_now(path: Path) -> None:
+    """Note it as an object's access time; the time of its last change stays, by which DVC knows files it has hashed."""
+    with suppress(OSError):  # another user's object, or evicted at this moment
+        os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
 
 
 def _watch(moved: Moved, stop: threading.Event | None) -> Callable[[int], None]:

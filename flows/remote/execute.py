@@ -4,13 +4,13 @@
 
 The stage runs in a worktree of its own at the attempt's commit, with its inputs from the remote, as a local process
 (`flows.process`). Its outputs are in the remote, verified, before the attempt is closed; whether they count is decided
-by who closes first. Nothing is left behind but what the machine's cache gained.
+by who closes first. Nothing is left behind but what the machine's cache gained, and that goes when it is not used for
+long (`flows.remote.evict`); if the disk is full, it goes at once, and the stage is run again.
 """
 
 from __future__ import annotations
 
 import re
-import shutil
 import socket
 import threading
 import time
@@ -29,7 +29,7 @@ from flows.measure import Meter
 from flows.process import StageFailed, Stopped
 from flows.production import bucket
 from flows.production.bucket import NotThere
-from flows.remote import device, exchange, inputs, key, ledger, refuse
+from flows.remote import device, evict, exchange, inputs, key, ledger, refuse, space
 from flows.remote.device import Devices
 from flows.remote.exchange import Exchange
 from flows.remote.ledger import Attempt, Ledger, Outcome, Usage
@@ -43,8 +43,6 @@ BEATS = 6  # signs of life within REMINT_VANISHED
 LOG_CHARACTERS = 20_000  # of a stage's words that its outcome keeps
 CLOSE_SECONDS = 600.0  # that a ledger may be away when a stage has ended
 ORIGIN_SECONDS = 120.0  # that git's origin may be away
-SPARE = 2 << 30  # bytes on the disk that only the stage itself may use
-FULL = 16 << 20  # bytes left on a disk that counts as full
 RESUMED = "going on from step "  # models.checkpoint.resume says so
 PART = re.compile(r"[1-9]\d{0,3}/[1-9]\d{0,3}")
 
@@ -78,7 +76,6 @@ class _Costs:
     held: float | None = None  # since when the devices are
     bytes_in: int = 0
     bytes_out: int = 0
-    brought: list[str] = field(default_factory=list)  # objects that the cache did not have
 
     def usage(self, gpus: int) -> Usage:
         now = time.monotonic()
@@ -115,9 +112,12 @@ def attempt(host: Host, place: str, leave: threading.Event, hear: Hear) -> Ended
     with Pulse(book, wanted, host.name, host.settings.vanished / BEATS, leave) as pulse:
         outcome = _Try(host, wanted, pulse, hear).outcome()
         if pulse.closed is not None:
-            return Ended(pulse.closed, False)
-        pulse.say(f"{outcome.state}: telling the ledger")
-        return _close(book, wanted, outcome, leave)
+            ended = Ended(pulse.closed, False)
+        else:
+            pulse.say(f"{outcome.state}: telling the ledger")
+            ended = _close(book, wanted, outcome, leave)
+    evict.tidy(host.settings, host.name, leave)  # now that nobody waits for it
+    return ended
 
 
 def _close(book: Ledger, wanted: Attempt, outcome: Outcome, leave: threading.Event) -> Ended:
@@ -139,9 +139,17 @@ class _Try:
         self.log = workspace.index_folder(self.settings.worktrees / self.name) / "stage.log"
         self.resumed = False
         self.words = ""  # the last part of the log, which goes with the worktree
+        self.full = False  # the disk was
 
     def outcome(self) -> Outcome:
-        """Do it; whatever happens becomes an outcome."""
+        """Do it, and once more if the disk was full of what can be had again; whatever happens becomes an outcome."""
+        outcome = self._outcome_of_one()
+        if self.full and self._make_room():
+            outcome = self._outcome_of_one()
+        return outcome
+
+    def _outcome_of_one(self) -> Outcome:
+        self.words, self.full = "", False
         try:
             entry = self._run()
             return self._outcome("succeeded", entry=entry)
@@ -150,19 +158,21 @@ class _Try:
         except Refused as error:
             return self._outcome("refused", why=str(error), retry=False)
         except StageFailed as error:
-            return self._failed(error.why, retry=error.retry)
+            return self._failed(error, error.why, retry=error.retry)
         except UserError as error:
-            return self._failed(str(error))
+            return self._failed(error, str(error))
         except OSError as error:
-            return self._failed(f"{error.filename or 'writing'}: {error.strerror}", log=traceback.format_exc())
+            return self._failed(error, f"{error.filename or 'writing'}: {error.strerror}", log=traceback.format_exc())
         except Exception as error:  # a mistake in this program must not leave an attempt open
-            return self._failed(f"{type(error).__name__}: {error}", log=traceback.format_exc())
+            return self._failed(error, f"{type(error).__name__}: {error}", log=traceback.format_exc())
 
-    def _failed(self, why: str, retry: bool = True, **values: Any) -> Outcome:
+    def _failed(self, error: Exception, why: str, retry: bool = True, **values: Any) -> Outcome:
         if self.stop.is_set() and retry:  # impatience with a store that is away, or a stage that was ended
             return self._outcome("given back", why=f"worker {self.host.name} was asked to end: {why}")
-        full = self._full() if retry else ""
-        return self._outcome("failed", why=f"{why}; {full}" if full else why, retry=retry, **values)
+        self.full = retry and space.is_full(self.settings, error, self.words)
+        if self.full:
+            why = f"{why}; the disk of {socket.gethostname()} is full: free space there (remint gc)"
+        return self._outcome("failed", why=why, retry=retry, **values)
 
     def _run(self) -> dict[str, Any]:
         """The stage's entry of dvc.lock, {} for a part."""
@@ -171,7 +181,8 @@ class _Try:
         self._say("fetching the commit")
         patiently(refuse.commit, chosen.root, work.commit, chosen.allowed, seconds=ORIGIN_SECONDS, stop=self.stop)
         with device.held(self.host.devices, self.stop, self._say) as variables:
-            self.costs.held = time.monotonic() if self.host.devices.gpus else None
+            if self.host.devices.gpus and self.costs.held is None:
+                self.costs.held = time.monotonic()
             with workspace.opened(chosen, work.commit, self.name) as root, self._log_kept(), _opened(root) as store:
                 refuse.stage(work, [stage.name for stage in store.stages])
                 refuse.environment(work, environment.describe(root))
@@ -197,7 +208,8 @@ class _Try:
         self._say("fetching inputs")
         moved = inputs.bring(wanted, store, place, self.stop)
         self.costs.bytes_in += moved.bytes
-        self.costs.brought += moved.objects
+        if words := str(space.spare(place, self.stop)):
+            self._say(words)
 
     def _start(self, stage: Stage, root: Path, variables: Mapping[str, str]) -> None:
         """Run the stage: by DVC, or, for a part, by the stage's own command, because it writes no outputs."""
@@ -237,7 +249,7 @@ class _Try:
             )
         oids = [item["md5"] for item in entry.get("outs", ())]
         for item in entry.get("outs", ()):
-            if not place.path(item["md5"]).exists():
+            if not place.path(item["md5"]).exists() and place.missing([item["md5"]], self.pulse.lost):
                 raise Refused(f"{item['path']} is not in DVC's cache (cache: false?), so it cannot be handed on")
         self.pulse.say("uploading outputs")  # also when the worker is to leave: the work is done
         self.costs.bytes_out += place.push(oids, self.pulse.lost).bytes
@@ -251,7 +263,7 @@ class _Try:
         def fetch() -> None:
             for oid in self.work.soon:
                 with suppress(UserError, OSError, Stopped, ValueError):
-                    if place.free() < SPARE:
+                    if place.free() < space.SPARE:
                         return
                     moved = place.fetch([oid], ended)
                     self.costs.bytes_in += moved.bytes
@@ -273,15 +285,13 @@ class _Try:
             if self.log.exists():
                 self.words = self.log.read_text(errors="replace")[-LOG_CHARACTERS:]
 
-    def _full(self) -> str:
-        """Words for a full disk, "" if there is space; what was brought for this attempt is freed."""
-        places = [path for path in (workspace.cache(self.settings), self.settings.home) if path.exists()]
-        free = min(shutil.disk_usage(path).free for path in places)
-        if free >= FULL and "No space left on device" not in self.words:
-            return ""
-        with suppress(UserError, OSError):
-            exchange.open(self.settings, workspace.cache(self.settings)).drop(self.costs.brought)
-        return f"the disk of {socket.gethostname()} is full: free space there (remint gc)"
+    def _make_room(self) -> bool:
+        """Whether the cache gave way, so that another try is worth it."""
+        evicted, worth = space.make(self.settings, self.stop)
+        if words := str(evicted):
+            self.pulse.say(words)
+            self.hear(words, True)
+        return worth
 
     def _outcome(self, state: ledger.State, **values: Any) -> Outcome:
         usage = self.costs.usage(len(self.host.devices.gpus))

@@ -36,12 +36,12 @@ def of(stage: Stage, root: Path, store: Store, lock: Mapping[str, Any]) -> dict[
 def bring(wanted: Mapping[str, str], store: Store, place: Exchange, stop: threading.Event) -> Moved:
     """Have the inputs in the cache and, linked from there, in the worktree; UserError names what nobody has."""
     try:
-        moved = place.fetch(wanted.values(), stop)
+        with place.fetched(wanted.values(), stop) as moved:
+            if wanted:
+                store.checkout(list(wanted))
+            return moved
     except NotThere as error:
         raise UserError(f"{error}, which the stage reads; run the stage that makes it again") from None
-    if wanted:
-        store.checkout(list(wanted))
-    return moved
 
 
 def write_lock(root: Path, entries: Mapping[str, Any]) -> None:

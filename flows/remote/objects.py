@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 import re
 import uuid
 from collections.abc import Iterator, Mapping
@@ -37,6 +38,9 @@ class Objects(Protocol):
 
     def size(self, oid: str) -> int | None:
         """Bytes of an object, None if it is not there."""
+
+    def keeps(self, oid: str, file: os.stat_result) -> bool:
+        """Whether an object is there in full, beside this file of it, which may then be removed."""
 
     def get(self, oid: str, path: Path, watch: Watch) -> None:
         """Bring an object to `path`, verified; NotThere. A broken download is kept as `<path>.partial`."""
@@ -72,6 +76,14 @@ class FolderObjects(FolderBucket):
             except FileNotFoundError:
                 return None
 
+    def keeps(self, oid: str, file: os.stat_result) -> bool:
+        with self._explained("look for", key(oid)):
+            try:
+                there = self._path(key(oid)).stat()
+            except FileNotFoundError:
+                return False
+        return there.st_size == file.st_size and not os.path.samestat(there, file)  # a remote that is the cache itself
+
     def get(self, oid: str, path: Path, watch: Watch) -> None:
         source, name = self._path(key(oid)), key(oid)
 
@@ -105,6 +117,9 @@ class S3Objects(S3Bucket):
         with self._explained("look for", key(oid)):
             there = self._head(key(oid))
         return None if there is None else int(there["ContentLength"])
+
+    def keeps(self, oid: str, file: os.stat_result) -> bool:
+        return self.size(oid) == file.st_size
 
     def get(self, oid: str, path: Path, watch: Watch) -> None:
         name = key(oid)

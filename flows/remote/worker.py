@@ -41,7 +41,7 @@ from prefect.workers.process import (
 from data.params import UserError
 from flows import environment
 from flows.console import say
-from flows.remote import execute, ledger, pools, roster, stage
+from flows.remote import evict, execute, ledger, pools, roster, stage
 from flows.remote.execute import Host
 from flows.remote.ledger import Outcome
 
@@ -209,10 +209,12 @@ class FlowWorker(_Serving, ProcessWorker):
         say(f"worker {self.name}: begins {flow_run.name}")
         self.running[flow_run.id] = flow_run.name
         try:
-            return await super().run(flow_run, configuration, task_status)
+            result = await super().run(flow_run, configuration, task_status)
         finally:
             self.worked = time.monotonic()
             self.running.pop(flow_run.id, None)
+        await to_thread.run_sync(evict.tidy, self.host.settings, self.name, self.leave)
+        return result
 
     async def end_flows(self) -> None:
         """Ask every flow to end, which gives back its stages; what takes too long is killed, and shown as crashed."""

@@ -351,7 +351,7 @@ def test_what_stages_behind_will_read_is_fetched_while_this_one_works(machines):
 
 
 def test_what_is_fetched_ahead_leaves_the_stage_its_space(machines, monkeypatch):
-    monkeypatch.setattr(execute, "SPARE", 1 << 60)
+    monkeypatch.setattr(execute.space, "SPARE", 1 << 60)
     oid = workers.work(machines.project, "second").lock["first"]["outs"][0]["md5"]
     assert machines.make(machines.ask("first", soon=(oid,))).outcome.usage.bytes_in == 0
 

@@ -12,7 +12,7 @@ from flows import settings
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch):
-    for name in ("HOME", "MLFLOW_URI", "PREFECT_API", "PHOTOS", "CORES", "CHECKPOINTS"):
+    for name in ("HOME", "MLFLOW_URI", "PREFECT_API", "PHOTOS", "CORES", "CACHE_GB", "CHECKPOINTS"):
         monkeypatch.delenv(f"REMINT_{name}", raising=False)
 
 
@@ -43,9 +43,12 @@ def test_checkpoints_stay_where_no_worktree_takes_them_along(tmp_path, monkeypat
     assert found["REMINT_CHECKPOINTS"] == kept.format(root=tmp_path)
 
 
-def test_a_wrong_value_names_its_variable(tmp_path, monkeypatch):
-    monkeypatch.setenv("REMINT_CORES", "0")
-    with pytest.raises(UserError, match="REMINT_CORES"):
+@pytest.mark.parametrize(
+    ("name", "value"), [("CORES", "0"), ("CACHE_GB", "0"), ("CACHE_GB", "nan"), ("CACHE_GB", "200 GB")]
+)
+def test_a_wrong_value_names_its_variable(tmp_path, monkeypatch, name, value):
+    monkeypatch.setenv(f"REMINT_{name}", value)
+    with pytest.raises(UserError, match=f"REMINT_{name}="):
         settings.load(tmp_path)
 
 
