@@ -1,7 +1,7 @@
 #!/bin/sh
 # One node of a training over several machines (infra/k8s/ddp): every node runs this, node 0 hands on what comes out.
 #   STAGE=proxy COMMIT=0f3c... NODES=2 NODE=0 GPUS=8 MASTER=ddp-0.ddp worker.sh ddp.sh
-# The commit's `accelerate` must say the same: {devices: $GPUS, nodes: $NODES, strategy: ddp}.
+# The commit's `accelerate` must say the same: {devices: $GPUS, nodes: $NODES, strategy: ddp} (or fsdp).
 # Afterwards `remint retrain` of that commit finds the stage done, in the run-cache of REMINT_REMOTE.
 set -eu
 git checkout --quiet --detach "$COMMIT"
