@@ -119,7 +119,8 @@ class Conductor:
         for path in stage.metrics:
             metrics |= read_metrics(self.job.run.workspace / path)
         kept = log if log.exists() else None
-        result = StageResult(name, ran.action, seconds, metrics, None, kept, self._used(name), ran.host)
+        about = (self._used(name), ran.host, ran.environment)
+        result = StageResult(name, ran.action, seconds, metrics, None, kept, *about)
         try:
             exhibits.show(stage, result, self.job.run.workspace)
         except Exception as error:  # a picture that cannot be shown must not cost a stage that worked

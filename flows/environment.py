@@ -4,7 +4,8 @@
     here.digest, here.machine
     environment.differences(then, here)
 
-A run notes its environment in its commit's message, so that a clone, which has only git, knows it. Nothing is
+A run notes its environment in its commit's message, and that of each stage where workers ran them, so that a clone,
+which has only git, knows it. Nothing is
 imported to find out: versions are read from the names of installed packages, features from /proc.
 """
 
@@ -26,6 +27,7 @@ from flows import repository
 
 LOCK = "requirements.lock"
 TRAILER = "Environment"  # of a run's commit message
+OF_STAGES = "Stage-Environments"  # the same, of a run whose stages ran on workers
 BASE_FEATURES = ("avx", "avx2", "fma", "f16c", "sve", "sve2", "bf16", "asimd")
 WIDE_FEATURES = ("avx512", "avx_", "amx")  # prefixes: all instruction sets that math libraries choose kernels by
 VARIABLES = (  # each chooses kernels, or how sums are split
@@ -83,8 +85,8 @@ class Difference:
         return f"{self.what}: {self.then or 'none'} then, {self.now or 'none'} now"
 
 
-def describe(root: Path) -> Environment:
-    """The environment of this process, for the stages of the checkout `root`."""
+def describe(root: Path, variables: Mapping[str, str] = os.environ) -> Environment:
+    """The environment of a process of this machine with these variables, for the stages of the checkout `root`."""
     lock = root / LOCK
     locked = lock.read_text() if lock.exists() else ""
     found = _installed()
@@ -97,12 +99,19 @@ def describe(root: Path) -> Environment:
         system=" ".join(word for word in (platform.system(), *platform.libc_ver()) if word),
         arch=platform.machine(),
         cpu=_cpu(processor),
-        kernels=os.environ.get("ATEN_CPU_CAPABILITY") or _kernels(set(features)),
+        kernels=variables.get("ATEN_CPU_CAPABILITY") or _kernels(set(features)),
         features=features,
-        gpu=gpu(),
-        variables={name: os.environ[name] for name in VARIABLES if os.environ.get(name)},
+        gpu=gpu(variables),
+        variables={name: variables[name] for name in VARIABLES if variables.get(name)},
         unlocked=dict(_unlocked(locked, found)),
     )
+
+
+def surroundings(variables: Mapping[str, str], then: Mapping[str, str] | None) -> dict[str, str]:
+    """A process's variables with thread counts and such as they were `then`; None: it is not known."""
+    if then is None:
+        return dict(variables)
+    return {name: value for name, value in variables.items() if name not in VARIABLES} | dict(then)
 
 
 def differences(then: Environment, now: Environment) -> list[Difference]:
@@ -140,10 +149,33 @@ def trailer(environment: Environment) -> str:
     return f"{TRAILER}: {text(environment)}"
 
 
+def stages_trailer(ran: Mapping[str, Environment]) -> str:
+    """The line of a run's commit message that says where each stage ran, as far as that is known."""
+    stages: dict[str, list[str]] = {}
+    for name, where in ran.items():
+        stages.setdefault(text(where), []).append(name)
+    said = [{"stages": names, "environment": json.loads(where)} for where, names in stages.items()]
+    return f"{OF_STAGES}: {json.dumps(said, sort_keys=True)}"
+
+
 def of_commit(root: Path, commit: str) -> Environment | None:
     """Where a run's commit says that it was made, None if it says nothing."""
-    found = repository.git(root, "log", "-1", f"--format=%(trailers:key={TRAILER},valueonly,unfold)", commit).strip()
-    return parse(found.splitlines()[0]) if found else None
+    found = _trailer(root, commit, TRAILER)
+    return parse(found) if found else None
+
+
+def of_stages(root: Path, commit: str, stages: Iterable[str]) -> dict[str, Environment]:
+    """Where each stage ran by what the run's commit says; a stage of which it says nothing is left out."""
+    if found := _trailer(root, commit, OF_STAGES):
+        known = {name: one["environment"] for one in json.loads(found) for name in one["stages"]}
+        return {name: parse(json.dumps(known[name])) for name in stages if name in known}
+    whole = of_commit(root, commit)
+    return dict.fromkeys(stages, whole) if whole else {}
+
+
+def _trailer(root: Path, commit: str, key: str) -> str:
+    found = repository.git(root, "log", "-1", f"--format=%(trailers:key={key},valueonly,unfold)", commit).strip()
+    return found.splitlines()[0] if found else ""
 
 
 def _installed() -> dict[str, str]:
@@ -206,9 +238,9 @@ def _kernels(features: set[str]) -> str:
     return "avx2" if features >= {"avx2", "fma"} else "default"
 
 
-def gpu() -> str:
+def gpu(variables: Mapping[str, str] = os.environ) -> str:
     """The GPUs that the driver shows, "" without one or with none allowed."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+    if variables.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         return ""
     models = []
     for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):

@@ -50,14 +50,21 @@ class Noted:
     finished: bool
 
 
-def record(settings: Settings, ran: RunInfo, stages: Sequence[Stage], results: Sequence[StageResult]) -> RunInfo:
+def record(
+    settings: Settings,
+    ran: RunInfo,
+    stages: Sequence[Stage],
+    results: Sequence[StageResult],
+    newest: str | None = None,
+) -> RunInfo:
     """Commit dvc.lock in the run's worktree, tag the commit, and return the run with its commit.
 
+    newest: the tag of the run whose results count where a stage is current.
     The note comes before the tag: every run whose tag is there can be finished by whoever finds it unfinished.
     """
     workspace.order_lock(ran.workspace, [stage.name for stage in stages])
     kept = [path for stage in stages for path in stage.metrics if _is_tracked(ran.workspace, path)]
-    message = f"Record the results of run {ran.id}\n\n{environment.trailer(environment.describe(ran.workspace))}"
+    message = f"Record the results of run {ran.id}\n\n{_where(settings, ran, results, newest)}"
     commit = repository.commit(ran.workspace, message, ["dvc.lock", *kept], allow_empty=True)
     done = replace(ran, commit=commit)
     note(settings, done, results, finished=False)
@@ -180,6 +187,17 @@ def all_unfinished(settings: Settings) -> list[Noted]:
     folders = sorted(path.parent.name for path in settings.runs.glob(f"*/{RECORD}"))
     left = [noted(settings, name) for name in folders if name not in living]
     return [one for one in left if one and not one.finished and _has_tag(settings, one.run)]
+
+
+def _where(settings: Settings, ran: RunInfo, results: Sequence[StageResult], newest: str | None) -> str:
+    """The lines of a run's commit message that say where it ran, and where each stage did if workers ran them."""
+    here = environment.trailer(environment.describe(ran.workspace))
+    if settings.stages == "here":
+        return here
+    current = [result.name for result in results if result.action == "current"]
+    known = environment.of_stages(ran.workspace, newest, current) if newest else {}
+    known |= {result.name: environment.parse(result.environment) for result in results if result.environment}
+    return f"{here}\n{environment.stages_trailer(known)}"
 
 
 def _has_tag(settings: Settings, ran: RunInfo) -> bool:

@@ -22,11 +22,21 @@ from flows.budget import Budget
 from flows.graph import Stage
 from flows.plan import Plan
 from flows.remote import accept, origin
+from flows.remote.key import Entry
 from flows.remote.ledger import Usage
 from flows.repository import Checkout
 from flows.run import RunInfo, run_id, run_tag
 from flows.settings import Settings
 from flows.store import Store
+
+
+@dataclass(frozen=True)
+class Again:
+    """A reproduction on workers: its stages run whatever is known of them, and what they give counts for it alone."""
+
+    proof: str  # names its attempts and its checkpoints
+    given: Mapping[str, Entry]  # of dvc.lock, by stage: whose outputs are read as they are recorded
+    variables: Mapping[str, Mapping[str, str]]  # by stage, thread counts and such as they were, where that is known
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,7 @@ class Job:
     estimates: Mapping[str, Usage] = field(default_factory=dict)  # by stage that runs, where there is experience
     newest: str | None = None  # tag of the run whose dvc.lock the plan compares with; without one, HEAD's own
     check: Callable[[], None] = lambda: None  # raises if another process took the run over (flows.remote.claim)
+    again: Again | None = None  # of a reproduction on workers
 
     @property
     def folder(self) -> Path:

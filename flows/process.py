@@ -20,6 +20,7 @@ from flows.measure import Meter
 GRACE_SECONDS = 10.0  # between the request to end and the kill: enough to write a checkpoint
 USER_ERROR = 2  # the exit code with which stages report a mistake of the user's: no retry helps
 TAIL_LINES = 15
+REPRO = (sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item")
 NOISE = (  # DVC's advice for people who type its commands
     "To track the changes with git, run:",
     "To enable auto staging, run:",
@@ -108,13 +109,13 @@ def run(
 
     Everything it prints goes to `log` and, line by line, to `say`. StageFailed when it fails or takes longer than
     `timeout` seconds, Stopped when `stop` is set; no process of the stage is left behind in either case. `meter`
-    knows what it cost, however it ended. `command` is run instead of DVC: for what writes no outputs.
+    knows what it cost, however it ended. `command` is run instead of DVC's own.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     watcher = _Watcher(log, say)
     meter = meter or Meter()
     process = subprocess.Popen(
-        command or [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage],
+        command or [*REPRO, stage],
         cwd=root,
         env=dict(environment),
         stdin=subprocess.DEVNULL,

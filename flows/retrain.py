@@ -168,7 +168,7 @@ def _finish(job: Job, progress: Progress, outcome: Outcome, workers: Dispatcher 
     results = step("find tracking runs", lambda: finish.with_tracking(settings, job.run, results))
     outcome.results = {result.name: result for result in results}
     job.check()
-    run = outcome.run = step("record", lambda: finish.record(settings, job.run, stages, results))
+    run = outcome.run = step("record", lambda: finish.record(settings, job.run, stages, results, job.newest))
     push_tags()
     with stores.opened(settings) as places:
         made = step("register", lambda: finish.register(places, run, stages, results))

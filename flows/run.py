@@ -56,6 +56,7 @@ class StageResult:
     log: Path | None = None  # everything the stage printed
     usage: "Usage | None" = None  # what all attempts at it cost, None where nothing was attempted
     host: str = ""  # where it ran, "" for this machine
+    environment: str = ""  # the same, as flows.environment writes it
 
 
 def run_id(started: datetime, base_commit: str) -> str:

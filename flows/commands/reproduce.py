@@ -34,10 +34,18 @@ LISTED = 5  # uncommitted paths named before they are counted
 )
 @click.option("--tensors", type=SIZE, default=1e-3, show_default=True, help="Tolerance of each tensor, by its norm.")
 @click.option("--metrics", type=SIZE, default=1e-2, show_default=True, help="Tolerance of each metric, by its value.")
+@click.option("--stages", type=click.Choice(["here", "workers"]), help="Where stages run, instead of REMINT_STAGES.")
 @click.option("--json", "as_json", is_flag=True, help="Print the proof as JSON on standard output.")
 @click.option("-v", "--verbose", is_flag=True, help="Show Prefect's own messages too.")
 def reproduce(
-    model: str | None, every: bool, source: "Source", tensors: float, metrics: float, as_json: bool, verbose: bool
+    model: str | None,
+    every: bool,
+    source: "Source",
+    tensors: float,
+    metrics: float,
+    stages: str | None,
+    as_json: bool,
+    verbose: bool,
 ) -> None:
     """Make MODEL again from its tag and prove that it is the same.
 
@@ -45,9 +53,13 @@ def reproduce(
     with the digest that the commit's dvc.lock records. Any clone can do this: git is enough. Only a machine of the
     same class can give the same bytes; how this one differs is said before anything runs.
 
+    With REMINT_STAGES=workers each stage runs on a worker of its pool: whatever is known of it, from its first step on,
+    with thread counts as they were. How the worker differs from the one that made the model is said at the end.
+
     \b
       remint reproduce tokenizer@production
       remint reproduce depth-small@v2 --from inputs
+      remint reproduce maskgit@v3 --stages workers
       remint reproduce --all --json
 
     \b
@@ -56,11 +68,14 @@ def reproduce(
       3    same within tolerance: other bytes, but from the same code, parameters and sources came weights and
            metrics that lie within --tensors and --metrics
       1    different, naming the first stage; or a stage failed
-      2    a mistake in the input (unknown model, a tag that was moved, other packages than the lock's)
+      2    a mistake in the input (unknown model, a tag that was moved, other packages than the lock's, a pool that
+           nobody serves)
       130  interrupted; the same command goes on where it stopped
     """
     if verbose:
         os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "INFO"
+    if stages:
+        os.environ["REMINT_STAGES"] = stages
     with one_line_errors("remint reproduce"):
         if (model is None) == (not every):
             raise click.UsageError("name a MODEL, such as tokenizer@production, or give --all")

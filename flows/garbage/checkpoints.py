@@ -1,4 +1,5 @@
-"""Checkpoints and shards that no stage has gone on from: `<stage>-<digest of its inputs>` at REMINT_CHECKPOINTS.
+"""Checkpoints and shards that no stage has gone on from: `<stage>-<digest of its inputs>` at REMINT_CHECKPOINTS, and
+`reproduce-<commit>` with all that the stages of a reproduction keep.
 
 A key may be wanted again tomorrow (the code changed back) or never; nobody can tell but by age.
 """
@@ -6,6 +7,7 @@ A key may be wanted again tomorrow (the code changed back) or never; nobody can 
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,7 +38,7 @@ def delete(place: Place, item: Garbage) -> None:
         return
     from data import kept
 
-    kept.discard(address, item.what.rpartition("/")[2])
+    kept.discard(address, item.what.removeprefix(f"{address.rstrip('/')}/"))
 
 
 def _in_a_folder(folder: Path, place: Place) -> Iterator[Garbage]:
@@ -46,14 +48,21 @@ def _in_a_folder(folder: Path, place: Place) -> Iterator[Garbage]:
 
 
 def _in_a_bucket(address: str, grace: float) -> Iterator[Garbage]:
-    """Runs of other machines save there too; one that works saves far more often than once in the grace period."""
+    """Runs of other machines save there too; one that works saves far more often than once in the grace period.
+
+    What a reproduction keeps lies below a name of its own, and goes at once.
+    """
     from data import kept
 
     try:
-        found = kept.unfinished(address, grace)
+        found = kept.unfinished(address, idle=float("-inf"))
     except UserError:  # neither message nor address is repeated: somebody may have written credentials into it
         raise InTheWay("REMINT_CHECKPOINTS is neither a folder nor s3://bucket/prefix") from None
     except OSError as error:
         raise InTheWay(f"REMINT_CHECKPOINTS cannot be asked ({type(error.__cause__ or error).__name__})") from None
+    places: dict[str, list[kept.Unfinished]] = {}
     for one in found:
-        yield Garbage(KIND, f"{address.rstrip('/')}/{one.place}", one.size, WHY)
+        places.setdefault(one.place.partition("/")[0], []).append(one)
+    for place, every in places.items():
+        if time.time() - max(one.modified for one in every) >= grace:
+            yield Garbage(KIND, f"{address.rstrip('/')}/{place}", sum(one.size for one in every), WHY)

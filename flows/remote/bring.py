@@ -61,7 +61,7 @@ def bring(store: Store, exchange: Exchange, entries: Iterable[Entry], wanted: Wa
     files = {path: oid for path, oid in files.items() if not (store.root / path).exists()}
     with exchange.fetched(files.values()):
         for path, oid in files.items():
-            _put(exchange.path(oid), store.root / path)
+            put(exchange.path(oid), store.root / path)
 
 
 def shown(metrics: Iterable[str]) -> Wanted:
@@ -95,8 +95,10 @@ def _files(store: Store, out: Mapping[str, str]) -> dict[str, str]:
     return {f"{out['path']}/{name}" if name else out["path"]: oid for name, oid in members.items()}
 
 
-def _put(source: Path, target: Path) -> None:
-    """A file of the cache at its place, without a copy where the file system can."""
+def put(source: Path, target: Path) -> None:
+    """A file of the cache at its place, without a copy where the file system can; what is there already stays."""
+    if target.exists():
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)

@@ -82,7 +82,8 @@ def clear(job: Job, say: Callable[[str], None]) -> list[str]:
 
 def _work(job: Job) -> Work:
     home = {"host": socket.gethostname(), "home": str(job.settings.home)}
-    return Work(STAGE, _key(job), job.run.base_commit, {}, job.run.id, "", environment=home)
+    proof = job.again.proof if job.again else ""
+    return Work(STAGE, _key(job), job.run.base_commit, {}, job.run.id, "", environment=home, proof=proof)
 
 
 def _take(job: Job, where: Ledger, say: Callable[[str], None]) -> Claim:
@@ -128,7 +129,9 @@ def _beat(claim: Claim, ended: threading.Event) -> None:
 
 
 def _key(job: Job) -> str:
-    """What makes two runs the same: commit, parameters, and what the first stages read."""
+    """What makes two runs the same: commit, parameters, and what the first stages read. A reproduction has a name."""
+    if job.again:
+        return hashlib.sha256(job.again.proof.encode()).hexdigest()
     first = [stage for stage in job.stages if not stage.upstream]
     deps = {stage.name: {dep: job.store.content(stage, dep, {}) for dep in stage.deps} for stage in first}
     text = json.dumps([job.run.base_commit, job.run.parameters, deps], sort_keys=True)

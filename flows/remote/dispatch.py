@@ -7,6 +7,9 @@
 A stage whose key is in the run cache, here or in the remote, is not run. Otherwise there is one open attempt at its
 key in the ledger, whoever opened it: a run that was killed finds its attempts again, and two runs that want the same
 work wait for the same worker. Everything that a run knows it could learn again from the ledger and the remote.
+
+For a reproduction (`Job.again`) there is no run cache: each of its stages is made by an attempt of its own, which stays
+in the ledger until the reproduction is at its end.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,6 +50,7 @@ class Ran:
     action: Action
     host: str = ""  # where it ran, "" for this machine
     resumed: bool = False
+    environment: str = ""  # in which it ran, as flows.environment writes it; "" for this machine's
 
 
 @dataclass
@@ -79,7 +83,7 @@ class Dispatcher:
                 return known
             self._offer_inputs(stage, stop)
             work = self._work(stage, key)
-            if stage.meta.parts:
+            if stage.meta.parts and not self._is_made(work, stop):
                 self._make_parts(work, say, stop, spend)
             return self._make(stage, work, log, say, stop, spend)
         except UserError as error:
@@ -102,8 +106,15 @@ class Dispatcher:
         with contextlib.suppress(UserError):  # what stays is found by the next run that wants the same
             for work in self._asked:
                 attempts = self.ledger.attempts(work)
-                if attempts and self.ledger.outcome(attempts[-1]) is not None:
+                outcome = self.ledger.outcome(attempts[-1]) if attempts else None
+                if outcome is not None and not (work.proof and outcome.state == "succeeded"):
                     self.ledger.forget(work)
+
+    def forget(self) -> None:
+        """Forget every attempt at the stages of a reproduction that is at its end; what stays is found by gc."""
+        with contextlib.suppress(UserError):
+            for work in self._asked:
+                self.ledger.forget(work)
 
     # what a stage is
 
@@ -121,10 +132,16 @@ class Dispatcher:
         return key
 
     def _produced(self) -> dict[str, str]:
-        return {out["path"]: out["md5"] for entry in self.entries.values() for out in entry.get("outs", [])}
+        entries = [*self._given().values(), *self.entries.values()]
+        return {out["path"]: out["md5"] for entry in entries for out in entry.get("outs", [])}
+
+    def _given(self) -> Mapping[str, Entry]:
+        return self.job.again.given if self.job.again else {}
 
     def _known(self, stage: Stage, key: str, stop: threading.Event) -> Ran | None:
         """Whether the stage was executed before, by whomever, and its outputs are stored; then that counts."""
+        if self.job.again:
+            return None
         with self._lock:
             recorded = self.job.store.entry(stage)
             if recorded is not None and keys.of_entry(recorded) == key and self._is_stored(recorded, stop):
@@ -141,17 +158,19 @@ class Dispatcher:
 
     def _work(self, stage: Stage, key: str) -> Work:
         root = self.job.run.workspace
-        lock = root / "requirements.lock"
+        lock, again = root / "requirements.lock", self.job.again
         made = Work(
             stage=stage.name,
             key=key,
             commit=self.job.run.commit,
-            lock={name: self.entries[name] for name in stage.upstream},
+            lock={**self._given(), **{name: self.entries[name] for name in stage.upstream}},
             run=self.job.run.id,
             pool=stage.meta.pool,
             timeout=stage.meta.timeout,
             environment={"lock": hashlib.sha256(lock.read_bytes()).hexdigest()} if lock.exists() else {},
             soon=self._soon(stage),
+            proof=again.proof if again else "",
+            variables=again.variables.get(stage.name) if again else None,
         )
         self._asked.append(made)
         return made
@@ -166,7 +185,8 @@ class Dispatcher:
 
     def _offer_inputs(self, stage: Stage, stop: threading.Event) -> None:
         """Make sure that a worker finds the stage's inputs in the remote: those of earlier runs may be here alone."""
-        outs = [out for name in stage.upstream for out in self.entries[name]["outs"]]
+        entries = [*self._given().values(), *(self.entries[name] for name in stage.upstream)]
+        outs = [out for entry in entries for out in entry["outs"]]
         self._offer((out["md5"] for out in outs if any(overlap(out["path"], dep) for dep in stage.deps)), stop)
 
     def _offer(self, oids: Iterable[str], stop: threading.Event | None = None) -> None:
@@ -212,6 +232,12 @@ class Dispatcher:
             if not parts:
                 break
 
+    def _is_made(self, work: Work, stop: threading.Event) -> bool:
+        """Whether there is an attempt that succeeded, which was not taken yet."""
+        attempts = patiently(self.ledger.attempts, work, stop=stop)
+        outcome = patiently(self.ledger.outcome, attempts[-1], stop=stop) if attempts else None
+        return outcome is not None and outcome.state == "succeeded"
+
     def _open(self, work: Work, stop: threading.Event) -> Attempt:
         """The attempt at this work that is open or succeeded, whoever opened it; else a new one."""
         while True:
@@ -245,7 +271,8 @@ class Dispatcher:
     # its result
 
     def _accept(self, stage: Stage, work: Work, outcome: Outcome, stop: threading.Event) -> Ran | None:
-        """Take a worker's result into the run and the run cache; None if it is not what was asked for."""
+        """Take a worker's result into the run and, but for a reproduction, into the run cache; None if it is not what
+        was asked for."""
         with self._lock:
             entry = self.job.store.as_written(stage, outcome.entry)
             store = self.job.store
@@ -253,10 +280,12 @@ class Dispatcher:
             there = all(oid and patiently(store.accepted.holds, oid, stop=stop) for oid in oids)
             right = there and keys.of_entry(entry) == work.key
             if right:
-                store.accepted.add(work.key, entry)
                 self.entries[stage.name] = entry
-        patiently(self.ledger.forget, work, stop=stop)
-        return Ran("ran", outcome.host, outcome.resumed) if right else None
+                if not work.proof:
+                    store.accepted.add(work.key, entry)
+        if not (right and work.proof):
+            patiently(self.ledger.forget, work, stop=stop)
+        return Ran("ran", outcome.host, outcome.resumed, outcome.environment) if right else None
 
 
 def _of_part(part: Work, say: Say) -> Say:

@@ -6,6 +6,9 @@ The stage runs in a worktree of its own at the attempt's commit, with its inputs
 (`flows.process`). Its outputs are in the remote, verified, before the attempt is closed; whether they count is decided
 by who closes first. Nothing is left behind but what the machine's cache gained, and that goes when it is not used for
 long (`flows.remote.evict`); if the disk is full, it goes at once, and the stage is run again.
+
+A stage of a reproduction is run whatever the run cache holds, is not tracked, and has checkpoints of its own: from them
+goes on who has the same environment, so that one environment stands behind the result.
 """
 
 from __future__ import annotations
@@ -22,8 +25,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from data import kept
 from data.params import UserError
 from flows import environment, process, settings, workspace
+from flows.environment import Environment
 from flows.graph import Stage
 from flows.measure import Meter
 from flows.process import StageFailed, Stopped
@@ -45,6 +50,7 @@ CLOSE_SECONDS = 600.0  # that a ledger may be away when a stage has ended
 ORIGIN_SECONDS = 120.0  # that git's origin may be away
 RESUMED = "going on from step "  # models.checkpoint.resume says so
 PART = re.compile(r"[1-9]\d{0,3}/[1-9]\d{0,3}")
+VALUE = re.compile(r"[\w.,:+=-]{1,100}")  # of a variable that the attempt names
 
 Hear = Callable[[str, bool], None]  # what the stage says, and whether it is a whole line
 
@@ -138,6 +144,7 @@ class _Try:
         self.name = f"{re.sub(r'[^A-Za-z0-9_-]', '-', self.work.stage)}-{self.work.key[:8]}-{uuid.uuid4().hex[:8]}"
         self.log = workspace.index_folder(self.settings.worktrees / self.name) / "stage.log"
         self.resumed = False
+        self.environment = ""  # of the stage
         self.words = ""  # the last part of the log, which goes with the worktree
         self.full = False  # the disk was
 
@@ -185,12 +192,15 @@ class _Try:
                 self.costs.held = time.monotonic()
             with workspace.opened(chosen, work.commit, self.name) as root, self._log_kept(), _opened(root) as store:
                 refuse.stage(work, [stage.name for stage in store.stages])
-                refuse.environment(work, environment.describe(root))
+                surroundings = environment.surroundings({**self._surroundings(root), **variables}, work.variables)
+                here = environment.describe(root, surroundings)
+                refuse.environment(work, here)
+                self.environment = environment.text(here)
                 stage = next(stage for stage in store.stages if stage.name == work.stage)
                 place = exchange.open(chosen, workspace.cache(chosen))
                 self._prepare(stage, root, store, place)
                 with self._ahead(place), _run_cache_kept(store, work.key):
-                    self._start(stage, root, variables)
+                    self._start(stage, root, surroundings | self._apart(here))
                 return {} if work.part else self._upload(root, store, place)
 
     def _check(self) -> None:
@@ -200,6 +210,11 @@ class _Try:
             raise Refused(f"the stage is for pool {work.pool}, and worker {host.name} serves {host.pool}")
         if work.part and not PART.fullmatch(work.part):
             raise Refused(f"'{work.part[:20]}' is not a part, as 2/4 is one")
+        if work.proof and not kept.PLACE.fullmatch(work.proof):
+            raise Refused(f"'{work.proof[:80]}' is not the name of a reproduction")
+        for name, value in (work.variables or {}).items():
+            if name not in environment.VARIABLES or not VALUE.fullmatch(value):
+                raise Refused(f"variable '{name[:80]}' is not to be set, or not to this value")
 
     def _prepare(self, stage: Stage, root: Path, store: Store, place: Exchange) -> None:
         """Put the stage's inputs into the worktree, as the attempt's part of dvc.lock says."""
@@ -211,21 +226,31 @@ class _Try:
         if words := str(space.spare(place, self.stop)):
             self._say(words)
 
+    def _surroundings(self, root: Path) -> dict[str, str]:
+        """The variables of every stage's process."""
+        every = settings.child_environment(self.settings) | {
+            "REMINT_RUN": self.work.run,
+            "DVC_SITE_CACHE_DIR": str(workspace.index_folder(root)),
+        }
+        every.pop("PREFECT_API_AUTH_STRING", None)  # a stage has nothing to say to Prefect
+        return every
+
+    def _apart(self, here: Environment) -> dict[str, str]:
+        """The variables that keep a reproduction apart from the run that it is compared with; {} for a run."""
+        if not self.work.proof:
+            return {}
+        place = f"{self.settings.checkpoints.rstrip('/')}/{self.work.proof}/{here.digest[:16]}"
+        return {"REMINT_CHECKPOINTS": place, "MLFLOW_TRACKING_URI": ""}
+
     def _start(self, stage: Stage, root: Path, variables: Mapping[str, str]) -> None:
         """Run the stage: by DVC, or, for a part, by the stage's own command, because it writes no outputs."""
         work = self.work
-        environment = settings.child_environment(self.settings) | {
-            "REMINT_RUN": work.run,
-            "DVC_SITE_CACHE_DIR": str(workspace.index_folder(root)),
-            **variables,
-        }
-        environment.pop("PREFECT_API_AUTH_STRING", None)  # a stage has nothing to say to Prefect
-        command = ["/bin/sh", "-e", "-c", stage.cmd] if work.part else []
+        command = [*process.REPRO, "--no-run-cache", work.stage] if work.proof else []
         if work.part:
-            environment["REMINT_PART"] = work.part
+            command, variables = ["/bin/sh", "-e", "-c", stage.cmd], {**variables, "REMINT_PART": work.part}
         self._say("started")
         process.run(
-            work.stage, root, environment, self.log, self._heard, self.stop, work.timeout, self.costs.meter, command
+            work.stage, root, variables, self.log, self._heard, self.stop, work.timeout, self.costs.meter, command
         )
 
     def _heard(self, text: str, whole: bool) -> None:
@@ -301,6 +326,7 @@ class _Try:
             "resumed": self.resumed,
             "seconds": seconds,
             "usage": usage,
+            "environment": self.environment,
         } | values
         return Outcome(state, worker=self.host.name, host=socket.gethostname(), **given)
 

@@ -49,6 +49,8 @@ class Work:
     environment: Mapping[str, Any] = field(default_factory=dict)  # that the run allows, see flows.remote.refuse
     part: str = ""  # "2/4": only these shards, into the checkpoint store; "" for the whole stage
     soon: tuple[str, ...] = ()  # DVC digests that stages behind it will read: fetched while it works
+    proof: str = ""  # of a reproduction: what is known of the key counts for nothing, and what it gives for nobody else
+    variables: Mapping[str, str] | None = None  # thread counts and such (flows.environment); None: the worker's own
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Attempt:
 
     @property
     def place(self) -> str:
-        return f"{_folder(self.work.stage, self.work.key, self.work.part)}/{self.number:04d}"
+        return f"{_folder(self.work)}/{self.number:04d}"
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ class Outcome:
     seconds: float = 0.0  # of the stage itself
     usage: Usage = field(default_factory=Usage)
     log: str = ""  # the last part of what the stage printed
+    environment: str = ""  # in which the stage ran, as flows.environment writes it
 
 
 class Ledger:
@@ -109,7 +112,7 @@ class Ledger:
 
     def attempts(self, work: Work) -> list[Attempt]:
         """Every attempt at this work, first to last."""
-        folder = _folder(work.stage, work.key, work.part)
+        folder = _folder(work)
         names = [key for key in self.store.list(f"{folder}/") if key.endswith("/attempt.json")]
         found = []
         for name in names:
@@ -125,7 +128,7 @@ class Ledger:
 
     def open(self, work: Work) -> Attempt | None:
         """A new attempt, numbered after those there are; None if somebody else was quicker."""
-        folder = _folder(work.stage, work.key, work.part)
+        folder = _folder(work)
         there = [key.removeprefix(f"{folder}/").partition("/")[0] for key in self.store.list(f"{folder}/")]
         made = Attempt(max(map(int, there), default=0) + 1, work, uuid.uuid4().hex)
         return made if self._create(f"{made.place}/attempt.json", asdict(made)) else None
@@ -156,7 +159,7 @@ class Ledger:
 
     def forget(self, work: Work) -> None:
         """Remove every trace of work whose result is in the run cache; of each attempt what makes it known first."""
-        for key in self.store.list(f"{_folder(work.stage, work.key, work.part)}/"):
+        for key in self.store.list(f"{_folder(work)}/"):
             self.store.delete(key)
 
     def _create(self, key: str, values: Mapping[str, Any]) -> bool:
@@ -186,9 +189,14 @@ def part(work: Work, number: int, count: int) -> Work:
     return replace(work, part=f"{number}/{count}")
 
 
-def _folder(stage: str, key: str, part: str) -> str:
-    inner = f"/part-{part.replace('/', '-of-')}" if part else "/whole"
-    return f"stages/{re.sub(r'[^A-Za-z0-9_.@+=-]', '_', stage)}/{key}{inner}"
+def _folder(work: Work) -> str:
+    """Where the attempts at some work lie; those of a reproduction are never those of a run."""
+    inner = f"part-{work.part.replace('/', '-of-')}" if work.part else "whole"
+    return f"stages/{_plain(work.stage)}/{work.key}/{f'{_plain(work.proof)}-' if work.proof else ''}{inner}"
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.@+=-]", "_", name)
 
 
 def _bytes(values: Mapping[str, Any]) -> bytes:

@@ -57,6 +57,7 @@ class StageProof:
     weights: tuple[Weights, ...] = ()
     metrics: Mapping[str, tuple[float, float]] | None = field(default_factory=dict)  # None: could not be reached
     seconds: float = 0.0
+    host: str = ""  # of the worker that ran it, "" for this machine
 
     @property
     def identical(self) -> bool:

@@ -1,4 +1,7 @@
-"""Where the bytes of the original run still lie: DVC's cache, a DVC remote, or the bundle of a release."""
+"""Where the bytes of the original run still lie: DVC's cache, a DVC remote, or the bundle of a release.
+
+Where workers run the stages the remote is REMINT_REMOTE, and of an output only the files that are compared are brought.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,15 @@ from typing import Any
 from data.params import UserError
 from flows.graph import Stage
 from flows.plan import overlap
+from flows.remote import bring
+from flows.remote.exchange import Exchange
+from flows.remote.key import Entry
 from flows.reproduce.target import Target
 from flows.settings import Settings
 from flows.store import Store
+
+COMPARED = (".safetensors", ".json")
+ORIGINALS = ".originals"  # in a reproduction's worktree
 
 
 def put_inputs(store: Store, stages: Sequence[Stage], target: Target) -> None:
@@ -19,25 +28,34 @@ def put_inputs(store: Store, stages: Sequence[Stage], target: Target) -> None:
 
     To be called while the worktree still has the main cache and its commit's dvc.lock.
     """
-    wanted = {
-        out: before
-        for stage in stages
-        for before in store.stages
-        for out in before.outs
-        if before.name != stage.name and any(overlap(dep, out) for dep in stage.deps)
-    }
+    wanted = _read(store, stages)
     for out, maker in wanted.items():
-        entry = store.recorded(maker)
-        oid = entry.outs.get(out) if entry else None
-        if oid is None:
-            raise UserError(f"the dvc.lock of {target.tag} does not record {out}; use --from scratch")
+        oid = _recorded(store, maker, out, target)
         if not store.stored({out: oid}):
             _fetch(store, oid, out)
     store.checkout(list(wanted))
 
 
-def find(store: Store, oid: str) -> dict[str, Path]:
-    """The files of a recorded output by their names in it ("" for an output that is a file); {} if none is reached."""
+def given(store: Store, stages: Sequence[Stage], target: Target) -> dict[str, Entry]:
+    """The entries of dvc.lock that say what the stages read, for workers; UserError if it is nowhere.
+
+    To be called while the worktree still has its commit's dvc.lock.
+    """
+    found: dict[str, Entry] = {}
+    for out, maker in _read(store, stages).items():
+        if not store.stored({out: _recorded(store, maker, out, target)}):
+            raise UserError(f"{out} is neither in the cache nor in the remote; use --from scratch")
+        found[maker.name] = store.entry(maker) or {}
+    return found
+
+
+def find(store: Store, oid: str, remote: Exchange | None = None) -> dict[str, Path]:
+    """The files of a recorded output by their names in it ("" for an output that is a file); {} if none is reached.
+
+    remote: the one that workers exchange outputs with.
+    """
+    if remote is not None:
+        return _compared(store, oid, remote)
     try:
         if not store.stored({"": oid}):
             _fetch(store, oid, "")
@@ -57,6 +75,39 @@ def weights_of_release(settings: Settings, target: Target, into: Path) -> Path |
     except UserError:
         return None
     return into / "model.safetensors"
+
+
+def _read(store: Store, stages: Sequence[Stage]) -> dict[str, Stage]:
+    """The outputs of other stages that these read, and who makes them."""
+    return {
+        out: before
+        for stage in stages
+        for before in store.stages
+        for out in before.outs
+        if before.name != stage.name and any(overlap(dep, out) for dep in stage.deps)
+    }
+
+
+def _recorded(store: Store, maker: Stage, out: str, target: Target) -> str:
+    entry = store.recorded(maker)
+    oid = entry.outs.get(out) if entry else None
+    if oid is None:
+        raise UserError(f"the dvc.lock of {target.tag} does not record {out}; use --from scratch")
+    return oid
+
+
+def _compared(store: Store, oid: str, remote: Exchange) -> dict[str, Path]:
+    """The weights and metrics of an output, brought from the remote as far as the cache lacks them."""
+    folder = store.root / ORIGINALS / oid
+    try:
+        members = {name: one for name, one in store.members(oid).items() if not name or name.endswith(COMPARED)}
+        found = {name: folder / (name or "file") for name in members}
+        with remote.fetched(members.values()):  # linked, they stay when the cache gives way
+            for name, path in found.items():
+                bring.put(remote.path(members[name]), path)
+    except (UserError, OSError):
+        return {}
+    return found
 
 
 def _fetch(store: Store, oid: str, what: str) -> None:

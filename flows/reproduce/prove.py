@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from flows.reproduce import compare, originals, tensors
 from flows.reproduce.compare import DIFFERENT, FAILED, StageProof, Tolerance, Verdict, Weights
 from flows.reproduce.remake import Remake
 from flows.reproduce.target import Target
-from flows.run import read_metrics
+from flows.run import StageResult, read_metrics
 from flows.store import as_recorded
 from models.saved import weights_digest
 
@@ -38,6 +38,14 @@ class ModelProof:
 
 
 @dataclass(frozen=True)
+class Where:
+    """The environments of some stages; of several, in the order of the stages."""
+
+    digest: str
+    machine: str
+
+
+@dataclass(frozen=True)
 class Proof:
     """What came of making the models of one run again."""
 
@@ -45,22 +53,32 @@ class Proof:
     stages: tuple[StageProof, ...]  # in topological order
     tolerance: Tolerance
     source: str  # "scratch", "inputs"
-    here: Environment
-    noted: bool  # whether the run noted its own environment
-    environment: tuple[str, ...]  # in what the two differ
+    ran: Mapping[str, Environment]  # by stage, where it ran now
+    noted: bool  # whether the run noted its own environments
+    environment: tuple[str, ...]  # in what they differ
     seconds: float
 
     @property
     def verdict(self) -> Verdict:
         return compare.worst([model.verdict for model in self.models])
 
+    @property
+    def here(self) -> Where:
+        """Where all stages ran."""
+        return self.where(self.ran)
+
+    def where(self, stages: Collection[str]) -> Where:
+        """Where these stages ran: one environment, or those of several workers."""
+        found = {env.digest: env.machine for name, env in self.ran.items() if name in stages}
+        return Where("+".join(found), ", ".join(dict.fromkeys(found.values())))
+
 
 def prove(job: Remake, made: Mapping[str, Entry], outcome: Outcome, tolerance: Tolerance, seconds: float) -> Proof:
     """Judge every model of a job whose stages have ended, while its worktree still stands; `made`: its dvc.lock."""
-    assert job.here is not None
+    ran = job.ran(outcome)
     with tempfile.TemporaryDirectory(dir=job.folder) as scratch:
         proofs = [
-            _stage(job, stage, made[stage.name], outcome.results[stage.name].seconds, Path(scratch))
+            _stage(job, stage, made[stage.name], outcome.results[stage.name], Path(scratch))
             for stage in job.stages
             if stage.name in outcome.results
         ]
@@ -69,16 +87,17 @@ def prove(job: Remake, made: Mapping[str, Entry], outcome: Outcome, tolerance: T
         stages=tuple(proofs),
         tolerance=tolerance,
         source=job.source,
-        here=job.here,
-        noted=job.then is not None,
-        environment=tuple(map(str, job.differences)),
+        ran=ran,
+        noted=all(stage.name in job.then for stage in job.stages),
+        environment=job.differences(ran),
         seconds=seconds,
     )
 
 
-def _stage(job: Remake, stage: Stage, entry: Entry, seconds: float, scratch: Path) -> StageProof:
+def _stage(job: Remake, stage: Stage, entry: Entry, result: StageResult, scratch: Path) -> StageProof:
     then, altered = as_recorded(job.lock[stage.name]), job.altered.get(stage.name, ())
-    proof = replace(compare.stage_proof(stage, then, as_recorded(entry), altered), seconds=seconds)
+    proof = compare.stage_proof(stage, then, as_recorded(entry), altered)
+    proof = replace(proof, seconds=result.seconds, host=result.host)
     if proof.identical:
         return proof
     return replace(proof, weights=tuple(_weights(job, proof, scratch)), metrics=_metrics(job, stage, proof))
@@ -88,7 +107,7 @@ def _weights(job: Remake, proof: StageProof, scratch: Path) -> Iterator[Weights]
     """The model files among the outputs that differ, each against the original's."""
     for out in proof.outs:
         made = {path.relative_to(job.run.workspace / out).as_posix(): path for path in _files(job.run.workspace / out)}
-        then = originals.find(job.store, proof.then[out]) if out in proof.then else {}
+        then = originals.find(job.store, proof.then[out], job.remote) if out in proof.then else {}
         if not then:
             released = [target for target in job.targets if target.model.path.as_posix() == out]
             found = [originals.weights_of_release(job.settings, target, scratch / "bundle") for target in released]
@@ -111,7 +130,7 @@ def _metrics(job: Remake, stage: Stage, proof: StageProof) -> dict[str, tuple[fl
         if out not in proof.outs:
             continue
         member = path.removeprefix(out).removeprefix("/")
-        original = originals.find(job.store, proof.then[out]).get(member) if out in proof.then else None
+        original = originals.find(job.store, proof.then[out], job.remote).get(member) if out in proof.then else None
         if original is None:
             return None
         then, now = read_metrics(original), read_metrics(job.run.workspace / path)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from data.params import UserError
-from flows import notify
+from flows import environment, notify
 from flows.catalogue import journal
 from flows.catalogue.alarms import Alarm, sound
 from flows.catalogue.stages import Entry, input_digest, output_digest
@@ -32,15 +32,15 @@ def record(job: Remake, made: Mapping[str, Entry], proof: Proof) -> list[str]:
 
 def alarms(job: Remake, made: Mapping[str, Entry], proof: Proof) -> Iterator[Alarm]:
     """The stages that gave two outputs for one input, where the environment cannot be the reason."""
-    if proof.environment:
-        return
-    machine = job.then.machine if job.then else ""
     for stage in proof.stages:
+        before, here = job.then.get(stage.stage), proof.ran.get(stage.stage)
+        if before and here and environment.differences(before, here):
+            continue
         then, now = job.lock[stage.stage], made[stage.stage]
         if not stage.identical and input_digest(then) == input_digest(now):
             outputs = output_digest(then), output_digest(now)
-            runs = job.targets[0].commit, job.run.id
-            yield Alarm(stage.stage, input_digest(now), outputs, runs, (machine, proof.here.machine))
+            runs, machines = (job.targets[0].commit, job.run.id), [one.machine if one else "" for one in (before, here)]
+            yield Alarm(stage.stage, input_digest(now), outputs, runs, (machines[0], machines[1]))
 
 
 def _in_catalogue(settings: Settings, proof: Proof, found: list[Alarm]) -> Iterator[str]:

@@ -4,17 +4,20 @@
         outcome = remake.run(job, progress)
 
 What a killed reproduction finished lies in `reproductions/<id>` of the home: its own cache, run cache and checkpoints,
-never those of the original run. The next one of the same commit in the same environment goes on from there.
+never those of the original run. The next one of the same commit in the same environment goes on from there. Where
+workers run the stages (REMINT_STAGES), `flows.reproduce.workers` says where that lies.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -24,9 +27,11 @@ from flows import settings as settings_
 from flows.catalogue.stages import Entry, read_lock
 from flows.environment import Environment
 from flows.graph import Stage
-from flows.job import Job
+from flows.job import Again, Job
 from flows.plan import Plan, Step
 from flows.progress import Progress
+from flows.remote import accept, bring
+from flows.remote.exchange import Exchange
 from flows.reproduce import originals
 from flows.reproduce.target import Target
 from flows.run import RunInfo
@@ -35,6 +40,7 @@ from flows.store import Store, as_recorded
 
 if TYPE_CHECKING:
     from flows.outcome import Outcome
+    from flows.remote.dispatch import Dispatcher
 
 Source = Literal["scratch", "inputs"]
 
@@ -47,18 +53,36 @@ class Remake(Job):
     source: Source = "scratch"
     lock: Mapping[str, Entry] = field(default_factory=dict)  # the stages of the commit's dvc.lock
     altered: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by stage, see `_altered`
-    then: Environment | None = None  # where the run says that it ran
-    here: Environment | None = None  # where the stages run now
+    then: Mapping[str, Environment] = field(default_factory=dict)  # by stage, where the run says that it ran
+    here: Environment | None = None  # where the stages run now; None: on workers, each in its own
 
     @property
     def folder(self) -> Path:
         """What stays of the reproduction: its logs, and what it finished for as long as it is not at its end."""
         return self.settings.home / "reproductions" / self.run.id
 
-    @property
-    def differences(self) -> list[environment.Difference]:
-        """In what the environments differ; none are known where the run did not note its own."""
-        return environment.differences(self.then, self.here) if self.then and self.here else []
+    @cached_property
+    def remote(self) -> Exchange | None:
+        """Where the originals' bytes are brought from if workers run the stages."""
+        return bring.open_exchange(self.store, self.settings) if self.again else None
+
+    def ran(self, outcome: Outcome | None = None) -> dict[str, Environment]:
+        """Where each stage ran now; of stages on workers only that of those which have run is known."""
+        if self.here is not None:
+            return {stage.name: self.here for stage in self.stages}
+        results = outcome.results if outcome else {}
+        known = {name: environment.parse(one.environment) for name, one in results.items() if one.environment}
+        return {stage.name: known[stage.name] for stage in self.stages if stage.name in known}
+
+    def differences(self, ran: Mapping[str, Environment]) -> tuple[str, ...]:
+        """In what these environments are not the original's, of which stages if not of all; none is known where the
+        run did not note its own."""
+        found: dict[str, list[str]] = {}
+        for stage, now in ran.items():
+            for difference in environment.differences(self.then[stage], now) if stage in self.then else ():
+                found.setdefault(str(difference), []).append(stage)
+        every = len(ran)
+        return tuple(said if len(of) == every else f"{said} ({', '.join(of)})" for said, of in found.items())
 
 
 @contextmanager
@@ -75,18 +99,18 @@ def prepared(settings: Settings, targets: Sequence[Target], source: Source) -> I
             root = stack.enter_context(workspace.opened(settings, targets[0].commit, identifier))
         except FileExistsError:  # the mark of a living one
             raise UserError(f"{targets[0].title} is being reproduced here already; wait for it to end") from None
-        store = Store(root)
+        store = Store(root, accept.remote(settings))
         stack.callback(store.close)
         yield _job(settings, root, store, tuple(targets), source, surroundings)
 
 
-def run(job: Remake, progress: Progress) -> Outcome:
+def run(job: Remake, progress: Progress, workers: Dispatcher | None = None) -> Outcome:
     """Run the job's stages as a Prefect flow; a stage that fails is in the outcome."""
     with server.borrowed(job.settings, job.environment) as api:
         os.environ["PREFECT_API_URL"] = api
         from flows import retrain  # not before: Prefect reads the environment when it is imported
 
-        return retrain.conduct("reproduce", job, progress, lambda: None, lambda *_: None)
+        return retrain.conduct("reproduce", job, progress, lambda: None, lambda *_: None, workers)
 
 
 def forget(job: Remake) -> None:
@@ -105,21 +129,23 @@ def _job(
     surroundings: dict[str, str],
 ) -> Remake:
     target, identifier = targets[0], root.name
-    then = environment.of_commit(root, target.commit)
-    here = environment.describe(root)
-    if then:  # thread counts and such are set as they were; what cannot be set is told
-        here = replace(here, variables=then.variables)
-    _require_lock(target, then, here)
+    then = environment.of_stages(root, target.commit, [stage.name for stage in store.stages])
+    here = _here(root, target, then) if settings.stages == "here" else None
     stages = _chosen(store.stages, [one.model.stage for one in targets], source)
     lock = read_lock(root)
     if missing := [stage.name for stage in stages if stage.name not in lock]:
         raise UserError(f"the dvc.lock of {target.tag} records no {', '.join(missing)}: nothing to compare with")
     altered = _altered(stages, store, lock, target)
-    if source == "inputs":
-        originals.put_inputs(store, stages, target)
-    folder = settings.home / "reproductions" / identifier
-    _begin(folder, here)
-    _own_cache(root, folder / "cache")
+    folder, again = settings.home / "reproductions" / identifier, None
+    if here is None:
+        given = originals.given(store, stages, target) if source == "inputs" else {}
+        again = Again(_name(target, source), given, {name: where.variables for name, where in then.items()})
+        folder.mkdir(parents=True, exist_ok=True)
+    else:
+        if source == "inputs":
+            originals.put_inputs(store, stages, target)
+        _begin(folder, here)
+        _own_cache(root, folder / "cache")
     (root / "dvc.lock").unlink()  # nothing is known to be done
     return Remake(
         settings=settings,
@@ -129,13 +155,13 @@ def _job(
         plan=Plan(tuple(Step(stage.name, "run") for stage in stages)),
         changes={},
         environment={
-            **{key: value for key, value in surroundings.items() if key not in environment.VARIABLES},
-            **here.variables,
+            **environment.surroundings(surroundings, here.variables if here else None),
             "REMINT_RUN": identifier,
             "REMINT_CHECKPOINTS": str(folder / "checkpoints"),
             "MLFLOW_TRACKING_URI": "",  # not among the runs that people compare
         },
         store=store,
+        again=again,
         targets=targets,
         source=source,
         lock=lock,
@@ -143,6 +169,20 @@ def _job(
         then=then,
         here=here,
     )
+
+
+def _here(root: Path, target: Target, then: Mapping[str, Environment]) -> Environment:
+    """Where stages run on this machine: thread counts and such are set as they were; what cannot be set is told."""
+    own = then.get(target.model.stage)
+    here = environment.describe(root, environment.surroundings(os.environ, own.variables if own else None))
+    _require_lock(target, own, here)
+    return here
+
+
+def _name(target: Target, source: Source) -> str:
+    """What names a reproduction's attempts and checkpoints (data.kept.PLACE), on every machine the same."""
+    of = f"-{target.model.name}" if source == "inputs" else ""
+    return f"reproduce{re.sub(r'[^A-Za-z0-9_@-]', '-', of)}-{target.commit[:16]}"
 
 
 def _run_info(identifier: str, root: Path, target: Target) -> RunInfo:

@@ -46,7 +46,7 @@ def to_json(proof: Proof) -> dict[str, Any]:
         },
         "tolerance": {"tensors": proof.tolerance.tensors, "metrics": proof.tolerance.metrics},
         "models": [model_json(model, proof) for model in proof.models],
-        "stages": [_stage_json(stage) for stage in proof.stages],
+        "stages": [_stage_json(stage) | {"machine": proof.where([stage.stage]).machine} for stage in proof.stages],
     }
 
 
@@ -63,8 +63,8 @@ def model_json(model: ModelProof, proof: Proof) -> dict[str, Any]:
         "why": model.why,
         "weights": {"then": model.target.weights or None, "now": model.weights or None},
         "stages": {stage.stage: stage.identical for stage in proof.stages if stage.stage in model.stages},
-        "environment": proof.here.digest,
-        "machine": proof.here.machine,
+        "environment": proof.where(model.stages).digest,
+        "machine": proof.where(model.stages).machine,
         "environment_differences": list(proof.environment) if proof.noted else None,
     }
 
@@ -122,6 +122,7 @@ def _stage_json(stage: StageProof) -> dict[str, Any]:
         "stage": stage.stage,
         "identical": stage.identical,
         "seconds": round(stage.seconds, 2),
+        "host": stage.host or None,
         "outputs": {
             out: {"then": stage.then.get(out), "now": stage.now.get(out)} for out in {**stage.then, **stage.now}
         },

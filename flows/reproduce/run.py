@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 from flows.catalogue.stages import read_lock
 from flows.process import StageFailed
 from flows.progress import Progress
-from flows.reproduce import prove, record, remake
+from flows.reproduce import prove, record, remake, workers
 from flows.reproduce.compare import FAILED, Tolerance
 from flows.reproduce.prove import Proof
 from flows.reproduce.remake import Remake, Source
@@ -42,15 +43,23 @@ def reproduce(
 ) -> Reproduction:
     """Make models of one commit again, compare and record. What a failed attempt finished is kept for the next."""
     began = time.monotonic()
-    with remake.prepared(settings, targets, source) as job:
+    with ExitStack() as stack:
+        job, dispatcher = stack.enter_context(remake.prepared(settings, targets, source)), None
+        if job.again:
+            job, dispatcher = stack.enter_context(workers.ready(job, progress.note))
         for line in _beforehand(job):
             progress.note(line)
-        outcome = remake.run(job, progress)
+        outcome = remake.run(job, progress, dispatcher)
+        if dispatcher:
+            workers.bring_compared(job, dispatcher)
         made = read_lock(job.run.workspace)
         proof = prove.prove(job, made, outcome, tolerance, time.monotonic() - began)
+        job.check()
         unrecorded = record.record(job, made, proof)
         if proof.verdict != FAILED:
             remake.forget(job)
+            if dispatcher:
+                workers.forget(job, dispatcher)
         return Reproduction(proof, tuple(outcome.failures.values()), tuple(unrecorded), job.folder)
 
 
@@ -59,9 +68,12 @@ def _beforehand(job: Remake) -> list[str]:
     names = ", ".join(target.title for target in job.targets)
     again = "1 stage" if len(job.stages) == 1 else f"{len(job.stages)} stages"
     lines = [f"{names}: {again} of commit {job.run.commit[:12]} (by {job.targets[0].by}) run again"]
-    if job.then is None:
+    if job.again:
+        pools = sorted({stage.meta.pool for stage in job.stages})
+        lines.append(f"on the workers of {' and '.join(f'pool {pool}' for pool in pools)}")
+    if any(stage.name not in job.then for stage in job.stages):
         lines.append("the run did not note its environment: equal bytes are proof, other bytes may be the machine's")
-    lines += [f"other environment: {difference}" for difference in job.differences]
+    lines += [f"other environment: {difference}" for difference in job.differences(job.ran())]
     for stage, said in job.altered.items():
         lines.append(f"{stage} of this commit is not what its dvc.lock records: {'; '.join(said)}")
     return lines

@@ -12,8 +12,10 @@ import pytest
 
 from data.params import UserError
 from flows import job, workspace
+from flows.job import Again
 from flows.process import StageFailed, Stopped
 from flows.remote import dispatch, exchange, ledger, orders, pools
+from flows.remote.dispatch import Ran
 from flows.remote.ledger import Beat, Outcome
 from flows.remote.roster import Entry
 from flows.settings import Settings
@@ -245,6 +247,51 @@ def test_a_stopped_run_gives_its_attempt_back(run):
     [attempt] = attempts(pool, dispatcher)
     assert pool.book.outcome(attempt).state == "given back"
     assert pool.ended == [("the run was stopped", True)]
+
+
+PROOF = f"reproduce-{'0' * 16}"
+
+
+def test_a_reproduction_runs_what_is_known_and_what_it_gives_is_for_nobody_else(run):
+    dispatcher, pool, bring = run
+    assert bring("base").action == "ran"
+    assert bring("base").action == "restored"
+    runs = [dispatcher.job.store.accepted.here, dispatcher.job.settings.root.parent / "remote" / "runs"]
+    known = [sorted(place.rglob("*")) for place in runs]
+    dispatcher.job = replace(dispatcher.job, again=Again(PROOF, {}, {"base": {"OMP_NUM_THREADS": "3"}}))
+    other = json.loads(json.dumps(pool.entries["base"]))
+    other["outs"][0]["md5"] = pool.entries["right@a"]["outs"][0]["md5"]
+    pool.scripts = [lambda attempt: pool.succeed(attempt, entry=other, environment="{}")]
+    assert bring("base") == Ran("ran", "far", environment="{}")
+    assert pool.asked[-1].work.proof == PROOF
+    assert pool.asked[-1].work.variables == {"OMP_NUM_THREADS": "3"}
+    assert dispatcher.entries["base"]["outs"] == other["outs"]
+    assert [sorted(place.rglob("*")) for place in runs] == known
+    dispatcher.close()
+    assert bring("base").action == "ran"  # as one that was killed finds it
+    assert len(pool.placed) == 2
+    dispatcher.forget()
+    assert pool.book.store.list("") == []
+
+
+def test_a_reproduction_hands_on_the_inputs_that_are_given(run):
+    dispatcher, pool, bring = run
+    alone = tuple(replace(one, upstream=()) for one in dispatcher.job.stages if one.name == "right@a")
+    given = {"base": pool.entries["base"]}
+    dispatcher.job = replace(dispatcher.job, stages=alone, again=Again(PROOF, given, {}))
+    assert bring("right@a").action == "ran"
+    assert dict(pool.asked[0].work.lock) == given
+    assert list(dispatcher.entries) == ["right@a"]
+
+
+def test_a_reproduction_does_not_take_a_result_that_is_not_what_was_asked_for(run):
+    dispatcher, pool, bring = run
+    dispatcher.job = replace(dispatcher.job, again=Again(PROOF, {}, {}))
+    wrong = json.loads(json.dumps(pool.entries["base"]))
+    wrong["outs"][0]["md5"] = "0" * 32
+    pool.scripts = [lambda attempt: pool.succeed(attempt, entry=wrong)]
+    assert bring("base").action == "ran"
+    assert dispatcher.entries["base"]["outs"] == pool.entries["base"]["outs"]
 
 
 @pytest.mark.parametrize("wrong", ["other deps", "outs that are nowhere"])

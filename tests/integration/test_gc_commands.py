@@ -99,6 +99,18 @@ def test_what_was_written_within_the_grace_period_stays(chosen):
     assert ("checkpoint", str(young.parent)) not in found(chosen, 3600.0)
 
 
+def test_what_an_abandoned_reproduction_kept_goes_as_one(chosen):
+    place = chosen.home / "checkpoints" / f"reproduce-{'a' * 16}"
+    old = aged(place / ("b" * 16) / f"left-{'c' * 16}" / "last.ckpt", 4000)
+    young = aged(place / ("d" * 16) / f"right-{'e' * 16}" / "last.ckpt", 3000)
+    assert found(chosen, 3600.0) == set()
+    for path in place.rglob("*"):
+        os.utime(path, (old.stat().st_mtime,) * 2)
+    os.utime(place, (old.stat().st_mtime,) * 2)
+    assert found(chosen, 3600.0) == {("checkpoint", str(place))}
+    assert young.exists()
+
+
 def test_a_link_is_removed_and_what_it_points_to_stays(chosen, tmp_path):
     precious = aged(tmp_path / "elsewhere" / "precious.partial")
     (chosen.home / "runs").symlink_to(precious.parent)

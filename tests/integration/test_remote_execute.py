@@ -13,8 +13,9 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from flows import settings, workspace
+from flows import environment, settings, workspace
 from flows.remote import exchange, execute, ledger
+from flows.remote.accept import Accepted
 from flows.remote.execute import Host
 from flows.remote.ledger import Beat, Outcome
 from tests import workers
@@ -48,7 +49,7 @@ while steps < wanted:
     if wanted > 1:
         print(f"step {steps}", flush=True)
         time.sleep(0.05)
-    while wanted > 1 and kept.with_name("hold").exists():
+    while wanted > 1 and (kept.with_name("hold").exists() or Path(os.environ.get("TOY_HOLD", "/nowhere")).exists()):
         time.sleep(0.05)
 if part := os.environ.get("REMINT_PART"):
     shard = Path(os.environ["REMINT_CHECKPOINTS"], f"{name}-{part.replace('/', '-of-')}")
@@ -71,6 +72,7 @@ if name == "first":
 kept.unlink(missing_ok=True)
 '''
 
+PROOF = f"reproduce-{'0' * 16}"
 NAMES = ("slow", "broken", "mistaken", "fat")
 DVC_YAML = "stages:\n" + "".join(
     f"  {name}:\n    cmd: python stage.py {name} artifacts/{name} {inputs}\n"
@@ -246,6 +248,39 @@ def test_a_worker_that_is_to_leave_gives_the_stage_back_and_another_goes_on_to_t
     assert not whole.resumed
 
 
+def test_a_reproduction_runs_a_stage_that_is_known_and_no_checkpoint_of_the_run_is_taken(machines):
+    asked = machines.ask("first")
+    whole = machines.make(asked).outcome
+    runs = workspace.cache(machines.host().settings) / "runs"
+    Accepted(runs).add(asked.work.key, whole.entry)
+    known = sorted(runs.rglob("*"))
+    (machines.folder / "shared" / "checkpoints").mkdir(exist_ok=True)
+    (machines.folder / "shared" / "checkpoints" / "first.txt").write_text("1 another-digest")
+    again = machines.make(machines.ask("first", proof=PROOF, variables={"OMP_NUM_THREADS": "1"})).outcome
+    assert (again.state, again.entry, again.resumed) == ("succeeded", whole.entry, False)
+    assert again.usage.bytes_out == 0
+    assert environment.parse(again.environment).variables == {"OMP_NUM_THREADS": "1"}
+    assert sorted(runs.rglob("*")) == known
+    run = machines.make(machines.ask("first")).outcome  # as DVC does where nothing is to be proved
+    assert ("is cached" in again.log, "is cached" in run.log) == (False, True)
+
+
+def test_a_reproduction_goes_on_from_its_own_checkpoints_in_an_equal_environment(machines, monkeypatch):
+    leave, kept, hold = threading.Event(), machines.folder / "shared" / "checkpoints", machines.folder / "hold"
+    hold.touch()
+    monkeypatch.setenv("TOY_HOLD", str(hold))
+    with machines.making(machines.ask("slow", proof=PROOF), leave) as ended:
+        machines.until_it_says("step 1")
+        leave.set()
+    hold.unlink()
+    given_back = ended[0].outcome
+    assert given_back.state == "given back"
+    digest = environment.parse(given_back.environment).digest
+    assert (kept / PROOF / digest[:16] / "slow.txt").exists()
+    assert not (kept / "slow.txt").exists()
+    assert machines.make(machines.ask("slow", proof=PROOF), machines.host("two")).outcome.resumed
+
+
 def test_who_was_given_up_stops_at_once_and_publishes_nothing(machines):
     attempt = machines.ask("slow")
     with machines.making(attempt) as ended:
@@ -300,6 +335,9 @@ def test_a_place_that_is_no_attempt_is_refused_and_nothing_is_touched(machines, 
         ({"environment": {"machine": "another"}}, "the run allows 'another'"),
         ({"environment": {"lock": "0" * 64}}, "another requirements.lock"),
         ({"lock": {}, "stage": "second"}, "does not say what artifacts/first is"),
+        ({"proof": "reproduce"}, "is not the name of a reproduction"),
+        ({"variables": {"PATH": "/evil"}}, "variable 'PATH' is not to be set"),
+        ({"variables": {"OMP_NUM_THREADS": "1; evil"}}, "variable 'OMP_NUM_THREADS' is not to be set"),
         ({"key": "0" * 64}, "has key"),
     ],
 )
@@ -313,7 +351,7 @@ def test_what_a_worker_must_not_run_is_refused_with_words(machines, changes, wor
     assert machines.left(machines.host()) == []
 
 
-@pytest.mark.parametrize("changes", [{"stage": "../../evil"}, {"key": "../../evil"}, {"commit": "../../evil"}])
+@pytest.mark.parametrize("changes", [{name: "../../evil"} for name in ("stage", "key", "commit", "proof")])
 def test_an_attempt_that_was_tampered_with_leads_nowhere(machines, changes):
     attempt = machines.ask("first")
     path = machines.folder / "shared" / "ledger" / attempt.place / "attempt.json"

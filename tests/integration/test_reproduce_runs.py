@@ -28,6 +28,8 @@ from safetensors.numpy import save_file
 name, out, *inputs = sys.argv[1:]
 params = yaml.safe_load(Path("params.yaml").read_text())
 print(name, "starts", flush=True)
+if ran := os.environ.get("TOY_RAN"):
+    Path(ran).open("a").write(f"{name}\\n")
 if os.environ.get("TOY_FAIL") == name:
     sys.exit("it cannot be made here")
 waits, _, flag = os.environ.get("TOY_WAIT", "").partition(":")

@@ -5,10 +5,13 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-from flows import environment, repository
+from flows import environment, finish, repository
+from flows.run import RunInfo, StageResult
+from flows.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,6 +56,15 @@ def test_a_package_that_is_not_as_locked_is_named(tmp_path):
     assert ("torch" in found) == (not metadata.version("torch").startswith("2.13.0"))
 
 
+def test_thread_counts_are_as_they_were_and_chosen_kernels_too():
+    variables = {"OMP_NUM_THREADS": "7", "ATEN_CPU_CAPABILITY": "avx512", "HOME": "/home/ann"}
+    assert environment.surroundings(variables, None) == variables
+    then = environment.surroundings(variables, {"MKL_NUM_THREADS": "2", "ATEN_CPU_CAPABILITY": "default"})
+    assert then == {"HOME": "/home/ann", "MKL_NUM_THREADS": "2", "ATEN_CPU_CAPABILITY": "default"}
+    found = environment.describe(ROOT, then)
+    assert (found.variables, found.kernels) == ({k: v for k, v in then.items() if k != "HOME"}, "default")
+
+
 def test_every_difference_is_named_with_both_values():
     here = replace(environment.describe(ROOT), variables={})
     then = replace(
@@ -92,6 +104,29 @@ def test_a_commit_carries_the_environment_of_its_run(tmp_path):
     second = repository.commit(tmp_path, "Without", ["dvc.lock"], allow_empty=True)
     assert environment.of_commit(tmp_path, first) == here
     assert environment.of_commit(tmp_path, second) is None
+
+
+def test_a_run_on_workers_carries_the_environment_of_each_stage_and_says_nothing_of_what_it_does_not_know(tmp_path):
+    here = environment.describe(ROOT)
+    gpu = replace(here, gpu="NVIDIA H200, driver 570.1")
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True, env=os.environ)
+    chosen = Settings(root=tmp_path, stages="workers")
+    ran = RunInfo("id", "run/id", "", "", tmp_path, False, "", datetime.now(UTC), "retrain")
+    names = ("scenes", "tokenizer", "maskgit", "report")
+
+    def commit(results, newest=None):
+        words = finish._where(chosen, ran, results, newest)
+        return repository.commit(tmp_path, f"Record a run\n\n{words}", [], allow_empty=True)
+
+    worker = environment.text(gpu)
+    first = commit([StageResult("tokenizer", "ran", 1.0, environment=worker), StageResult("maskgit", "restored", 1.0)])
+    assert environment.of_stages(tmp_path, first, names) == {"tokenizer": gpu}
+    assert environment.of_commit(tmp_path, first) is not None  # of the machine that ordered them
+    results = [StageResult(name, "current", 0.0) for name in ("tokenizer", "maskgit")]
+    second = commit([*results, StageResult("scenes", "ran", 1.0, environment=environment.text(here))], first)
+    assert environment.of_stages(tmp_path, second, names) == {"tokenizer": gpu, "scenes": here}
+    alone = repository.commit(tmp_path, f"On one machine\n\n{environment.trailer(here)}", [], allow_empty=True)
+    assert environment.of_stages(tmp_path, alone, names) == dict.fromkeys(names, here)
 
 
 def test_a_description_of_another_version_is_read_as_far_as_it_goes():

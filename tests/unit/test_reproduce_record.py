@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -33,9 +34,10 @@ STAGES = (
 )
 
 
-def proof(verdict=DIFFERENT, stages=STAGES, environment=(), noted=True):
+def proof(verdict=DIFFERENT, stages=STAGES, environment=(), noted=True, there=HERE):
     model = ModelProof(TARGET, verdict, ("scenes", "tokenizer"), "tokenizer", "b" * 64, "tokenizer: seed: 1 -> 2")
-    return Proof((model,), stages, Tolerance(), "scratch", HERE, noted, environment, 12.0)
+    ran = {"scenes": HERE, "tokenizer": there}
+    return Proof((model,), stages, Tolerance(), "scratch", ran, noted, environment, 12.0)
 
 
 def test_the_text_names_stage_tensor_metric_and_verdict():
@@ -62,6 +64,14 @@ def test_each_verdict_has_its_sentence(verdict, words):
 def test_another_environment_or_an_unknown_one_is_part_of_the_text():
     assert "torch: 2.9 then, 2.13 now" in report.text(proof(environment=("torch: 2.9 then, 2.13 now",)))
     assert "did not note its own" in report.text(proof(noted=False))
+
+
+def test_several_workers_are_named_each_with_its_stages():
+    made = proof(there=replace(HERE, gpu="NVIDIA H200, driver 570.1"))
+    assert made.here.machine == "x86_64 AuthenticAMD avx512, x86_64 AuthenticAMD avx512 NVIDIA H200"
+    assert made.here.digest == "+".join(one.digest for one in made.ran.values())
+    machines = [stage["machine"] for stage in report.to_json(made)["stages"]]
+    assert [machine.endswith("H200") for machine in machines] == [False, True]
 
 
 def test_the_json_is_plain_json_even_with_infinities():
@@ -110,6 +120,7 @@ def test_a_clone_without_a_registry_gets_none(tmp_path):
 
 
 def job(lock, then=HERE):
+    then = {"tokenizer": then}
     return SimpleNamespace(lock=lock, then=then, targets=(TARGET,), run=SimpleNamespace(id="reproduce-c"))
 
 
@@ -121,5 +132,5 @@ def test_two_outputs_of_one_input_are_an_alarm_unless_the_machine_is_another():
     (alarm,) = record.alarms(job({"tokenizer": entry}), {"tokenizer": other}, made)
     assert (alarm.stage, len(set(alarm.outputs)), alarm.machines[0]) == ("tokenizer", 2, HERE.machine)
     assert list(record.alarms(job({"tokenizer": entry}), {"tokenizer": changed}, made)) == []
-    elsewhere = proof(stages=STAGES[1:], environment=("cpu: Intel then, AMD now",))
+    elsewhere = proof(stages=STAGES[1:], there=replace(HERE, cpu="GenuineIntel family 6 model 207"))
     assert list(record.alarms(job({"tokenizer": entry}), {"tokenizer": other}, elsewhere)) == []

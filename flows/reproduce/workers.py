@@ -1,0 +1,73 @@
+"""A reproduction whose stages run on workers: what it needs beforehand, what of it is compared here, how it ends.
+
+    with workers.ready(job, say) as (job, dispatcher):
+        outcome = remake.run(job, progress, dispatcher)
+        workers.bring_compared(job, dispatcher)
+        ...
+        workers.forget(job, dispatcher)
+
+What a killed reproduction finished are attempts in the ledger that succeeded, under its own name; its checkpoints lie
+below that name at REMINT_CHECKPOINTS. The next one of the same commit goes on from both, on whichever machine it is
+started. One at a time has the claim to it. Outputs that are not the original's stay in the remote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from data import kept
+from data.params import UserError
+from flows.plan import overlap
+from flows.remote import bring, claim, orders, origin
+from flows.remote import ready as require
+from flows.remote.patience import patiently
+from flows.reproduce.remake import Remake
+from flows.store import as_recorded
+
+if TYPE_CHECKING:
+    from flows.remote.dispatch import Dispatcher
+
+
+@contextmanager
+def ready(job: Remake, say: Callable[[str], None]) -> Iterator[tuple[Remake, Dispatcher]]:
+    """Offer the job's commit to the workers while it lasts; UserError if nobody serves a pool, or another has begun."""
+    require.check(job)
+    from flows.remote import dispatch  # not before: Prefect reads the environment when it is imported
+
+    try:
+        with claim.held(job, say) as claimed:
+            orders.crash(claimed.dead)
+            try:
+                origin.offer(job.settings.root, job.run.id, job.run.commit)
+                held = replace(job, check=claimed.check)
+                yield held, dispatch.dispatcher(held)
+            finally:
+                origin.withdraw(job.settings.root, job.run.id)
+    except claim.UnderWay as error:
+        raise UserError(f"{job.targets[0].title} is being reproduced on {error.host}; wait for it to end") from None
+
+
+def bring_compared(job: Remake, dispatcher: Dispatcher) -> None:
+    """Put into the worktree the models, and the weights in every output that is not the original's."""
+    models = [target.model.path.as_posix() for target in job.targets]
+    differing: list[str] = []
+    for name, entry in dispatcher.entries.items():
+        then, now = as_recorded(job.lock[name]).outs, as_recorded(entry).outs
+        differing += [out for out in now if then.get(out) != now[out]]
+
+    def wanted(path: str) -> bool:
+        weights = path.endswith(".safetensors") and any(overlap(path, out) for out in differing)
+        return weights or any(overlap(path, model) for model in models)
+
+    patiently(bring.bring, job.store, dispatcher.exchange, list(dispatcher.entries.values()), wanted)
+
+
+def forget(job: Remake, dispatcher: Dispatcher) -> None:
+    """Remove what a reproduction needed to go on, which is at its end; what cannot be removed now, gc finds."""
+    dispatcher.forget()
+    if job.again:
+        with suppress(UserError, OSError):
+            kept.discard(job.settings.checkpoints, job.again.proof)
