@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
+import os
 import shutil
 import threading
 from contextlib import suppress
@@ -17,7 +18,8 @@ from flows.settings import Settings
 
 SPARE = 2 << 30  # bytes on the disk that only the stage itself may use
 FULL = 16 << 20  # bytes left on a disk that counts as full
-NO_SPACE = {errno.ENOSPC: "No space left on device", errno.EDQUOT: "Disk quota exceeded"}
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+WORDS = (*map(os.strerror, NO_SPACE), "database or disk is full")  # as the system says it, and SQLite
 
 
 def spare(place: Exchange, stop: threading.Event) -> Evicted:
@@ -29,7 +31,7 @@ def spare(place: Exchange, stop: threading.Event) -> Evicted:
 
 def is_full(settings: Settings, error: BaseException | None, log: str) -> bool:
     """Whether there is no space, or was none when a stage failed: the causes of its error, or its log, say so."""
-    if any(words in log for words in NO_SPACE.values()):
+    if any(words in log for words in WORDS):
         return True
     while error is not None:
         if isinstance(error, OSError) and error.errno in NO_SPACE:

@@ -56,11 +56,11 @@ def test_a_stage_gets_its_space_before_it_begins(machines, monkeypatch):
 
 
 @contextmanager
-def small_disk(folder, megabytes, monkeypatch):
+def small_disk(folder, monkeypatch):
     """A disk for the home and the cache of the machines that are made meanwhile."""
     disk = folder / "disk"
     disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(disk)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(disk)], check=True)
     try:
         with monkeypatch.context() as small:
             small.setenv("REMINT_CACHE", str(disk / "cache"))
@@ -74,17 +74,18 @@ def small_disk(folder, megabytes, monkeypatch):
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
 class TestFullDisk:
     def test_a_stage_that_finds_the_disk_full_of_cache_runs_again_and_succeeds(self, machines, monkeypatch):
-        with small_disk(machines.folder, 250, monkeypatch) as free:
+        with small_disk(machines.folder, monkeypatch) as free:
+            monkeypatch.setattr(space, "FULL", 1)  # only the log says that there was no space
             host = machines.host("small")
-            old = filled(host, free() - (50 << 20))  # the stage writes 100 MB
-            outcome = machines.make(machines.ask("fat"), host).outcome
+            old = filled(host, free() - (3 << 19))  # the stage writes 2 MB
+            outcome = machines.make(machines.ask("first"), host).outcome
             assert outcome.state == "succeeded", outcome
             assert "No space left" not in outcome.log
             assert not place(host).path(old[0]).exists()
         assert [said for said in machines.said if "of the cache freed: 1 objects" in said]
 
     def test_inputs_for_which_the_disk_is_too_full_of_cache_are_fetched_all_the_same(self, machines, monkeypatch):
-        with small_disk(machines.folder, 60, monkeypatch) as free:
+        with small_disk(machines.folder, monkeypatch) as free:
             monkeypatch.setattr(space, "FULL", 1)  # only the error says that there was no space
             host = machines.host("small")
             filled(host, free() - (1 << 20))  # the inputs are 2 MB
@@ -92,7 +93,7 @@ class TestFullDisk:
             assert outcome.state == "succeeded", outcome
 
     def test_a_disk_that_is_full_of_what_nobody_else_has_fails_the_stage_once(self, machines, monkeypatch):
-        with small_disk(machines.folder, 60, monkeypatch) as free:
+        with small_disk(machines.folder, monkeypatch) as free:
             host = machines.host("small")
             (oid,) = filled(host, free() - (1 << 20))
             (machines.folder / "shared" / "dvc" / exchange.objects.key(oid)).unlink()
