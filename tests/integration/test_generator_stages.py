@@ -1,10 +1,10 @@
 """The generator's stages from tokens to evaluation, as their commands run them, at a size of seconds."""
 
 import json
+import multiprocessing
 import os
-import subprocess
+import runpy
 import sys
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -21,7 +21,8 @@ from models.tokenizer.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.integration
 
-ROOT = Path(__file__).parents[2]
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["models.generator.train", "models.generator.evaluate"])
 CLASSES = ["red", "green", "blue"]
 PARAMS = {
     "seed": 0,
@@ -61,15 +62,19 @@ def workplace(tmp_path_factory):
 
 def stage(folder, verb, **arguments):
     words = [word for name, value in arguments.items() for word in (f"--{name}", str(value))]
-    done = subprocess.run(
-        [sys.executable, "-m", f"models.generator.{verb}", *words],
-        cwd=folder,
-        env={"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1", "MLFLOW_TRACKING_URI": ""},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.returncode, done.stderr
+    process = FORKS.Process(target=command, args=(folder, f"models.generator.{verb}", words))
+    process.start()
+    process.join()
+    return process.exitcode, (folder / "stderr").read_text()
+
+
+def command(folder, module, words):
+    """A stage as its command runs it, in this process: forked from one that has imported it already."""
+    os.chdir(folder)
+    os.environ["MLFLOW_TRACKING_URI"] = ""
+    os.dup2(os.open("stderr", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+    sys.argv = [module, *words]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 def make_scenes(folder):
