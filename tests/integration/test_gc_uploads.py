@@ -8,7 +8,7 @@ import boto3
 import pytest
 
 from data.params import UserError
-from flows.garbage import collect, uploads
+from flows.garbage import checkpoints, collect, uploads
 from flows.garbage.place import Garbage, Place
 from flows.settings import Settings
 
@@ -64,6 +64,17 @@ def test_uploads_that_were_broken_off_are_given_up_a_day_later_each_once(place, 
         collect.KINDS[item.kind].delete(place, item)
     assert found(place) == []
     assert server.open() == [other["Key"]]  # it is not ours
+
+
+def test_what_an_abandoned_reproduction_kept_goes_as_one(place, server):
+    proof, stage = f"reproduce-{'a' * 16}", f"tokenizer-{'b' * 16}"
+    for where in (f"{proof}/{'c' * 16}/{stage}", f"{proof}/{'d' * 16}/{stage}", stage):
+        key = f"{server.prefix}/all/checkpoints/{where}/{1:08d}-{'e' * 64}.safetensors"
+        server.client.put_object(Bucket=server.bucket, Key=key, Body=b"xy")
+    items = {item.what.rpartition("/")[2]: item for item in checkpoints.find(place)}
+    assert {name: item.bytes for name, item in items.items()} == {proof: 4, stage: 2}
+    checkpoints.delete(place, items[proof])
+    assert [item.what.rpartition("/")[2] for item in checkpoints.find(place)] == [stage]
 
 
 def test_an_upload_that_ends_meanwhile_is_no_failure(place, server, monkeypatch):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from flows import environment
 from tests import chain, released, workers
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -76,6 +77,28 @@ def test_a_run_on_two_workers_writes_the_lock_of_a_run_here(farm, tmp_path):
     for worker in farm.workers:
         worker.end()
     assert "Nothing to do: all 8 stages" in done(remint(farm.clone("other"), "retrain", **farm.environment))
+
+
+@pytest.mark.soak
+def test_what_workers_made_workers_make_again_each_stage_in_the_environment_that_it_had(farm):
+    """With thread counts as they were, whatever those of the workers are that make it again."""
+    farm.start("cpu", OMP_NUM_THREADS="1"), farm.start("gpu", OMP_NUM_THREADS="2")
+    desk = farm.clone("desk")
+    run = json.loads(done(remint(desk, "retrain", "--json", **farm.environment)))
+    noted = environment.of_stages(desk, run["tag"], [stage["stage"] for stage in run["stages"]])
+    assert {one.variables["OMP_NUM_THREADS"] for one in noted.values()} == {"1", "2"}
+    for worker in farm.workers:
+        worker.end()
+    farm.start("cpu", OMP_NUM_THREADS="3"), farm.start("gpu", OMP_NUM_THREADS="4", MKL_CBWR="COMPATIBLE")
+    other = farm.clone("other")
+    proof = json.loads(done(remint(other, "reproduce", "depth-teacher@production", "--json", **farm.environment)))
+    assert [(stage["stage"], stage["identical"]) for stage in proof["stages"]] == [
+        ("scenes", True),
+        ("depth-teacher", True),
+    ]
+    assert proof["environment"]["differences"] == []
+    assert all(stage["host"] for stage in proof["stages"])
+    assert farm.ledger.store.list("stages/") == []
 
 
 @pytest.mark.soak
