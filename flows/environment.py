@@ -166,11 +166,20 @@ def of_commit(root: Path, commit: str) -> Environment | None:
 
 def of_stages(root: Path, commit: str, stages: Iterable[str]) -> dict[str, Environment]:
     """Where each stage ran by what the run's commit says; a stage of which it says nothing is left out."""
-    if found := _trailer(root, commit, OF_STAGES):
-        known = {name: one["environment"] for one in json.loads(found) for name in one["stages"]}
-        return {name: parse(json.dumps(known[name])) for name in stages if name in known}
+    known = of_workers(root, commit)
+    if known is not None:
+        return {name: known[name] for name in stages if name in known}
     whole = of_commit(root, commit)
     return dict.fromkeys(stages, whole) if whole else {}
+
+
+def of_workers(root: Path, commit: str) -> dict[str, Environment] | None:
+    """Where each stage ran by what the commit of a run on workers says; None if it says nothing."""
+    found = _trailer(root, commit, OF_STAGES)
+    if not found:
+        return None
+    every = [(one["stages"], parse(json.dumps(one["environment"]))) for one in json.loads(found)]
+    return {name: where for names, where in every for name in names}
 
 
 def _trailer(root: Path, commit: str, key: str) -> str:

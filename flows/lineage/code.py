@@ -35,6 +35,11 @@ class Code:
     def environment(self) -> Environment | None:
         return environment.of_commit(self.root, self.commit) if self.there else None
 
+    def worker(self, model: str) -> Environment | None:
+        """Where the model's own stage ran, if a worker ran it."""
+        known = environment.of_workers(self.root, self.commit) if self.there else None
+        return known.get(next(iter(self._behind(model)), "")) if known else None
+
     def parameters(self, model: str) -> dict[str, dict[str, Any]]:
         """Parameters of the stages that made a model, by stage: from its own back to its parents and to its data."""
         return {name: _values(self._stages[name]) for name in self._behind(model)}

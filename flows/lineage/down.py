@@ -68,7 +68,7 @@ class _Search:
             family=version.family,
             weights=version.weights,
             tag=version.tag,
-            made=_made(run, code),
+            made=_made(run, code, version.name),
             parameters=code.parameters(version.name),
             data=tuple(data_version(self.session, edge.name, edge.digest) for edge in edges if edge.kind == "data"),
             parents=tuple(
@@ -101,8 +101,9 @@ class _Search:
         return Unknown(model, weights) if found is None or weights in above else self.down(found, above)
 
 
-def _made(run: Run, code: Code) -> Made:
-    there = code.environment
+def _made(run: Run, code: Code, model: str) -> Made:
+    worker = code.worker(model)
+    there = worker or code.environment
     surroundings = {"python": there.python, "torch": there.torch, "requirements.lock": there.lock} if there else {}
     return Made(
         run=run.id,
@@ -112,7 +113,7 @@ def _made(run: Run, code: Code) -> Made:
         trigger=run.trigger,
         started=run.started,
         parameters=run.parameters,
-        environment=run.environment,
-        machine=run.machine,
+        environment=worker.digest if worker else run.environment,
+        machine=worker.machine if worker else run.machine,
         surroundings={name: value for name, value in surroundings.items() if value},
     )

@@ -33,7 +33,7 @@ class Made:
     trigger: str
     started: datetime
     parameters: str  # sha256 of params.yaml
-    environment: str  # sha256 of the environment's description
+    environment: str  # sha256 of the environment's description: the worker's, where one ran the model's stage
     machine: str
     surroundings: Mapping[str, str] = field(default_factory=dict)  # Python, torch, ... where the commit tells
 

@@ -44,7 +44,10 @@ def recorded(root: Path, name: str, steps: int) -> tuple[str, str]:
     (root / "dvc.lock").write_text(yaml.safe_dump(lock))
     git(root, "add", "dvc.lock")
     environment = {"torch": "2.13.0+cpu", "python": "CPython 3.11.2", "lock": "c" * 64}
-    git(root, "commit", "-q", "-m", f"Record {name}", "-m", f"Environment: {json.dumps(environment)}")
+    worker = environment | {"arch": "x86_64", "kernels": "avx512", "gpu": "NVIDIA H200, driver 570.1"}
+    told = f"Environment: {json.dumps(environment)}\nStage-Environments: "
+    told += json.dumps([{"stages": ["depth-student@small"], "environment": worker}])
+    git(root, "commit", "-q", "-m", f"Record {name}", "-m", told)
     commit = git(root, "rev-parse", "HEAD")
     git(root, "tag", "-a", "-m", name, f"run/{name}")
     git(root, "checkout", "-q", "main")
@@ -168,6 +171,14 @@ def test_the_tree_goes_down_to_data_code_parameters_and_parents(remint, project)
     assert weights("tokenizer v1") in parent
     assert "tokenizer-warmup" in parent
     assert "generator" not in parent
+
+
+def test_of_a_stage_that_a_worker_ran_the_workers_environment_is_shown(remint):
+    found = json.loads(remint("depth-small@v2", "--json").stdout)
+    made, parent = found["made"], found["parents"][0]["made"]
+    assert made["machine"] == "x86_64 unknown avx512 NVIDIA H200"
+    assert (parent["machine"], parent["environment"]) == ("x86_64 AuthenticAMD avx512", "e" * 64)
+    assert len(made["environment"]) == 64
 
 
 def test_json_holds_every_digest_and_only_the_parameters_of_the_models_own_stages(remint):
