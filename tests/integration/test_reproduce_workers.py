@@ -43,12 +43,17 @@ def farm(make_toy, prefect_server, tmp_path_factory):
 
 
 def _tamper(project):
-    """Another seed under the old results, as version 7."""
+    """Another seed under the old results as version 7, other packages than those that are installed as version 8."""
     root, git = project.root, project.toy.git
     head = git("rev-parse", "HEAD")
     (root / "params.yaml").write_text((root / "params.yaml").read_text().replace("seed: 1", "seed: 2"))
     git("commit", "--quiet", "--all", "--message", "Another seed under the old results")
     git("tag", "-a", "-m", "tampered", "tokenizer@v7.0.0")
+    git("reset", "--quiet", "--hard", head)
+    (root / "requirements.lock").write_text("numpy==0.0.1\n")
+    git("add", "--force", "requirements.lock")
+    git("commit", "--quiet", "--message", "A lock that is not what is installed")
+    git("tag", "-a", "-m", "by hand", "tokenizer@v8.0.0")
     git("reset", "--quiet", "--hard", head)
 
 
@@ -111,8 +116,8 @@ def test_that_nobody_serves_a_pool_is_said_before_anything_runs(farm, monkeypatc
 
 def test_workers_make_it_again_to_the_last_byte_although_everything_is_known(served):
     before = known(served)
-    out, err = reproduce(served, "tokenizer@production", "--json")
-    proof = json.loads(out)
+    out, err = reproduce(served, "--all", "--json")  # the flow that schedules run
+    (proof,) = json.loads(out)
     assert proof["verdict"] == "identical"
     assert [(stage["stage"], stage["identical"]) for stage in proof["stages"]] == [
         ("scenes", True),
@@ -137,6 +142,15 @@ def test_a_changed_seed_is_different_names_the_stage_and_shows_its_tensors(serve
     assert "artifacts/tokenizer/model/model.safetensors" in out
     assert "not within reach" not in out
     assert ran(served) == ["scenes", "tokenizer"]
+    assert left(served) == []
+
+
+@pytest.mark.soak
+def test_a_worker_with_other_packages_refuses_and_nothing_runs(served):
+    out, _ = reproduce(served, "tokenizer@v8", code=1)
+    assert "this worker's packages are not those of requirements.lock: numpy" in out
+    assert "failed. scenes" in out
+    assert not (served.folder / "ran").exists()
     assert left(served) == []
 
 
