@@ -117,7 +117,7 @@ class Folder:
 
 def _unless_gone(error: OSError) -> None:
     """A folder that is not there, or not any more, holds nothing; one that cannot be read is an error."""
-    if not isinstance(error, FileNotFoundError):
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
         raise error
 
 

@@ -91,7 +91,7 @@ def open(stage: str, inputs: dict[str, Path], out: Path, params: Any) -> Iterato
     if threads:
         torch.set_num_threads(threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it products on a GPU differ from run to run
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms would import the compiler: 1.3 s
     digests = {name: digest(path) for name, path in inputs.items()}
     values = _flat(dataclasses.asdict(params))
     checkpoint = kept.address(stage, values, digests, ("data", "models"))
