@@ -216,6 +216,17 @@ def catalogue() -> list[Line]:
         return [*compare("status queries", queries, rounds=100), *compare("large catalogue", variants)]
 
 
+def ranks() -> list[Line]:
+    """A step of the generator's training by one process, and shared by two on two cores."""
+    sys.path.append(str(Path(__file__).parent))
+    import shared_steps
+
+    found = dict(shared_steps.measured())
+    first = next(iter(found.values()))
+    batch = shared_steps.BATCH
+    return [Line("ranks", name, took, f"{batch / took:.0f} sequences/s", first / took) for name, took in found.items()]
+
+
 def gates(draws: int = 200, resamples: int = 1000) -> list[Line]:
     """How often the committed policy lets simulated releases pass, equal ones and better ones, and what each takes."""
     sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[2])]
@@ -281,6 +292,7 @@ BENCHES: dict[str, Callable[[], list[Line]]] = {
     "command": command_line,
     "catalogue": catalogue,
     "gates": gates,
+    "ranks": ranks,
 }
 FULL: dict[str, Callable[[], list[Line]]] = {"gates": lambda: gates(1000, 10_000)}  # four minutes
 
