@@ -1,7 +1,8 @@
-"""Where nets work: on the first GPU that this process may use, else on the CPU. Data sets stay on the CPU."""
+"""Where nets work: on a GPU if this process may use one, else on the CPU. Data sets stay on the CPU."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from itertools import chain
 
@@ -10,8 +11,13 @@ from torch import Tensor, nn
 
 
 def best() -> torch.device:
-    """The device for training and for evaluation. Not Apple's: it has no float64, and other bytes come out."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The device for training and for evaluation; where several processes train together, each has its own.
+
+    Not Apple's: it has no float64.
+    """
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
 
 
 def of(net: nn.Module) -> torch.device:

@@ -44,7 +44,7 @@ class Sharded(DDPStrategy):
         mesh = init_device_mesh(self.root_device.type, (self.world_size,))
         self.whole = dict(task.named_children())
         for name, net in self.whole.items():
-            setattr(task, name, shard(net, mesh))
+            setattr(task, name, shard(net.cpu(), mesh))
         follow(task.configure_optimizers(), self.whole, dict(task.named_children()))
         task.to(self.root_device)  # what belongs to no net
 

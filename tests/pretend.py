@@ -1,7 +1,7 @@
 """A pretend GPU: tensors on device `pretend` compute on the CPU, and refuse to meet tensors that are not there.
 
     pretend.install()                  # for good: in a process of its own
-    net = net.to(pretend.DEVICE)
+    net = net.to("pretend")
     net(torch.zeros(2, 3))             # RuntimeError: ... at least two devices
 
 What a GPU would refuse, it refuses too: operations over two devices (but for a single number, and an index), a random

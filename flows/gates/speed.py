@@ -2,9 +2,9 @@
 
     python -m flows.gates.speed < pairs.json
 
-A machine is never twice equally fast, so only the ratio of two times taken in turns says something about a model;
-whatever else the machine does meanwhile slows both. Times are medians, on one thread. This runs beside the gates and
-not in a stage: a time is no output that could be made again.
+A machine is never twice equally fast, so only the ratio of two times taken in turns says something about a model.
+Times are medians of processor time, on one thread: what it would take if the machine did nothing else. This runs beside
+the gates and not in a stage: a time is no output that could be made again.
 """
 
 from __future__ import annotations
@@ -85,9 +85,9 @@ def _times(pair: Pair) -> dict[str, Any]:
         if rounds >= LEAST_ROUNDS and time.perf_counter() > until:
             break
         for name in works if rounds % 2 else reversed(works):  # neither always goes first
-            began = time.perf_counter()
+            began = time.process_time()
             works[name]()
-            taken[name].append(1000 * (time.perf_counter() - began))
+            taken[name].append(1000 * (time.process_time() - began))
     return {name: median(values) for name, values in taken.items()}
 
 
