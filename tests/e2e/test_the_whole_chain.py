@@ -131,8 +131,8 @@ def test_the_report_is_one_file_with_its_pictures_inside(trained):
     assert 'src="http' not in text
 
 
+@pytest.mark.soak  # on a small graph, `test_reproduce_runs.py` and `test_reproduce_workers.py` have it in every run
 def test_another_clone_makes_a_model_again_to_the_last_byte(trained, tmp_path):
-    """From the tag alone; the soak below has the whole graph."""
     folder, _ = trained
     sh(tmp_path, "git", "clone", "--quiet", str(folder), "second")
     done = remint(tmp_path / "second", "reproduce", "depth-teacher@production", "--json")
