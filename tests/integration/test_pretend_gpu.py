@@ -81,7 +81,7 @@ def test_a_stage_finds_all_it_needs_on_the_gpu(said, name):
 @pytest.mark.parametrize("name", ["proxy", "warmup"])
 def test_a_gpu_learns_what_the_processor_learns(said, stage, home, name):
     assert stage(home, name, "by-processor", False) == 0, (home / "log").read_text()
-    assert losses(home / name) == pytest.approx(losses(home / "by-processor"), rel=1e-3)
+    assert losses(home / name) == pytest.approx(losses(home / "by-processor"), rel=1e-2)
     assert files(home / name).keys() == files(home / "by-processor").keys()
 
 
