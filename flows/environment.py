@@ -5,8 +5,8 @@
     environment.differences(then, here)
 
 A run notes its environment in its commit's message, and that of each stage where workers ran them, so that a clone,
-which has only git, knows it. Nothing is
-imported to find out: versions are read from the names of installed packages, features from /proc.
+which has only git, knows it. Nothing is imported to find out: versions are read from the names of installed packages,
+features from /proc.
 """
 
 from __future__ import annotations

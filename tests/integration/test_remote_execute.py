@@ -18,7 +18,7 @@ from flows.remote import exchange, execute, ledger
 from flows.remote.accept import Accepted
 from flows.remote.execute import Host
 from flows.remote.ledger import Beat, Outcome
-from tests import workers
+from tests import disk, workers
 
 pytestmark = pytest.mark.integration
 
@@ -408,22 +408,14 @@ def test_work_that_is_done_is_handed_on_although_the_worker_is_to_leave(machines
     assert (ended.outcome.state, ended.counted) == ("succeeded", True)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+@disk.needed
 def test_a_full_disk_fails_the_stage_cleanly_and_frees_what_it_took(machines, monkeypatch):
-    disk = machines.folder / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(disk)], check=True)
-    try:
-        with monkeypatch.context() as small:
-            small.setenv("REMINT_CACHE", str(disk / "cache"))
-            small.setenv("REMINT_HOME", str(disk / "home"))
-            before = os.statvfs(disk).f_bavail
-            outcome = machines.make(machines.ask("fat"), machines.host("small")).outcome
-            assert (outcome.state, outcome.retry) == ("failed", True)
-            assert "is full" in outcome.why
-            assert os.statvfs(disk).f_bavail > before - 100  # blocks
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
+    with disk.small(machines.folder, monkeypatch) as free:
+        before = free()
+        outcome = machines.make(machines.ask("fat"), machines.host("small")).outcome
+        assert (outcome.state, outcome.retry) == ("failed", True)
+        assert "is full" in outcome.why
+        assert free() > before - 400_000
     assert machines.make(machines.ask("fat"), machines.host("large")).outcome.state == "succeeded"
 
 

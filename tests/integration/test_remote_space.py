@@ -2,13 +2,13 @@
 """A worker's cache stays below its bound, and on a full disk it gives way to the stage."""
 
 import os
-import subprocess
 from contextlib import contextmanager
 
 import pytest
 
 from flows import workspace
 from flows.remote import evict, exchange, execute, space
+from tests import disk
 from tests.integration.test_remote_exchange import md5
 from tests.integration.test_remote_execute import machines, project  # noqa: F401
 
@@ -57,21 +57,13 @@ def test_a_stage_gets_its_space_before_it_begins(machines, monkeypatch):
 
 @contextmanager
 def small_disk(folder, monkeypatch):
-    """A disk for the home and the cache of the machines that are made meanwhile."""
-    disk = folder / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(disk)], check=True)
-    try:
-        with monkeypatch.context() as small:
-            small.setenv("REMINT_CACHE", str(disk / "cache"))
-            small.setenv("REMINT_HOME", str(disk / "home"))
-            small.setattr(space, "SPARE", 0)  # nothing is freed beforehand
-            yield lambda: os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
+    """A small disk, on which nothing is freed before a stage begins."""
+    with disk.small(folder, monkeypatch) as free, monkeypatch.context() as patient:
+        patient.setattr(space, "SPARE", 0)
+        yield free
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+@disk.needed
 class TestFullDisk:
     def test_a_stage_that_finds_the_disk_full_of_cache_runs_again_and_succeeds(self, machines, monkeypatch):
         with small_disk(machines.folder, monkeypatch) as free:
