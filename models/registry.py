@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,26 @@ def fetch(reference: str) -> Path:
 
     location = logged_model(client, version).artifact_location
     packed = Path(mlflow.artifacts.download_artifacts(artifact_uri=location, tracking_uri=client.tracking_uri))
-    return _inside(packed, reference)
+    folder = _inside(packed, reference)
+    if wrong := next(differing(folder, version), None):
+        raise UserError(
+            f"{reference} (v{version.version}) is not loaded: {wrong}. The files that were released: remint pull; "
+            "what else is wrong: remint doctor --deep"
+        )
+    return folder
+
+
+def differing(folder: Path, version: Any) -> Iterator[str]:
+    """What of a registered version's files, in `folder`, is not as its tags in the registry say."""
+    for tag, name in ((tracking.WEIGHTS, "model.safetensors"), (tracking.CONFIG, "config.json")):
+        expected, path = version.tags.get(tag), folder / name
+        if expected is None and tag == tracking.CONFIG:  # versions of before this tag
+            continue
+        found = f"sha256 {saved.sha256(path)}" if path.is_file() else "no such file"
+        if expected is None:
+            yield f"the version has no tag '{tag}' that its {name} could be held against"
+        elif found != f"sha256 {expected}":
+            yield f"{path} was changed: expected sha256 {expected}, found {found.removeprefix('sha256 ')}"
 
 
 def _inside(packed: Path, reference: str) -> Path:

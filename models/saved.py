@@ -50,4 +50,10 @@ def find(folder: str | Path) -> Path:
 
 def weights_digest(folder: str | Path) -> str:
     """SHA-256 of a model's weights: its identity, by which a generator knows its tokenizer."""
-    return hashlib.sha256((find(folder) / "model.safetensors").read_bytes()).hexdigest()
+    return sha256(find(folder) / "model.safetensors")
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

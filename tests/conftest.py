@@ -130,7 +130,8 @@ def _bundle(folder: Path, model: str, seed: int, size: int) -> Any:
 
     folder.mkdir(exist_ok=True)
     save_file({"w": np.random.default_rng(seed).normal(size=size)}, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps({"seed": seed}))
+    for name in ("config.json", "preprocessor_config.json"):
+        (folder / name).write_text(json.dumps({"seed": seed}))
     (folder / "metrics.json").write_text(json.dumps({"psnr": 20.0 + seed}))
     pq.write_table(pa.table({"key": ["a", "b"], "psnr": [20.0, 20.0 + seed]}), folder / "per_sample.parquet")
     paths = {name: folder / name for name in sorted(FILES)}

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 FORMAT = 1  # of the JSON; a reader refuses a newer one
 MANIFEST = "manifest.json"
 NEEDED = ("model.safetensors", "config.json")
-FILES = (*NEEDED, "metrics.json", "per_sample.parquet")  # no other name can be in a bundle
+TRAINED = (*NEEDED, "preprocessor_config.json")  # of the model's folder; transformers' pipelines read the last
+FILES = (*TRAINED, "metrics.json", "per_sample.parquet")  # no other name can be in a bundle
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,13 @@ def pack(run: RunInfo, one: Registered, tag: str) -> Bundle:
     from flows.registry import data_of
 
     trained, judged = run.workspace / one.model.path, run.workspace / "artifacts" / "evaluate" / one.model.evaluation
-    paths = {name: (trained if name in NEEDED else judged) / name for name in sorted(FILES)}
+    strangers = sorted(path.name for path in trained.iterdir() if path.name not in TRAINED) if trained.is_dir() else []
+    if strangers:
+        raise UserError(
+            f"{one.model.name} cannot be published: its folder {one.model.path} holds {strangers[0]}, and a bundle "
+            f"would leave it out; of a model it takes {', '.join(TRAINED)}"
+        )
+    paths = {name: (trained if name in TRAINED else judged) / name for name in sorted(FILES)}
     there = {name: path for name, path in paths.items() if name in NEEDED or path.exists()}
     lock = run.workspace / "dvc.lock"
     try:

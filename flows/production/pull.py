@@ -1,7 +1,7 @@
 """Bring a release to this machine: a folder that holds the whole release or what it held before, at every instant.
 
     DIR/release.json                    the pointer
-    DIR/<model>/model.safetensors, config.json, metrics.json, per_sample.parquet, manifest.json
+    DIR/<model>/model.safetensors, config.json, ..., manifest.json      its bundle
 
 It is put together in DIR.partial, where an interrupted pull goes on, verified there, and then exchanged with DIR.
 """

@@ -22,6 +22,7 @@ from flows import finish, registry
 from flows.release import doctor, stores, tags
 from flows.run import RunInfo
 from flows.settings import Settings
+from models import registry as models_registry
 from models import tracking
 from models.depth import net as depth
 from models.generator.load import build, config
@@ -218,6 +219,34 @@ def test_models_load_by_alias_version_and_folder(first, project):
     assert models.load("maskgit@v1").classes == ("room", "glass", "wires")
     net = models.load(project / "artifacts/depth-student/small/model")
     assert depth.predict(net, np.zeros((1, SIZE, SIZE, 3), np.uint8)).shape == (1, SIZE, SIZE)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+@pytest.mark.parametrize("damage", [lambda raw: raw[:-1] + bytes([raw[-1] ^ 1]), lambda raw: raw[:-1], None])
+def test_a_version_whose_files_are_not_those_of_its_tags_is_not_loaded(first, project, name, damage):
+    version = client(Settings(root=project)).get_model_version("tokenizer", "1")
+    path = models_registry.fetch("tokenizer@production") / name
+    right = path.read_bytes()
+    try:
+        path.unlink() if damage is None else path.write_bytes(damage(right))
+        found = registry.sha256(path) if damage else "no such file"
+        expected = version.tags["weights" if name == "model.safetensors" else "config"]
+        for reference in ("tokenizer@production", "tokenizer@v1"):
+            with pytest.raises(UserError, match=f"{name} was changed: expected sha256 {expected}, found {found}"):
+                models.load(reference)
+    finally:
+        path.write_bytes(right)
+
+
+def test_a_version_without_the_tag_of_its_weights_is_not_loaded(first, project):
+    registered = client(Settings(root=project))
+    weights = registered.get_model_version("maskgit", "1").tags["weights"]
+    registered.delete_model_version_tag("maskgit", "1", "weights")
+    try:
+        with pytest.raises(UserError, match=r"maskgit@v1 \(v1\) is not loaded: the version has no tag 'weights'"):
+            models.load("maskgit@v1")
+    finally:
+        registered.set_model_version_tag("maskgit", "1", "weights", weights)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """The depth net: an ordinary Depth Anything checkpoint that starts with a signal."""
 
 import json
+import shutil
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -9,6 +11,13 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from data.params import UserError
+from flows.families import models_of
+from flows.production import bundle, pointers
+from flows.production.folder import FolderBucket
+from flows.production.pull import pull
+from flows.registry import Registered
+from flows.run import RunInfo
+from models import saved as models_saved
 from models.depth import net
 
 TINY = {
@@ -40,13 +49,31 @@ def test_a_saved_net_loads_with_from_pretrained_and_predicts_the_same(saved):
     assert theirs == pytest.approx(net.predict(model, IMAGES), abs=1e-5)  # their attention is fused: last digits differ
 
 
-def test_the_depth_estimation_pipeline_loads_it(saved):
+def test_the_depth_estimation_pipeline_opens_what_a_pull_of_its_release_brings(saved, tmp_path):
     from transformers import pipeline
 
     model, folder = saved
-    answer = pipeline("depth-estimation", model=str(folder))(Image.fromarray(IMAGES[0]))
+    brought = pulled(folder, tmp_path)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()}.items() <= {
+        path.name: path.read_bytes() for path in brought.iterdir()
+    }.items()
+    answer = pipeline("depth-estimation", model=str(brought))(Image.fromarray(IMAGES[0]))
     expected = net.predict(model, IMAGES[:1])[0]
     assert answer["predicted_depth"].squeeze().numpy() == pytest.approx(expected, abs=1e-5)
+
+
+def pulled(folder, tmp_path):
+    """The model of a stage's folder after it was packed, published, released and pulled."""
+    run = RunInfo("id", "run/id", "c" * 40, "b" * 40, tmp_path / "run", False, "p" * 64, datetime.now(UTC), "retrain")
+    made = run.workspace / "artifacts/depth-student/small/model"
+    shutil.copytree(folder, made)
+    (run.workspace / "dvc.yaml").write_text("artifacts: {depth-small: {path: artifacts/depth-student/small/model}}")
+    (run.workspace / "dvc.lock").write_text("stages: {}")
+    one = Registered(models_of(run.workspace)[0], 1, models_saved.weights_digest(made), {}, {}, "mlflow")
+    bucket, packed = FolderBucket(tmp_path / "bucket"), bundle.pack(run, one, "depth-small@v1.0.0")
+    member = pointers.Member("depth-small", 1, one.weights, "depth-small@v1.0.0", bundle.publish(bucket, packed))
+    pointers.append(bucket, pointers.Pointer("depth", 1, (member,), run.id, run.commit, "me", "", "2026", ""))
+    return pull(bucket, "depth", None, tmp_path / "brought").folder / "depth-small"
 
 
 def test_a_new_net_gives_different_disparities_above_zero_for_different_places(saved):

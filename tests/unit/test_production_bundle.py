@@ -72,7 +72,7 @@ def test_publishing_again_changes_nothing_and_the_manifest_is_last(bucket, publi
     assert again == first
     assert bucket.list("bundles/") == keys
     assert written[-2].endswith("/manifest.json")
-    assert len(written) == 6  # four files, the manifest, the pointer
+    assert len(written) == 7  # five files, the manifest, the pointer
 
 
 @pytest.mark.parametrize(
@@ -184,6 +184,10 @@ def test_a_run_is_packed_with_its_lineage_and_the_context_of_its_numbers(tmp_pat
     assert bundle.read(bucket, "tokenizer", bundle.publish(bucket, packed)) == made
     with pytest.raises(UserError, match="tokenizer cannot be published: metrics.psnr is not a number"):
         bundle.pack(run, replace(one, metrics={"psnr": float("nan")}), "tokenizer@v3.0.0")
+    (workspace / model.path / "extra.bin").touch()
+    with pytest.raises(UserError, match=r"tokenizer cannot be published: its folder .* holds extra.bin, and a bundle"):
+        bundle.pack(run, one, "tokenizer@v3.0.0")
+    (workspace / model.path / "extra.bin").unlink()
     (workspace / model.path / "config.json").unlink()
     with pytest.raises(UserError, match="tokenizer cannot be published: .*config.json does not exist"):
         bundle.pack(run, one, "tokenizer@v3.0.0")
