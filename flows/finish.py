@@ -21,6 +21,7 @@ from flows.settings import Settings
 if TYPE_CHECKING:
     from flows.catalogue.record import Alarm
     from flows.gates.judge import Decision, InProduction
+    from flows.gates.numbers import Number
     from flows.production.pointers import Pointer
     from flows.registry import Registered
     from flows.release.promote import Outcome
@@ -36,7 +37,8 @@ class Release:
     registered: tuple[Registered, ...] = ()
     alarms: tuple[Alarm, ...] = ()  # stages that were seen with two outputs for one input
     bases: Mapping[str, Pointer | None] = field(default_factory=dict)  # by family, what was in production till now
-    before: Mapping[str, InProduction] = field(default_factory=dict)  # and its models with their numbers
+    before: Mapping[str, InProduction] = field(default_factory=dict)  # and its models
+    compared: Mapping[str, tuple[Number, ...]] = field(default_factory=dict)  # their numbers beside the run's
     decisions: tuple[Decision, ...] = ()
     outcomes: tuple[Outcome, ...] = ()  # by family
 
@@ -115,7 +117,7 @@ def judge(stores: Stores, ran: RunInfo, made: Release) -> Release:
 
     bases = promote.newest(stores, sorted({one.model.family for one in made.registered}))
     judged = gate.decide_run(stores.settings, ran, made.registered, stores.catalogue, stores.bucket, bases)
-    return replace(made, bases=bases, before=judged.production, decisions=judged.decisions)
+    return replace(made, bases=bases, before=judged.production, compared=judged.compared, decisions=judged.decisions)
 
 
 def release(stores: Stores, ran: RunInfo, made: Release) -> Release:
@@ -135,7 +137,7 @@ def report(settings: Settings, ran: RunInfo, results: Sequence[StageResult], mad
     """Put the run's report where it stays when the worktree is gone."""
     from flows import report as pages
 
-    return pages.write(ran, results, made.decisions, made.registered, settings, made.before, made.outcomes)
+    return pages.write(ran, results, made, settings)
 
 
 def complete(stores: Stores, left: Noted) -> tuple[tuple[StageResult, ...], Release, Path]:

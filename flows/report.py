@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 from sqlalchemy import select
@@ -17,12 +18,13 @@ from flows import cost
 from flows.catalogue import costs, database
 from flows.catalogue.schema import ModelVersion
 from flows.gates import judge
-from flows.gates.judge import Decision, InProduction
+from flows.gates.judge import Decision
 from flows.gates.words import cell, interval
 from flows.graph import Stage
 from flows.lineage import picture
 from flows.lineage.down import lineage_of
 from flows.registry import Registered
+from flows.release.projections import title
 from flows.release.promote import Outcome
 from flows.run import RunInfo, StageResult
 from flows.settings import Settings
@@ -34,19 +36,17 @@ from models.report.charts import number
 from models.report.facts import Compared, Cost, Rule, RunFacts, StageRow, Verdict, Version
 from models.report.graph import Graph
 
+if TYPE_CHECKING:
+    from flows.finish import Release
+
 
 def write(
     run: RunInfo,
     results: Sequence[StageResult],
-    decisions: Sequence[Decision],
-    registered: Sequence[Registered],
+    made: Release,
     settings: Settings,
-    before: Mapping[str, InProduction] | None = None,
-    outcomes: Sequence[Outcome] = (),
 ) -> Path:
     """Write the run's report.html into its folder and return the path.
-
-    before: what production held till now. outcomes: by family, what became of the run's models.
 
     Raises UserError when the run's workspace holds no artifacts or the page cannot be written.
     """
@@ -55,8 +55,8 @@ def write(
         stages = store.stages
     finally:
         store.close()
-    facts = facts_of(run, stages, results, decisions, registered, before or {}, outcomes, datetime.now(UTC))
-    facts = replace(facts, lineage=draw_lineage(registered, settings), cost=cost_of(run, settings))
+    facts = facts_of(run, stages, results, made, datetime.now(UTC))
+    facts = replace(facts, lineage=draw_lineage(made.registered, settings), cost=cost_of(run, settings))
     material = collect.collect(run.workspace / "artifacts", run.workspace)
     return page.write(page.render(material, facts), settings.runs / run.id)
 
@@ -65,15 +65,12 @@ def facts_of(
     run: RunInfo,
     stages: Sequence[Stage],
     results: Sequence[StageResult],
-    decisions: Sequence[Decision],
-    registered: Sequence[Registered],
-    before: Mapping[str, InProduction],
-    outcomes: Sequence[Outcome],
+    made: Release,
     ended: datetime,
 ) -> RunFacts:
     """What the page says about a run, from values alone but for the digest of the workspace's dvc.lock."""
-    candidates = {one.model.name: one for one in registered}
-    by_family = {outcome.family: outcome for outcome in outcomes}
+    candidates = {one.model.name: one for one in made.registered}
+    by_family = {outcome.family: outcome for outcome in made.outcomes}
     return RunFacts(
         run_id=run.id,
         commit=run.commit,
@@ -82,30 +79,51 @@ def facts_of(
         seconds=(ended - run.started).total_seconds(),
         graph=Graph(tuple(s.name for s in stages), tuple((up, s.name) for s in stages for up in s.upstream)),
         stages=tuple(StageRow(r.name, r.action, r.seconds, _headline(r.metrics)) for r in results),
-        verdicts=tuple(
-            _verdict(decision, candidates[decision.model], before.get(decision.model), by_family.get(decision.family))
-            for decision in decisions
-        ),
-        versions=tuple(_version(one) for one in registered),
+        verdicts=tuple(_verdict(one, candidates[one.model], made, by_family.get(one.family)) for one in made.decisions),
+        releases=tuple(_released(outcome, made.decisions) for outcome in made.outcomes),
+        versions=tuple(_version(one) for one in made.registered),
     )
 
 
-def _verdict(decision: Decision, candidate: Registered, met: InProduction | None, outcome: Outcome | None) -> Verdict:
+def _verdict(decision: Decision, candidate: Registered, made: Release, outcome: Outcome | None) -> Verdict:
     """A decision with every metric of the candidate that stands for all classes, against production's.
 
-    It goes to production with its family: what became of that counts.
+    What a version is said to be is its own: where the log of releases has it, whoever put it there.
     """
-    known = met.metrics if met else {}
-    shown = [(name, candidate.metrics[name]) for name in METRICS if name in candidate.metrics]
+    met = made.before.get(decision.model)
+    known = {number.metric: number for number in made.compared.get(decision.model, ())}
+    there = outcome.release.members if outcome and outcome.release else ()
+    produces = any((one.model, one.version) == (decision.model, decision.version) for one in there)
+    shown = [(name, candidate.metrics[name], known.get(name)) for name in METRICS if name in candidate.metrics]
     return Verdict(
         model=decision.model,
         version=decision.version,
-        promoted=outcome.state in ("released", "standing") if outcome else decision.promoted,
-        reason=str(outcome) if outcome else decision.reason,
+        state=_state(decision, produces),
+        produces=produces,
+        reason="" if decision.failed else decision.reason,  # the rules below say what failed
         replaces=met.version if met else None,
-        compared=tuple(Compared(name, value, known.get(name)) for name, value in shown),
+        compared=tuple(
+            Compared(name, value, now.before if now else None, now.says if now else "") for name, value, now in shown
+        ),
         rules=tuple(_rule(rule) for rule in decision.rules),
     )
+
+
+def _state(decision: Decision, produces: bool) -> str:
+    if produces:
+        return "in production" if decision.unchanged else "in production now"
+    return {"waiting": "waits for approval", "refused": "refused"}.get(decision.verdict, "not released")
+
+
+def _released(outcome: Outcome, decisions: Sequence[Decision]) -> str:
+    """What became of a family, in a line; what its models lack is said at each of them."""
+    own = [one for one in decisions if one.family == outcome.family]
+    held = [f"{one.model} v{one.version}" for one in own if one.verdict == outcome.state]
+    if outcome.state not in ("refused", "waiting") or not held:
+        return str(outcome)
+    words = "is refused" if outcome.state == "refused" else "waits for approval"
+    stands = f"; {title(outcome.release)} stays in production" if outcome.release else ""
+    return f"{outcome.family}: not released, for {' and '.join(held)} {words}{stands}"
 
 
 def _rule(rule: judge.Rule) -> Rule:

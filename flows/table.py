@@ -4,21 +4,22 @@ Everything here makes values and text from values; nothing reads a file or a ser
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from flows.progress import WORDS
 from flows.run import StageResult
 from flows.spending import duration, total
-from models.metrics import metric
+from models.report.words import FAMILIES
 
 if TYPE_CHECKING:
     from flows.finish import Release
+    from flows.gates.numbers import Says
     from flows.plan import Plan
     from flows.remote.ledger import Usage
 
 # The first of these that a stage reports is the one shown; the others are in MLflow and in the report.
-HEADLINES = ("psnr", "class_agreement", "gfwd", "delta1", "abs_rel", "motorcycle_delta1")
+HEADLINES = (*(family.headline for family in FAMILIES), "abs_rel", "motorcycle_delta1")
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Row:
     value: float | None = None
     production: float | None = None
     production_version: int | None = None
+    says: "Says" = ""
 
 
 def headline(metrics: Mapping[str, float]) -> str | None:
@@ -44,10 +46,11 @@ def rows(results: Iterable[StageResult], release: "Release") -> list[Row]:
     """One row per stage. `release.before` has what was in production when the run was judged."""
     made = []
     for result in results:
+        row = Row(result.name, result.action, result.seconds)
         key = headline(result.metrics)
-        version, production = _production(result.name, key, release) if key else (None, None)
-        value = result.metrics[key] if key else None
-        made.append(Row(result.name, result.action, result.seconds, key or "", value, production, version))
+        if key:
+            row = replace(row, metric=key, value=result.metrics[key], **_production(result.name, key, release))
+        made.append(row)
     return made
 
 
@@ -105,20 +108,23 @@ def to_json(rows: Iterable[Row]) -> list[dict[str, Any]]:
             "metric": row.metric or None,
             "value": row.value,
             "production": row.production,
+            "says": row.says or None,
         }
         for row in rows
     ]
 
 
-def _production(stage: str, key: str, release: "Release") -> tuple[int | None, float | None]:
+def _production(stage: str, key: str, release: "Release") -> dict[str, Any]:
     """The same number of the version that was in production, for a stage that evaluates a model."""
     for one in release.registered:
         model = one.model
         name = key.removeprefix(f"{model.section}.") if model.section else key
         if stage == f"evaluate@{model.evaluation}" and (not model.section or key != name):
-            now = release.before.get(model.name)
-            return (now.version, now.metrics.get(name)) if now else (None, None)
-    return None, None
+            for number in release.compared.get(model.name, ()):
+                if number.metric == name and number.before is not None:
+                    version = release.before[model.name].version
+                    return {"production": number.before, "production_version": version, "says": number.says}
+    return {}
 
 
 def _seconds(seconds: float) -> str:
@@ -132,12 +138,4 @@ def _value(row: Row) -> str:
 def _against(row: Row) -> str:
     if row.value is None or row.production is None:
         return ""
-    return f"v{row.production_version} {row.production:.4g} {_verdict(row.metric, row.value, row.production)}".rstrip()
-
-
-def _verdict(key: str, new: float, old: float) -> str:
-    try:
-        declared = metric(key.split(".")[-1])
-    except KeyError:  # a loss: comparable only between runs of the same parameters
-        return ""
-    return "same" if new == old else "better" if declared.improves(new, old) else "worse"
+    return f"v{row.production_version} {row.production:.4g} {row.says}".rstrip()

@@ -1,7 +1,6 @@
 """Two releases of a family side by side.
 
 releases  two pointers and their bundles -> Comparison: everything below in one value
-metrics   the numbers of both evaluations, which is better, and by how much more than noise
 code      what git knows: parameters and code between the two runs
 pictures  the figures of both evaluations, from DVC's cache or remote
 text      a comparison for a terminal

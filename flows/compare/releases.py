@@ -10,10 +10,11 @@ from pathlib import Path
 from sqlalchemy.orm import Session
 
 from flows import repository
-from flows.compare import code, metrics
+from flows.compare import code
 from flows.compare.values import Comparison, DataPair, Member, Side, Version
 from flows.families import Model, models_in, models_of
 from flows.gates.compare import NotComparable, Samples, read_samples
+from flows.gates.numbers import numbers
 from flows.lineage.code import Code as Recorded
 from flows.lineage.down import data_version
 from flows.production import bundle, pointers
@@ -91,15 +92,23 @@ def _member(root: Path, bucket: Bucket, name: str, before: Bundles, after: Bundl
     made = Member(name, before.version(name), after.version(name))
     if old is None or new is None:
         return made
-    why_not = metrics.why_not(old, new)
+    why_not = _why_not(old, new)
     samples = None
     if why_not:
         reason = f"{why_not}; what the gates measured of both on the same data: remint gates {name} {new.version}"
     else:
         samples, reason = (None, "") if made.same else _samples(root, bucket, name, before, after)
         reason = reason and f"without intervals: {reason}"
-    values = metrics.numbers(old.evaluation.metrics, new.evaluation.metrics, not why_not, samples)
+    values = numbers(old.evaluation.metrics, new.evaluation.metrics, not why_not, samples)
     return Member(made.model, made.before, made.after, values, reason)
+
+
+def _why_not(before: Manifest, after: Manifest) -> str:
+    """Why the numbers of two bundles cannot be held against each other, "" if they can."""
+    one, other = before.evaluation.context, after.evaluation.context
+    if not one or not other:
+        return "an evaluation has no context: not comparable"
+    return "" if one == other else "evaluated on other data, or by other code: not comparable"
 
 
 def _samples(

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from flows import table
 from flows.compare.code import plain
-from flows.compare.values import Code, Comparison, DataPair, Member, Number, Parameter, Side
+from flows.compare.values import Code, Comparison, DataPair, Member, Parameter, Side
+from flows.gates.numbers import Number
 from flows.lineage.values import Data
 from flows.lineage.words import extent, short, verdict
 from models.report.charts import number

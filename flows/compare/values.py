@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+from flows.gates.numbers import Number
 from flows.lineage.values import Data
-
-Says = Literal["better", "worse", "within noise", "same", ""]
 
 
 @dataclass(frozen=True)
@@ -32,29 +31,6 @@ class Version:
     weights: str
     bundle: str
     tag: str
-
-
-@dataclass(frozen=True)
-class Number:
-    """One metric of a model in both releases; the interval is of (after - before) on the same samples, at 95 %."""
-
-    metric: str
-    before: float | None
-    after: float | None
-    better: str  # "higher", "lower"; "" for a metric that is not declared
-    unit: str
-    whole: bool  # over all classes, not one
-    says: Says  # "" where the two cannot be compared
-    low: float | None = None
-    high: float | None = None
-    samples: int = 0
-    comparable: bool = True  # False: measured on other data, or by other code; then there is no difference
-
-    @property
-    def difference(self) -> float | None:
-        if self.before is None or self.after is None or not self.comparable:
-            return None
-        return self.after - self.before
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from flows.gates.compare import NotComparable, Samples, read_samples
 from flows.gates.decision import Decision, InProduction, Measured, Speed
 from flows.gates.evaluation import EvaluationFailed, context, evaluate_again
 from flows.gates.judge import decide, stands
+from flows.gates.numbers import Number, numbers
 from flows.gates.policy import POLICY, REQUIRED, Gate, read_policy
 from flows.production import bundle
 from flows.production.bucket import Bucket
@@ -24,6 +25,7 @@ from flows.production.pointers import Pointer
 from flows.registry import Registered, data_of
 from flows.run import RunInfo
 from flows.settings import Settings, child_environment
+from models.metrics import METRICS
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Judged:
 
     decisions: tuple[Decision, ...]
     production: Mapping[str, InProduction]  # its numbers are of the run's own context, or left out
+    compared: Mapping[str, tuple[Number, ...]]  # by model: production's numbers and the candidate's
 
 
 def decide_run(
@@ -69,7 +72,7 @@ def decide_run(
         given = record.approvals(session, [(one.model.name, one.version) for one in registered])
     decisions = decide(registered, gates, production, bound, measured, given)
     record.store(catalogue, run.id, decisions)
-    return Judged(tuple(decisions), production)
+    return Judged(tuple(decisions), production, _compared(registered, gates, production, measured))
 
 
 def _production(
@@ -87,9 +90,9 @@ def _production(
             folder, manifest = scratch / member.model, manifests[member.model]
             if changed:
                 bundle.fetch(bucket, member.model, member.bundle, folder)
-            numbers, parents = manifest.evaluation, manifest.lineage.parents
-            value = InProduction(member.version, member.weights, parents, numbers.metrics, config=manifest.config)
-            found[member.model] = _Standing(folder, numbers.context, value)
+            shown, parents = manifest.evaluation, manifest.lineage.parents
+            value = InProduction(member.version, member.weights, parents, shown.metrics, config=manifest.config)
+            found[member.model] = _Standing(folder, shown.context, value)
     return found
 
 
@@ -116,6 +119,24 @@ def _comparable(
         except (EvaluationFailed, NotComparable) as error:
             values[name] = replace(values[name], problem=f"production v{values[name].version}: {error}")
     return values
+
+
+def _compared(
+    registered: Sequence[Registered],
+    gates: Mapping[str, Gate],
+    production: Mapping[str, InProduction],
+    measured: Mapping[str, Measured],
+) -> dict[str, tuple[Number, ...]]:
+    """Production's numbers and the candidate's over all classes, for each model that has both in one context."""
+    found = {}
+    for one in registered:
+        name = one.model.name
+        now, shown = production.get(name), measured.get(name, Measured())
+        if now is not None and now.metrics:
+            pairs = (now.samples, shown.samples) if now.samples and shown.samples else None
+            before, after = ({n: v for n, v in side.items() if n in METRICS} for side in (now.metrics, one.metrics))
+            found[name] = numbers(before, after, samples=pairs, margins=gates.get(name, Gate()).margins)
+    return found
 
 
 def _in_context(settings: Settings, workspace: Path, model: Model, standing: Mapping[str, _Standing]) -> InProduction:

@@ -19,13 +19,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from flows.gates.compare import NotComparable, Paired, pair
+from flows.gates.compare import INTERVAL, NotComparable, Paired, pair
 from flows.gates.decision import APPROVAL, Decision, InProduction, Measured, Rule, Speed, approval, settle
 from flows.gates.policy import REQUIRED, Gate
 from flows.registry import Registered
 from models.metrics import metric
 
-INTERVAL = 0.95  # two-sided: non-inferiority holds at 2.5 %
 NOISE = 0.05  # chance at which a release of equal models may pass for better
 # Of its margin, how much the bound of a gain must exceed. Where one sample in hundreds makes most of the mean, a sample
 # without it looks better by a hair and by more than noise; and a hair is no reason for a release.

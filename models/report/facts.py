@@ -21,11 +21,15 @@ class StageRow:
 
 @dataclass(frozen=True)
 class Compared:
-    """One metric of a new model and of the one it met in production (None where there was none)."""
+    """One metric of a new model and of the one it met in production (None where there was none).
+
+    says: "better", "worse", "within noise", "within margin", "same"; "" where noise is not known.
+    """
 
     metric: str
     candidate: float
     production: float | None = None
+    says: str = ""
 
 
 @dataclass(frozen=True)
@@ -40,11 +44,12 @@ class Rule:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of one registered version; `replaces` is the version it met in production."""
+    """What became of one registered version, in words; `replaces` is the version it met in production."""
 
     model: str
     version: int
-    promoted: bool
+    state: str  # "in production now", "refused", "waits for approval"
+    produces: bool  # it is in production
     reason: str
     replaces: int | None = None
     compared: tuple[Compared, ...] = ()
@@ -87,6 +92,7 @@ class RunFacts:
     graph: Graph
     stages: tuple[StageRow, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
+    releases: tuple[str, ...] = ()  # a line for each family: what became of it
     versions: tuple[Version, ...] = ()
     cost: Cost | None = None
     lineage: Markup | None = None  # a drawing: the data, commits and parents that the versions came from

@@ -77,7 +77,7 @@ def class_table(title: str, values: Mapping[str, Any], classes: Sequence[str]) -
 
 
 def gain(row: Compared) -> dict[str, str]:
-    """The change against production, whether it is a good one, and the metric's unit and direction."""
+    """The change against production, what it is worth, and the metric's unit and direction."""
     metric = _declared(row.metric)
     if metric is None:
         return dict.fromkeys(("change", "verdict", "unit", "arrow", "direction"), "")
@@ -86,7 +86,7 @@ def gain(row: Compared) -> dict[str, str]:
     if row.production is None:
         return {"change": "", "verdict": "", **known}
     change = row.candidate - row.production
-    verdict = "" if change == 0 else "good" if metric.improves(row.candidate, row.production) else "bad"
+    verdict = {"better": "good", "worse": "bad"}.get(row.says, "soft")
     sign = "+" if change > 0 else "−" if change < 0 else "±"
     return {"change": sign + number(abs(change), metric.unit), "verdict": verdict, **known}
 

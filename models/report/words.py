@@ -42,8 +42,8 @@ FAMILIES = (
         "Asked for a class, it draws a row of tokens in a few parallel steps; the tokenizer turns them into a picture.",
         ("generator",),
         ("maskgit", "samba"),
-        "class_agreement",
-        "Samples in which a classifier trained on real images sees the class asked for.",
+        "gfwd",
+        "Fréchet wavelet distance of its samples to held-out images: the lower, the more alike.",
         "samples",
     ),
     Family(

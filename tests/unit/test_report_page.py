@@ -80,7 +80,7 @@ def some_run(tag: str = "run/1") -> RunFacts:
         graph=Graph(("scenes", "proxy"), (("scenes", "proxy"),)),
         stages=(StageRow("proxy", "ran", 12.34, "psnr 22"), StageRow("scenes", "current", 0.0)),
         verdicts=(
-            Verdict("tokenizer", 3, False, "psnr >= 21 failed", 2, (Compared("psnr", 20.94, 21.5),),
+            Verdict("tokenizer", 3, "refused", False, "", 2, (Compared("psnr", 20.94, 21.5),),
                     (Rule("psnr >= 21", False, 20.94, 21.0),)),
         ),
         versions=(Version("maskgit", 3, "8e2f" * 16, (("tokenizer", "77aa" * 16),)),),
@@ -169,7 +169,7 @@ def test_a_broken_figure_is_named(artifacts: Path) -> None:
 
 def test_a_run_adds_its_verdicts_stages_and_lineage(artifacts: Path) -> None:
     text = render(artifacts, some_run())
-    assert "not promoted" in text
+    assert "version 3, refused" in text
     assert "psnr &gt;= 21" in text
     assert "−0.560" in text
     assert "12.3" in text
@@ -216,7 +216,10 @@ def test_small_pictures_are_enlarged_by_whole_pixels_and_stay_on_the_screen() ->
 
 def test_a_first_release_has_no_column_for_production(artifacts: Path) -> None:
     run = replace(
-        some_run(), verdicts=(Verdict("tokenizer", 1, True, "first release", None, (Compared("psnr", 20.0),)),)
+        some_run(),
+        verdicts=(
+            Verdict("tokenizer", 1, "in production now", True, "first release", None, (Compared("psnr", 20.0),)),
+        ),
     )
     text = render(artifacts, run)
     assert "first release" in text

@@ -1,5 +1,6 @@
 """What a run of the flow adds to its report."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -7,8 +8,11 @@ import pytest
 
 from data.params import UserError
 from flows.families import Model
+from flows.finish import Release
 from flows.gates.judge import Decision, InProduction, Rule
+from flows.gates.numbers import numbers
 from flows.graph import Stage
+from flows.production.pointers import Member, Pointer
 from flows.registry import Registered
 from flows.release.promote import Outcome
 from flows.report import facts_of
@@ -31,15 +35,20 @@ RULES = (
 
 
 def made(
-    workspace: Path, before: dict[str, InProduction] | None = None, outcomes: tuple[Outcome, ...] = ()
+    workspace: Path,
+    before: dict[str, InProduction] | None = None,
+    outcomes: tuple[Outcome, ...] = (),
+    decisions: tuple[Decision, ...] = (Decision("maskgit", 2, True, "replaces v1", RULES, 1, family="images"),),
 ) -> RunFacts:
     run = RunInfo("r1", "run/r1", "c" * 40, "b" * 40, workspace, False, "p", STARTED, "retrain")
     results = (StageResult("scenes", "current", 0.0), StageResult("tokenizer", "ran", 3.0, {"teacher.delta1": 0.8}))
     one = Registered(
         MODEL, 2, "w" * 64, {"tokenizer": "t" * 64}, METRICS, "id", tags={"data.scenes": "d", "stage": "x"}
     )
-    decision = Decision("maskgit", 2, True, "replaces v1", RULES, 1, family="images")
-    return facts_of(run, STAGES, results, [decision], [one], before or {}, outcomes, STARTED + timedelta(seconds=90))
+    tokenizer = replace(one, model=replace(MODEL, name="tokenizer", bound_to=None), version=1)
+    compared = {name: numbers(now.metrics, METRICS, margins={"gfwd": 0.2}) for name, now in (before or {}).items()}
+    release = Release((tokenizer, one), before=before or {}, compared=compared, decisions=decisions, outcomes=outcomes)
+    return facts_of(run, STAGES, results, release, STARTED + timedelta(seconds=90))
 
 
 @pytest.fixture
@@ -51,20 +60,36 @@ def workspace(tmp_path: Path) -> Path:
 def test_a_model_is_compared_with_what_production_held_before(workspace: Path) -> None:
     verdict = made(workspace, {"maskgit": InProduction(1, "v" * 64, {}, {"gfwd": 9.5})}).verdicts[0]
     assert verdict.replaces == 1
-    assert verdict.compared == (Compared("gfwd", 9.0, 9.5), Compared("class_agreement", 74.0, None))
+    assert verdict.compared == (Compared("gfwd", 9.0, 9.5, "better"), Compared("class_agreement", 74.0, None))
 
 
 def test_a_first_release_has_nothing_to_be_compared_with(workspace: Path) -> None:
     verdict = made(workspace).verdicts[0]
     assert verdict.replaces is None
     assert verdict.compared[0].production is None
-    assert verdict.promoted
 
 
 def test_what_became_of_the_family_counts_not_what_the_gates_let_pass(workspace: Path) -> None:
-    verdict = made(workspace, outcomes=(Outcome("images", "lost", "somebody else was first"),)).verdicts[0]
-    assert not verdict.promoted
-    assert verdict.reason == "images: somebody else was first"
+    facts = made(workspace, outcomes=(Outcome("images", "lost", "somebody else was first"),))
+    assert (facts.verdicts[0].state, facts.verdicts[0].produces) == ("not released", False)
+    assert facts.releases == ("images: somebody else was first",)
+
+
+def test_what_stays_in_production_is_called_that_and_not_by_the_refusal_of_another(workspace: Path) -> None:
+    members = tuple(Member(name, 1, "a" * 64, "", "b" * 64) for name in ("maskgit", "tokenizer"))
+    stands = Pointer("images", 1, members, "r0", "c" * 40, "Ada", "", "2026-01-01", "")
+    decisions = (
+        Decision("tokenizer", 1, False, "v1 is in production already", family="images", unchanged=True),
+        Decision("maskgit", 2, False, "recall failed", RULES, 1, family="images"),
+    )
+    reason = "not released: maskgit v2: recall failed"
+    facts = made(workspace, outcomes=(Outcome("images", "refused", reason, stands),), decisions=decisions)
+    told = [(one.model, one.state, one.produces, one.reason) for one in facts.verdicts]
+    assert told == [
+        ("tokenizer", "in production", True, "v1 is in production already"),
+        ("maskgit", "refused", False, ""),
+    ]
+    assert facts.releases == ("images: not released, for maskgit v2 is refused; images #1 stays in production",)
 
 
 def test_a_rule_shows_its_limit_where_its_name_does_not_and_its_difference_with_interval(workspace: Path) -> None:

@@ -7,13 +7,15 @@ from types import SimpleNamespace
 
 from flows import run, table
 from flows.finish import Release
+from flows.gates.numbers import numbers
 from flows.run import RunInfo, StageResult
 
 
-def released(name, section, metrics):
-    model = SimpleNamespace(name=name, evaluation="depth", section=section)
-    now = SimpleNamespace(version=3, metrics=metrics)
-    return Release(registered=(SimpleNamespace(model=model),), before={name: now})
+def released(name, evaluation, section, before, after, **known):
+    model = SimpleNamespace(name=name, evaluation=evaluation, section=section)
+    now = SimpleNamespace(version=3, metrics=before)
+    compared = {name: numbers(before, after, **known)}
+    return Release(registered=(SimpleNamespace(model=model),), before={name: now}, compared=compared)
 
 
 def test_the_headline_of_a_student_and_its_teacher_is_the_students():
@@ -25,9 +27,29 @@ def test_the_headline_of_a_student_and_its_teacher_is_the_students():
 
 def test_a_stage_is_compared_with_what_was_in_production():
     result = StageResult("evaluate@depth", "ran", 12.34, {"small.delta1": 0.81})
-    row = table.rows([result], released("depth-small", "small", {"delta1": 0.79}))[0]
+    made = released("depth-small", "depth", "small", {"delta1": 0.79}, {"delta1": 0.81}, margins={"delta1": 0.015})
+    row = table.rows([result], made)[0]
     assert (row.production, row.production_version) == (0.79, 3)
     assert table.text([row]).splitlines()[1] == ("evaluate@depth  done     12.3  small.delta1 0.81  v3 0.79 better")
+
+
+def test_a_generator_that_is_clearly_worse_is_called_worse_though_its_classes_are_seen_as_well():
+    before = {"class_agreement": 99.69, "gfwd": 0.175, "recall": 0.43}
+    after = {"class_agreement": 99.79, "gfwd": 0.250, "recall": 0.18}
+    made = released("maskgit", "maskgit", "", before, after, margins={"class_agreement": 7.5, "gfwd": 0.05})
+    row = table.rows([StageResult("evaluate@maskgit", "ran", 1.0, after)], made)[0]
+    assert (row.metric, row.value, row.says) == ("gfwd", 0.250, "worse")
+
+
+def test_a_change_within_the_margin_is_not_called_better():
+    made = released("maskgit", "maskgit", "", {"gfwd": 0.175}, {"gfwd": 0.170}, margins={"gfwd": 0.05})
+    row = table.rows([StageResult("evaluate@maskgit", "ran", 1.0, {"gfwd": 0.170})], made)[0]
+    assert table.text([row]).splitlines()[1].endswith("gfwd 0.17  v3 0.175 within margin")
+
+
+def test_nothing_is_said_of_a_change_whose_noise_nobody_knows():
+    made = released("maskgit", "maskgit", "", {"gfwd": 0.175}, {"gfwd": 0.170})
+    assert table.rows([StageResult("evaluate@maskgit", "ran", 1.0, {"gfwd": 0.170})], made)[0].says == ""
 
 
 def test_without_production_the_column_stays_empty():
