@@ -1,17 +1,26 @@
-"""Parameters: one section of `params.yaml` becomes one frozen dataclass; anything unexpected is an error."""
+"""Parameters: one section of `params.yaml` becomes one frozen dataclass; anything unexpected is an error.
+
+    steps: Annotated[int, Range(1, 10_000_000)]
+    precision: Literal["32-true", "bf16-mixed"]
+
+What a field takes is declared with it; what several of them take together, the dataclass checks in `__post_init__`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
+from data import plain_yaml
 
 T = TypeVar("T")
+LARGEST = 2**63 - 1  # of a whole number: what PyArrow, torch and SQL have room for
 SHARED = ("seed", "threads", "accelerate")  # top-level values that any section may ask for by naming a field so
 
 
@@ -19,13 +28,40 @@ class UserError(Exception):
     """A mistake of the user's: entry points print it as one line and exit with code 2, without a traceback."""
 
 
+@dataclass(frozen=True)
+class Range:
+    """What a number may be: from `least` to `most`, both included, or strictly between `above` and `below`."""
+
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    below: float | None = None
+    why: str = ""  # where the limit is not plain
+
+    def __contains__(self, value: float) -> bool:
+        return (
+            (self.least is None or value >= self.least)
+            and (self.most is None or value <= self.most)
+            and (self.above is None or value > self.above)
+            and (self.below is None or value < self.below)
+        )
+
+    def __str__(self) -> str:
+        limits = {"at least": self.least, "above": self.above, "at most": self.most, "below": self.below}
+        return " and ".join(f"{words} {limit:,}" for words, limit in limits.items() if limit is not None) + self.why
+
+
 def load(cls: type[T], section: str, path: str | Path = "params.yaml") -> T:
     """Read `section` ("generator.maskgit" walks down) of the YAML file into the frozen dataclass `cls`.
 
-    Raises UserError that names file, section.key and value when a key is unknown or missing or of the
-    wrong type. An int is accepted where a float is wanted; nothing else is converted.
+    Raises UserError that names file, section.key and value when a key is unknown or missing, of the wrong type or out
+    of its range. An int is accepted where a float is wanted; nothing else is converted.
     """
-    whole = read(path)
+    return pick(cls, section, read(path), path)
+
+
+def pick(cls: type[T], section: str, whole: dict[str, Any], path: str | Path) -> T:
+    """Like `load`, from the file's values."""
     values: Any = whole
     for part in section.split("."):
         if not isinstance(values, dict) or part not in values:
@@ -37,13 +73,15 @@ def load(cls: type[T], section: str, path: str | Path = "params.yaml") -> T:
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """The YAML mapping in `path`; UserError when it is missing or is not one."""
+    """The YAML mapping in `path`; UserError when it is missing, is not one, or means different things to readers."""
     try:
-        values = yaml.safe_load(Path(path).read_text())
+        values = plain_yaml.loads(Path(path).read_bytes())
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; run from the repository's root") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {str(error).splitlines()[0]}") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except plain_yaml.Refused as error:
+        raise UserError(f"{path}:{error}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path} must hold key: value lines, not {type(values).__name__}")
     return values
@@ -51,7 +89,7 @@ def read(path: str | Path) -> dict[str, Any]:
 
 def build(cls: type[T], values: dict[str, Any], where: str, shared: dict[str, Any] | None = None) -> T:
     """Make the dataclass from plain values, checking names and types; nested dataclasses are built too."""
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in values:
         if key not in fields:
@@ -79,6 +117,19 @@ def near(word: str, known: typing.Iterable[str]) -> str:
 
 
 def _typed(value: Any, hint: Any, where: str) -> Any:
+    """`value`, checked against a type hint; Annotated with a Range it must lie in that, too."""
+    if typing.get_origin(hint) is typing.Annotated:
+        plain, *limits = typing.get_args(hint)
+        made = _typed(value, plain, where)
+        for limit in limits:
+            if made is not None and made not in limit:
+                raise UserError(f"{where} must be {limit}, not {value!r}")
+        return made
+    if typing.get_origin(hint) is typing.Literal:
+        known = typing.get_args(hint)
+        if value not in known:
+            raise UserError(f"{where} must be one of {', '.join(known)}, not {value!r}{near(value, known)}")
+        return value
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, dict):
             raise UserError(f"{where} must be a section of key: value lines, not {value!r}")
@@ -90,8 +141,13 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
         return tuple(_typed(v, item, f"{where}[{i}]") for i, v in enumerate(value))
     options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     for option in options:
-        if option is float and isinstance(value, int) and not isinstance(value, bool):
-            return float(value)
+        if option in (float, int) and isinstance(value, int | float) and not isinstance(value, bool):
+            if not math.isfinite(value):
+                raise UserError(f"{where} must be a finite number, not {value}")
+            if abs(value) > LARGEST and isinstance(value, int):
+                raise UserError(f"{where} must be below 2^63, not {value}")
+            if option is float:
+                return float(value)
         if option is type(None) and value is None:
             return None
         plain = typing.get_origin(option) or option

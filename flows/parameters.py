@@ -5,13 +5,12 @@ recipe nor `--set` can add a name or change the type of a value: what `params.ya
 """
 
 import hashlib
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from data import params
+from data import params, plain_yaml
 from data.params import UserError, near
 
 RECIPES = Path("models/recipes")
@@ -54,16 +53,10 @@ def digest(root: Path) -> str:
 
 
 def read(root: Path) -> dict[str, Any]:
-    """root/params.yaml as DVC reads it (YAML 1.2: 1e-3 is a number)."""
-    from dvc.utils.serialize import YAMLError, load_yaml
-
-    try:
-        values = load_yaml(str(root / FILE))
-    except FileNotFoundError:
-        raise UserError(f"the commit has no {FILE}, so there are no parameters to run with") from None
-    except YAMLError as error:
-        raise UserError(f"{FILE} is not valid YAML: {error}") from None
-    return values or {}
+    """root/params.yaml as the stages and DVC read it."""
+    if not (root / FILE).exists():
+        raise UserError(f"the commit has no {FILE}, so there are no parameters to run with")
+    return params.read(root / FILE)
 
 
 def fitting(base: Mapping[str, Any], key: str, value: Any, where: str) -> Any:
@@ -78,6 +71,8 @@ def fitting(base: Mapping[str, Any], key: str, value: Any, where: str) -> Any:
         raise UserError(f"{where}: {key} is a section; set a value in it, as in {key}.{inner}")
     if isinstance(value, str) and not isinstance(present, str):
         value = _parsed(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{where}: {key} must be a finite number, not {value}")
     if present is None or _same_type(value, present):
         return value
     if isinstance(present, float) and isinstance(value, int) and not isinstance(value, bool):
@@ -137,14 +132,9 @@ def _keys(values: Mapping[str, Any], prefix: str = "") -> list[str]:
 
 
 def _parsed(text: str) -> Any:
-    for number in (int, float):
-        try:
-            return number(text)
-        except ValueError:
-            continue
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return plain_yaml.loads(text)
+    except plain_yaml.Refused:
         return text
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from data import params
 from data.params import UserError
 from flows import parameters
 
@@ -97,3 +98,37 @@ def test_the_digest_follows_the_file(root):
     before = parameters.digest(root)
     parameters.apply(root, {"seed": 2})
     assert parameters.digest(root) != before
+
+
+def test_a_small_number_is_read_again_as_it_was_set(root):
+    parameters.apply(root, set_(root, "generator.maskgit.lr=0.00001"))
+    assert "lr: 1e-05" in (root / "params.yaml").read_text()
+    assert params.read(root / "params.yaml")["generator"]["maskgit"]["lr"] == 0.00001
+
+
+@pytest.mark.parametrize("text", ["yes", "1:30", "010", "2026-11-27", "1e5", "~", "", " a", "a: b", "ü", "#", "<<"])
+def test_any_text_is_read_again_as_it_was_set(root, text):
+    parameters.apply(root, {"photos.source": text})
+    assert parameters.read(root)["photos"]["source"] == text
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf", "-.inf", "1e999", "1_0", "010", "0x10", "nan"])
+def test_a_number_that_is_none_or_is_written_oddly_is_refused(root, value):
+    with pytest.raises(UserError, match=r"--set: generator.maskgit.lr must be a"):
+        set_(root, f"generator.maskgit.lr={value}")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"generator: {maskgit: {steps: 1}}\ngenerator: {maskgit: {lr: 1.0}}\n", "bad.yaml:2: 'generator' is there"),
+        (b"a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\n", "bad.yaml:1: anchors and aliases"),
+        (b"seed: 2 # \xe9\n", "bad.yaml:1: byte 0xe9 is not UTF-8"),
+        (b"{a: " * 5000 + b"1" + b"}" * 5000, "bad.yaml:1: sections and lists lie deeper"),
+    ],
+)
+def test_a_recipe_that_is_damaged_is_one_line(root, content, said):
+    (root / "models" / "recipes" / "bad.yaml").write_bytes(content)
+    with pytest.raises(UserError) as error:
+        set_(root, recipe="bad")
+    assert said in str(error.value)

@@ -1,5 +1,6 @@
 """`infra/prefect.yaml` is read strictly: what is wrong is named, with what may have been meant."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ def test_the_committed_file_names_flows_that_take_its_parameters() -> None:
         ({"deploymnts": []}, "deploymnts is not known here; did you mean 'deployments'"),
         ({"deployments": [NIGHTLY | {"work_pol": "flows"}]}, "deployment nightly.work_pol is not a parameter"),
         ({"deployments": [NIGHTLY | {"work_pool": "flow"}]}, "no work pool flow in work_pools; did you mean 'flows'"),
-        ({"deployments": [NIGHTLY, NIGHTLY]}, "two deployments are called nightly"),
+        ({"deployments": [NIGHTLY, copy.deepcopy(NIGHTLY)]}, "two deployments are called nightly"),
         ({"deployments": [NIGHTLY | {"name": "../nightly"}]}, "a name has letters, digits and hyphens"),
         (
             {"deployments": [NIGHTLY | {"schedules": [{"cron": "61 1 * * *"}]}]},
