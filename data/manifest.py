@@ -36,6 +36,9 @@ SCHEMA = pa.schema(
     ]
 )
 
+LUMA = (299, 587, 114)  # of red, green and blue, in thousandths
+WHITE = 255 * sum(LUMA)
+
 
 def row(entry: Entry, image: np.ndarray, **columns: Any) -> dict[str, Any]:
     """A manifest row from where the sample lies, its picture (uint8 (H, W, 3)) and what only the caller knows."""
@@ -66,15 +69,24 @@ def split_of(key: str, held_out_share: float) -> str:
 
 def statistics(image: np.ndarray) -> dict[str, Any]:
     """Brightness, contrast and difference hash of a uint8 (H, W, 3) picture."""
-    luma = image.astype(np.float64) @ np.array([0.299, 0.587, 0.114]) / 255
-    return {"brightness": float(luma.mean()), "contrast": float(luma.std()), "dhash": difference_hash(luma)}
+    grey = luma(image)
+    return {
+        "brightness": float(grey.mean()) / WHITE,
+        "contrast": float(grey.std()) / WHITE,
+        "dhash": difference_hash(grey),
+    }
 
 
-def difference_hash(luma: np.ndarray) -> str:
-    """64-bit dHash of a float (H, W) picture: is each cell of a 9 x 8 thumbnail brighter than its left neighbour?"""
-    rows = np.array_split(np.arange(luma.shape[0]), 8)
-    columns = np.array_split(np.arange(luma.shape[1]), 9)
-    small = np.array([[luma[np.ix_(r, c)].mean() for c in columns] for r in rows])  # (8, 9)
+def luma(images: np.ndarray) -> np.ndarray:
+    """Luma of uint8 pictures (..., H, W, 3), 0..WHITE: in whole numbers, so that equal cells have one mean."""
+    return (images * np.array(LUMA)).sum(axis=-1)
+
+
+def difference_hash(grey: np.ndarray) -> str:
+    """64-bit dHash of a (H, W) picture: is each cell of a 9 x 8 thumbnail brighter than its left neighbour?"""
+    rows = np.array_split(np.arange(grey.shape[0]), 8)
+    columns = np.array_split(np.arange(grey.shape[1]), 9)
+    small = np.array([[grey[np.ix_(r, c)].mean() for c in columns] for r in rows])  # (8, 9)
     return np.packbits(small[:, 1:] > small[:, :-1]).tobytes().hex()
 
 

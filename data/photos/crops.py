@@ -6,6 +6,7 @@ Overlapping random crops would show the student the same pixels again and again 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -28,7 +29,8 @@ class Tile:
 
 def scaled(width: int, height: int, level: int) -> tuple[int, int]:
     """Width and height of the photograph at a level, in pixels."""
-    return round(width * 2 ** (-level / 2)), round(height * 2 ** (-level / 2))
+    scale = math.sqrt(math.ldexp(1.0, -level))
+    return round(width * scale), round(height * scale)
 
 
 def grids(width: int, height: int, size: int) -> list[tuple[int, int]]:

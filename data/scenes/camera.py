@@ -18,11 +18,11 @@ class Camera:
     def forward(self) -> np.ndarray:
         """The unit viewing direction, (3,)."""
         ahead = np.subtract(self.target, self.position)
-        return ahead / np.linalg.norm(ahead)
+        return ahead / np.sqrt((ahead * ahead).sum())
 
     def depth(self, points: np.ndarray) -> np.ndarray:
         """Camera z, the distance along the viewing axis, of points (..., 3), in metres."""
-        return (points - np.asarray(self.position)) @ self.forward()
+        return ((points - np.asarray(self.position)) * self.forward()).sum(axis=-1)
 
     def record(self) -> dict:
         """The camera as JSON values."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from data.elementary import exp, log
 from data.scenes.renderer import Render
 
 KERNEL = (1 / 16, 1 / 4, 3 / 8, 1 / 4, 1 / 16)
@@ -19,11 +20,11 @@ def denoise(render: Render, strength: float = 1.0) -> np.ndarray:
     plain = render.albedo.max(axis=-1, keepdims=True) > 1e-3
     base = np.where(plain, np.maximum(render.albedo, 0.02), 1.0)
     light = _despeckled(render.radiance) / base
-    tone = np.log1p(light)  # compresses fireflies, which would outweigh their neighbours
+    tone = log(1 + light)  # compresses fireflies, which would outweigh their neighbours
     guides = np.concatenate(
         [
             render.normal / 0.25,
-            np.log(np.maximum(render.guide_depth, 0.1))[..., None] / 0.08,
+            log(np.maximum(render.guide_depth, 0.1))[..., None] / 0.08,
             render.albedo / 0.15,
         ],
         axis=-1,
@@ -32,7 +33,7 @@ def denoise(render: Render, strength: float = 1.0) -> np.ndarray:
     for step in STEPS:
         tone = _pass(tone, guides, plain[..., 0], step, sigma)
         sigma *= 0.6
-    return _pixel_filter(np.expm1(tone) * base)
+    return _pixel_filter((exp(tone) - 1) * base)
 
 
 def _despeckled(radiance: np.ndarray) -> np.ndarray:
@@ -46,7 +47,7 @@ def _despeckled(radiance: np.ndarray) -> np.ndarray:
 
 def _pixel_filter(radiance: np.ndarray) -> np.ndarray:
     """The usual Gaussian pixel filter (deviation half a pixel); after denoising, for it would correlate the noise."""
-    side = np.exp(-2.0) / (1 + 2 * np.exp(-2.0))
+    side = exp(-2.0) / (1 + 2 * exp(-2.0))
     for axis in (0, 1):
         padded = np.pad(radiance, [(1, 1) if a == axis else (0, 0) for a in range(3)], mode="edge")
         before, after = np.split(padded, [2], axis)[1], np.split(padded, [-2], axis)[0]
@@ -68,7 +69,7 @@ def _pass(tone: np.ndarray, guides: np.ndarray, plain: np.ndarray, step: int, si
             there = tones[rows, columns]
             apart = ((leads[rows, columns] - guides) ** 2).sum(-1)
             apart = apart + ((there - tone) ** 2).sum(-1) / widths**2
-            weight = (a * b * np.exp(-0.5 * apart) * (kinds[rows, columns] == plain))[..., None]
+            weight = (a * b * exp(-0.5 * apart) * (kinds[rows, columns] == plain))[..., None]
             total += weight * there
             weights += weight
     return total / weights

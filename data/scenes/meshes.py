@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from data.elementary import cos, sin
+
 Array = np.ndarray
 Point = Sequence[float] | Array  # (3,), in profiles (2,)
 Points = Sequence[Point] | Array  # a row of points
@@ -29,11 +31,15 @@ class Mesh:
 
     def turned(self, degrees: float, axis: str = "z") -> Mesh:
         """Rotated about an axis through the origin, counter-clockwise seen from the axis' tip."""
-        c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+        c, s = cos(np.radians(degrees)), sin(np.radians(degrees))
         i, j = {"x": (1, 2), "y": (2, 0), "z": (0, 1)}[axis]
-        turn = np.eye(3)
-        turn[i, i], turn[i, j], turn[j, i], turn[j, j] = c, -s, s, c
-        return replace(self, vertices=self.vertices @ turn.T, normals=self.normals @ turn.T)
+
+        def turned(points: Array) -> Array:
+            made = points.copy()
+            made[:, i], made[:, j] = points[:, i] * c - points[:, j] * s, points[:, i] * s + points[:, j] * c
+            return made
+
+        return replace(self, vertices=turned(self.vertices), normals=turned(self.normals))
 
     def scaled(self, x: float, y: float, z: float) -> Mesh:
         """Stretched along the axes by positive factors; normals stay perpendicular."""
@@ -96,11 +102,10 @@ def lathe(profile: Points, segments: int = 24, crease: float = 50.0) -> Mesh:
     points = np.asarray(profile, dtype=np.float64)
     step = np.diff(points, axis=0)
     across = _unit(np.stack([step[:, 1], -step[:, 0]], axis=1))  # outward normal of each stretch, (K-1, 2)
-    smooth = [
-        k > 0 and k < len(across) and across[k - 1] @ across[k] > np.cos(np.radians(crease)) for k in range(len(points))
-    ]
+    inner = (across[:-1] * across[1:]).sum(axis=1) > cos(np.radians(crease))
+    smooth = [False, *inner, False]  # at each point
     angles = np.linspace(0, 2 * np.pi, segments + 1)
-    ring = np.stack([np.cos(angles), np.sin(angles)], axis=1)  # (S+1, 2)
+    ring = np.stack([cos(angles), sin(angles)], axis=1)  # (S+1, 2)
     vertices: list[Array] = []
     normals: list[Array] = []
     faces: list[Array] = []
@@ -123,7 +128,7 @@ def lathe(profile: Points, segments: int = 24, crease: float = 50.0) -> Mesh:
 def ball(radius: float, rings: int = 16, segments: int = 28) -> Mesh:
     """A sphere around the origin."""
     angle = np.linspace(-np.pi / 2, np.pi / 2, rings + 1)
-    profile = np.column_stack([np.cos(angle), np.sin(angle)]) * radius
+    profile = np.column_stack([cos(angle), sin(angle)]) * radius
     profile[[0, -1], 0] = 0.0
     mesh = lathe(profile, segments, crease=90)
     return replace(mesh, normals=_unit(mesh.vertices))
@@ -156,7 +161,7 @@ def tube(points: Points, radius: float, segments: int = 8, closed: bool = False)
     side = _unit(np.cross(direction, helper))
     other = np.cross(direction, side)
     angles = np.linspace(0, 2 * np.pi, segments, endpoint=False)
-    normals = side[:, None] * np.cos(angles)[:, None] + other[:, None] * np.sin(angles)[:, None]  # (P, S, 3)
+    normals = side[:, None] * cos(angles)[:, None] + other[:, None] * sin(angles)[:, None]  # (P, S, 3)
     vertices = path[:, None] + radius * normals
     count = len(path)
     i, j = np.meshgrid(np.arange(count if closed else count - 1), np.arange(segments), indexing="ij")
@@ -169,7 +174,7 @@ def tube(points: Points, radius: float, segments: int = 8, closed: bool = False)
 def hoop(radius: float, thickness: float, segments: int = 40) -> Mesh:
     """A ring in the x-z plane around the origin."""
     angle = np.linspace(0, 2 * np.pi, segments, endpoint=False)
-    circle = np.column_stack([np.cos(angle), np.zeros(segments), np.sin(angle)]) * radius
+    circle = np.column_stack([cos(angle), np.zeros(segments), sin(angle)]) * radius
     return tube(circle, thickness, 8, closed=True)
 
 
@@ -186,4 +191,4 @@ def surface(points: Array) -> Mesh:
 
 
 def _unit(vectors: Array) -> Array:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+    return vectors / np.maximum(np.sqrt((vectors * vectors).sum(axis=-1, keepdims=True)), 1e-12)

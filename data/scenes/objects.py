@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from data.elementary import cos, sin
 from data.scenes.meshes import Mesh, ball, box, cone, hoop, joined, lathe, polygon, rod, tube, wedge
 from data.scenes.palettes import Palette
 from data.scenes.scene import Piece, Scene, Sky
@@ -108,7 +109,7 @@ def _framed_mirror(random: Random) -> tuple[Mesh, Mesh]:
         radius = between(random, 1.3, 1.45)
         angle = np.linspace(0, 2 * np.pi, 40, endpoint=False)
         middle = radius + 0.15
-        disc = polygon(np.column_stack([radius * np.cos(angle), np.full(40, y), middle + radius * np.sin(angle)]))
+        disc = polygon(np.column_stack([radius * cos(angle), np.full(40, y), middle + radius * sin(angle)]))
         return hoop(radius, 0.15).moved(0, y, middle), disc
     width, low, high, bar = between(random, 2.4, 3.2), 0.25, between(random, 2.5, 2.8), 0.24
     x = width / 2
@@ -149,7 +150,7 @@ def _cage(random: Random) -> list[Mesh]:
     made = [hoop(radius, thick).turned(90, "x").moved(z=z) for z in (0.06, wall)]
     made.append(hoop(0.18, thick, 16).moved(z=wall + radius + 0.2))
     bend = np.linspace(0, np.pi / 2, 8)
-    dome = zip(radius * np.cos(bend), np.zeros(8), wall + radius * np.sin(bend), strict=True)
+    dome = zip(radius * cos(bend), np.zeros(8), wall + radius * sin(bend), strict=True)
     bar = tube([(radius, 0, 0.06), *dome], thick, 6)
     return made + [bar.turned(22.5 + 360 / bars * i) for i in range(bars)]
 
@@ -169,7 +170,7 @@ def _branches(random: Random) -> list[Mesh]:
 
     def grow(start: np.ndarray, heading: float, length: float, thick: float, forks: int) -> None:
         lean = between(random, -0.3, 0.3)
-        end = start + length * np.array([np.sin(heading), lean, np.cos(heading)])
+        end = start + length * np.array([sin(heading), lean, cos(heading)])
         made.append(rod(start, end, thick, 6))
         for turn in (-1, 1) if forks else ():
             shorter = length * between(random, 0.66, 0.8)

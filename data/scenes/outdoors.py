@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from data.elementary import cos, exp, sin
 from data.scenes.meshes import Mesh, ball, box, cone, cylinder, joined, lathe, polygon, surface
 from data.scenes.palettes import Palette
 from data.scenes.scene import Piece, Scene
@@ -77,13 +78,13 @@ def _hills(random: Random, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     height = np.full_like(x, 0.35)
     for _ in range(5):
         turn, size = between(random, 0, 2 * np.pi), between(random, 7, 12)
-        wave = (x * np.cos(turn) + y * np.sin(turn)) * 2 * np.pi / size + between(random, 0, 2 * np.pi)
-        height += between(random, 0.12, 0.3) * np.sin(wave)
+        wave = (x * cos(turn) + y * sin(turn)) * 2 * np.pi / size + between(random, 0, 2 * np.pi)
+        height += between(random, 0.12, 0.3) * sin(wave)
     for _ in range(3):  # mountains
         a, b, wide = between(random, -11, 11), between(random, 14, 20), between(random, 3.5, 6.5)
-        height += between(random, 3.2, 6.2) * np.exp(-(((x - a) / wide) ** 2 + ((y - b) / 3.8) ** 2))
+        height += between(random, 3.2, 6.2) * exp(-(((x - a) / wide) ** 2 + ((y - b) / 3.8) ** 2))
     a, b = between(random, -3, 3), between(random, 2, 6)
-    height -= 1.6 * np.exp(-(((x - a) / 3.5) ** 2 + ((y - b) / 3.0) ** 2))  # the lake's hollow
+    height -= 1.6 * exp(-(((x - a) / 3.5) ** 2 + ((y - b) / 3.0) ** 2))  # the lake's hollow
     return height
 
 

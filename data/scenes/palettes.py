@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data.elementary import power
+
 
 def linear(colour: str) -> np.ndarray:
     """Linear RGB (3,) in [0, 1] of an sRGB colour written "rrggbb"."""
     value = np.array([int(colour[i : i + 2], 16) for i in (0, 2, 4)]) / 255
-    return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+    return np.where(value <= 0.04045, value / 12.92, power((value + 0.055) / 1.055, 2.4))
 
 
 @dataclass(frozen=True)

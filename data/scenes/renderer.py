@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data.elementary import power, sin
 from data.params import UserError
 from data.scenes.meshes import joined
 from data.scenes.scene import Scene, Sky
@@ -106,8 +107,8 @@ def _sensor(mi, scene: Scene, size: int, samples: int):
 
 def _emitters(mi, sky: Sky) -> dict:
     rows = 32
-    height = np.sin(np.linspace(np.pi / 2, -np.pi / 2, rows))[:, None]  # 1 overhead, 0 horizon, -1 below
-    above = sky.horizon + (sky.top - sky.horizon) * np.clip(height, 0, 1) ** 0.6
+    height = sin(np.linspace(np.pi / 2, -np.pi / 2, rows))[:, None]  # 1 overhead, 0 horizon, -1 below
+    above = sky.horizon + (sky.top - sky.horizon) * power(np.clip(height, 0, 1), 0.6)
     dome = np.where(height > -0.02, above, sky.below)
     picture = np.repeat(dome[:, None].astype(np.float32), 8, axis=1)
     emitters: dict = {

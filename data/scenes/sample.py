@@ -38,8 +38,10 @@ def make(seed: int, index: int, size: int, samples_per_pixel: int) -> Sample:
         scene = compose(seed, index, attempt)
         noise = int(np.random.SeedSequence([seed, index, attempt, 99]).generate_state(1)[0])
         seen = render(scene, size, samples_per_pixel, noise)
+        if not np.isfinite(seen.radiance).all():
+            continue
         picture = tonemap(denoise(seen))
-        if np.isfinite(seen.radiance).all() and fault(picture, seen.depth) is None:
+        if fault(picture, seen.depth) is None:
             record = {
                 "label": index % len(NAMES),
                 "class": NAMES[index % len(NAMES)],

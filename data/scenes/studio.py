@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
+from data.elementary import cos, sin
 from data.scenes.camera import Camera
 from data.scenes.meshes import Mesh, joined, surface
 from data.scenes.palettes import Palette
@@ -46,8 +48,9 @@ def daylight(random: Random, palette: Palette, sun: float = 1.9, warmth: float =
 
 def direction(vector: Sequence[float]) -> tuple[float, float, float]:
     """The unit vector along one."""
-    x, y, z = np.asarray(vector) / np.linalg.norm(vector)
-    return float(x), float(y), float(z)
+    x, y, z = vector
+    length = math.sqrt(x * x + y * y + z * z)
+    return x / length, y / length, z / length
 
 
 def backdrop(
@@ -60,8 +63,8 @@ def backdrop(
 ) -> list[Piece]:
     """A studio: floor and back wall (y = back) joined by a soft bend; the wall fades from `wall` below to `glow`."""
     turn = np.linspace(0, np.pi / 2, 7)
-    y = np.concatenate([[-9.0, back - bend - 3], back - bend + bend * np.sin(turn), np.full(6, back)])
-    z = np.concatenate([[0.0, 0.0], bend - bend * np.cos(turn), np.linspace(bend, top, 7)[1:]])
+    y = np.concatenate([[-9.0, back - bend - 3], back - bend + bend * sin(turn), np.full(6, back)])
+    z = np.concatenate([[0.0, 0.0], bend - bend * cos(turn), np.linspace(bend, top, 7)[1:]])
     x = np.array([-14.0, 14.0])
     points = np.stack(np.broadcast_arrays(x[None, :], y[:, None], z[:, None]), axis=-1)
     mesh = surface(points)
@@ -85,7 +88,7 @@ def spread(
     for radius in radii:
         for _ in range(60):
             x, y = between(random, -width, width), between(random, near, far)
-            if all(np.hypot(x - a, y - b) > radius + r + gap for a, b, r in placed):
+            if all(math.sqrt((x - a) ** 2 + (y - b) ** 2) > radius + r + gap for a, b, r in placed):
                 placed.append((x, y, radius))
                 break
         else:

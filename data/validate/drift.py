@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from data.elementary import log
 from data.params import UserError
 
 COLUMNS = {"brightness": 1.0, "contrast": 0.5}  # and their largest possible values
@@ -68,7 +69,7 @@ def stability_index(now: list[int], before: list[int]) -> float:
     used = np.bincount(tenth, weights=old, minlength=COARSE) > 0  # a narrow distribution does not fill all ten
     p, q = (_shares(np.bincount(tenth, weights=counts, minlength=COARSE)[used]) for counts in (new, old))
     chance = (used.sum() - 1) * (1 / new.sum() + 1 / old.sum())
-    return max(0.0, float(((p - q) * np.log(p / q)).sum() - chance))
+    return max(0.0, float(((p - q) * log(p / q)).sum() - chance))
 
 
 def _shares(counts: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data import manifest
 from data.photos import crops, decode
 from data.validate import drift
 
@@ -54,8 +55,8 @@ def measure(path: Path, sha256: str, cut: Cut) -> Measured:
 
 def statistics(tiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Brightness and contrast of tiles, uint8 (N, H, W, 3), as `data.manifest` has them, whose hash takes longer."""
-    luma = tiles.astype(np.float64) @ np.array([0.299, 0.587, 0.114]) / 255
-    return luma.mean(axis=(1, 2)), luma.std(axis=(1, 2))
+    luma = manifest.luma(tiles)
+    return luma.mean(axis=(1, 2)) / manifest.WHITE, luma.std(axis=(1, 2)) / manifest.WHITE
 
 
 def histograms(brightness: Sequence[float], contrast: Sequence[float]) -> dict[str, list[int]]:
