@@ -30,6 +30,11 @@ class Model:
     bound_to: str | None = None  # the model without which it is useless: of one release, or of none
     learned_from: str | None = None  # a model that taught it and is not needed afterwards
 
+    @property
+    def evaluated(self) -> Path:
+        """Where its evaluation lies under the workspace."""
+        return Path("artifacts/evaluate") / self.evaluation
+
 
 def models_of(root: Path) -> list[Model]:
     """The models that dvc.yaml at `root` names under `artifacts:`; UserError for a path of no known family."""
@@ -44,7 +49,7 @@ def models_in(text: str) -> list[Model]:
 
 def evaluation_of(workspace: Path, model: Model) -> dict[str, float]:
     """The model's own numbers of the run's evaluation, {} where it was not evaluated."""
-    path = workspace / "artifacts" / "evaluate" / model.evaluation / "metrics.json"
+    path = workspace / model.evaluated / "metrics.json"
     return metrics_in(path, model) if path.exists() else {}
 
 

@@ -10,11 +10,13 @@ from flows.console import FAILED, OK, one_line_errors, print_json
 
 @click.command(short_help="Find and repair what was interrupted or disagrees.")
 @click.option("--repair", is_flag=True, help="Complete or undo what was interrupted; make every place follow the log.")
+@click.option("--deep", is_flag=True, help="Read every byte of the releases' bundles and hold it against its digest.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON on standard output.")
-def doctor(repair: bool, as_json: bool) -> None:
+def doctor(repair: bool, deep: bool, as_json: bool) -> None:
     """Compare the production bucket, the catalogue, MLflow's aliases and git's tags; find what was interrupted.
 
-    The bucket's log of releases is right; everything else follows it. Without --repair nothing is changed.
+    The bucket's log of releases is right; everything else follows it. Without --repair nothing is changed. Without
+    --deep a bundle's files are held against their sizes alone.
 
     \b
     Exit codes:
@@ -29,7 +31,7 @@ def doctor(repair: bool, as_json: bool) -> None:
         chosen = settings.load(repository.find(Path.cwd()).main)
         with stores.opened(chosen) as opened:
             results = []
-            for result in doctor.examine(opened, repair):
+            for result in doctor.examine(opened, repair, deep):
                 results.append(result)
                 if not as_json:
                     print(result)

@@ -171,7 +171,7 @@ def _shown(workspace: Path, one: Registered, gate: Gate, took: Speed) -> Measure
     samples: Samples | None = None
     problem = ""
     if gate.margins:
-        path = workspace / "artifacts" / "evaluate" / one.model.evaluation / "per_sample.parquet"
+        path = workspace / one.model.evaluated / "per_sample.parquet"
         try:
             samples = read_samples(path, one.model.section)
         except NotComparable as error:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from data.params import UserError, build
 from flows.production.bucket import SMALL, Bucket, NotThere, Taken, Watch
 from flows.production.pointers import DIGEST, NAME
-from flows.production.transfer import sha256_of, write
+from flows.production.transfer import WrongContent, sha256_of, write
 
 if TYPE_CHECKING:
     from flows.registry import Registered
@@ -132,7 +132,7 @@ def pack(run: RunInfo, one: Registered, tag: str) -> Bundle:
     from flows.gates.evaluation import context
     from flows.registry import data_of
 
-    trained, judged = run.workspace / one.model.path, run.workspace / "artifacts" / "evaluate" / one.model.evaluation
+    trained, judged = run.workspace / one.model.path, run.workspace / one.model.evaluated
     strangers = sorted(path.name for path in trained.iterdir() if path.name not in TRAINED) if trained.is_dir() else []
     if strangers:
         raise UserError(
@@ -220,6 +220,27 @@ def fetch(
         _check(path, f"{bucket.name}/{prefix(model, name)}/{file.name}")
     write(into / MANIFEST, text(manifest).encode())
     return manifest
+
+
+def verify(bucket: Bucket, model: str, name: str, deep: bool = True) -> Manifest:
+    """The manifest of a bundle of which all is there; UserError names the first file that is gone or was changed.
+
+    deep: digests too, for which every byte is read; else sizes.
+    """
+    manifest = read(bucket, model, name)
+    for file, wrong in damaged(bucket, manifest, deep):
+        raise UserError(f"{file.name} of {manifest.tag}: {wrong}; mend it first: remint doctor --deep --repair")
+    return manifest
+
+
+def damaged(bucket: Bucket, manifest: Manifest, deep: bool) -> Iterator[tuple[File, str]]:
+    """The files of a bundle that are gone or were changed, each with what is wrong in words."""
+    place = prefix(manifest.model, digest(manifest))
+    for file in manifest.files:
+        try:
+            bucket.verify(f"{place}/{file.name}", file.size, file.sha256 if deep else "")
+        except (NotThere, WrongContent) as error:
+            yield file, str(error)
 
 
 def at(folder: Path, model: str, name: str) -> Manifest | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from data.params import UserError
 from flows.production.bucket import SMALL, NotThere, Taken, Watch, check_key
-from flows.production.transfer import CHUNK, receive, sha256_of, sync
+from flows.production.transfer import CHUNK, announced, receive, sha256_of, sync
 
 
 class FolderBucket:
@@ -76,6 +76,12 @@ class FolderBucket:
                     yield chunk
 
         receive(chunks, path, size, sha256, f"{self.name}/{key}", watch)
+
+    def verify(self, key: str, size: int, sha256: str = "") -> None:
+        path = self._path(key)
+        with self._explained("read", key):
+            there = path.stat().st_size
+            announced(f"{self.name}/{key}", size, there, sha256, sha256_of(path) if sha256 and there == size else "")
 
     def list(self, prefix: str) -> list[str]:
         """Walks the one folder that the prefix names, not the whole bucket."""

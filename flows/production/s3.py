@@ -12,10 +12,10 @@ import hashlib
 import os
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 from urllib.parse import urlsplit
 
 from botocore import exceptions as aws
@@ -23,7 +23,7 @@ from botocore.parsers import ResponseParserError
 
 from data.params import UserError
 from flows.production.bucket import SMALL, Denied, NotThere, Taken, Watch, check_key
-from flows.production.transfer import ATTEMPTS, CHUNK, Broken, receive, sha256_of, wait
+from flows.production.transfer import ATTEMPTS, CHUNK, Broken, announced, receive, sha256_of, wait
 
 TRIES = 4  # of a request, by the library, with growing waits that are out of step with others
 PART_BYTES = 64 << 20  # S3 takes 10,000 parts of a file, of at least 5 MiB: enough for 640 GB
@@ -32,6 +32,7 @@ ABSENT = ("NoSuchKey", "404", "NotFound")
 LOST = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
 UNANSWERED = (aws.HTTPClientError, aws.ConnectionError)
 REFUSED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "403", "ExpiredToken", "InvalidToken")
+T = TypeVar("T")
 SHA256, WRITER = "sha256", "writer"  # metadata of an object: its digest, and which call wrote it
 
 
@@ -77,23 +78,18 @@ class S3Bucket:
             raise UserError(f"AWS_ENDPOINT_URL or AWS_REGION is not valid, so {self.name} cannot be reached") from None
 
     def read(self, key: str, limit: int = SMALL) -> bytes:
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                with self._explained("read", key):
-                    answer = self._client.get_object(Bucket=self.bucket, Key=self._key(key))
-                    data = bytearray()
-                    for chunk in _body(answer):
-                        data += chunk
-                        if len(data) > limit:
-                            raise UserError(
-                                f"{self.name}/{key} has more than {limit} bytes, which no such file has; it is not read"
-                            )
-                    return bytes(data)
-            except Broken as error:
-                if attempt == ATTEMPTS:
-                    raise UserError(f"cannot read {key} in {self.name}: {error}; try again later") from None
-                wait(attempt)
-        raise AssertionError
+        def whole() -> bytes:
+            answer = self._client.get_object(Bucket=self.bucket, Key=self._key(key))
+            data = bytearray()
+            for chunk in _body(answer):
+                data += chunk
+                if len(data) > limit:
+                    raise UserError(
+                        f"{self.name}/{key} has more than {limit} bytes, which no such file has; it is not read"
+                    )
+            return bytes(data)
+
+        return self._patiently(key, whole)
 
     def create(self, key: str, data: bytes) -> None:
         """One conditional request; who repeats it because an answer was lost finds the object to be its own."""
@@ -145,6 +141,15 @@ class S3Bucket:
                         yield fresh
 
         receive(chunks, path, size, sha256, f"{self.name}/{key}", watch)
+
+    def verify(self, key: str, size: int, sha256: str = "") -> None:
+        with self._explained("read", key):
+            there = self._head(key)
+        if there is None:
+            raise NotThere(f"{self.name} holds no {key}")
+        same = there["ContentLength"] == size  # its bytes are read: what its metadata say may be of others
+        found = self._patiently(key, lambda: self._content_digest(key)) if sha256 and same else ""
+        announced(f"{self.name}/{key}", size, there["ContentLength"], sha256, found)
 
     def list(self, prefix: str) -> list[str]:
         folder = prefix.rpartition("/")[0]
@@ -235,6 +240,18 @@ class S3Bucket:
                 f"{sha256}; what is published never changes"
             )
         return True
+
+    def _patiently(self, key: str, read: Callable[[], T]) -> T:
+        """What `read` reads of an object, begun again where the answer broke off."""
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                with self._explained("read", key):
+                    return read()
+            except Broken as error:
+                if attempt == ATTEMPTS:
+                    raise UserError(f"cannot read {key} in {self.name}: {error}; try again later") from None
+                wait(attempt)
+        raise AssertionError
 
     def _content_digest(self, key: str) -> str:
         digest = hashlib.sha256()

@@ -96,6 +96,14 @@ def _fill(source: Source, partial: Path, size: int, what: str, tell: Watch, algo
     return digest.hexdigest()
 
 
+def announced(what: str, size: int, there: int, sha256: str, found: str) -> None:
+    """WrongContent unless an object has the size and digest that were announced; both "" for its size alone."""
+    if there != size:
+        raise WrongContent(f"{what} was changed: expected {size} bytes, found {there}")
+    if found != sha256:
+        raise WrongContent(f"{what} was changed: expected sha256 {sha256}, found {found}")
+
+
 def wait(attempt: int) -> None:
     """Sleep before the next attempt: longer each time, and not in step with others."""
     time.sleep(random.uniform(0, min(5.0, 0.2 * 2**attempt)))

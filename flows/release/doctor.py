@@ -20,9 +20,8 @@ from sqlalchemy import func, select, tuple_
 from data.params import UserError
 from flows import finish, workspace
 from flows.catalogue import journal, schema
-from flows.production import bundle, pointers
-from flows.production.pointers import Pointer
-from flows.release import procedure, projections, recorded, tags, unrecorded
+from flows.production import pointers
+from flows.release import bundles, procedure, projections, recorded, tags, unrecorded
 from flows.release.findings import Finding
 from flows.release.stores import Stores
 from models import tracking
@@ -57,11 +56,11 @@ def settle(stores: Stores, say: Callable[[str], None]) -> None:
             say(f"A promotion had been interrupted: {said}.")
 
 
-def examine(stores: Stores, repair: bool = False) -> Iterator[Result]:
-    """Every finding once, repaired if that is wanted and possible."""
+def examine(stores: Stores, repair: bool = False, deep: bool = False) -> Iterator[Result]:
+    """Every finding once, repaired if that is wanted and possible; `deep` reads every byte that can be verified."""
     seen = set()
     for check in CHECKS:
-        for finding in list(check(stores)):
+        for finding in list(check(stores, deep) if check in DEEP else check(stores)):
             if (finding.place, finding.subject) in seen:
                 continue
             seen.add((finding.place, finding.subject))
@@ -86,7 +85,7 @@ def interrupted(stores: Stores) -> Iterator[Finding]:
         yield Finding("procedure", what, "interrupted", "ended", partial(procedure.settle, stores, identifier))
 
 
-def releases(stores: Stores) -> Iterator[Finding]:
+def releases(stores: Stores, deep: bool = False) -> Iterator[Finding]:
     """The log of releases, its bundles, and every place that should follow it."""
     with stores.catalogue.read() as session:
         remembered = set(session.scalars(select(schema.Release.family).distinct()))
@@ -96,25 +95,15 @@ def releases(stores: Stores) -> Iterator[Finding]:
         except UserError as error:
             yield Finding("bucket", f"log of {family}", f"broken: {error}", "whole")
             continue
-        broken = list(_bundles(stores, log))
+        broken = list(bundles.check(stores, log, deep))
         yield from broken
         for name, compare in projections.PLACES.items():
-            if broken and name == "git":
+            if any(finding.repair is None for finding in broken) and name == "git":
                 continue  # bundles say on which commit a version's tag belongs
             try:
                 yield from compare(stores, family, log)
             except Exception as error:
                 yield Finding(name, family, f"not to be asked: {projections.outage(error)}", "there")
-
-
-def _bundles(stores: Stores, log: list[Pointer]) -> Iterator[Finding]:
-    """Bundles that releases name and the bucket does not have; a release that is not whole cannot be pulled."""
-    for member in sorted({member for pointer in log for member in pointer.members}, key=lambda one: one.tag):
-        try:
-            bundle.read(stores.bucket, member.model, member.bundle)
-        except UserError as error:
-            advice = "bring it back from a copy of the bucket"
-            yield Finding("bucket", f"bundle of {member.tag}", f"not readable: {error}", "whole", None, advice)
 
 
 def chain(stores: Stores) -> Iterator[Finding]:
@@ -218,4 +207,15 @@ def tracked(stores: Stores) -> Iterator[Finding]:
             yield Finding("MLflow", f"{name} of run {of}", "RUNNING", "KILLED: its run is dead", repair)
 
 
-CHECKS = (interrupted, releases, chain, tagged, twins, unfinished, versions, worktrees, tracked)
+DEEP = (releases,)  # checks that can read more than they must
+CHECKS: tuple[Callable[..., Iterator[Finding]], ...] = (
+    interrupted,
+    releases,
+    chain,
+    tagged,
+    twins,
+    unfinished,
+    versions,
+    worktrees,
+    tracked,
+)

@@ -56,9 +56,9 @@ def _stands(bucket: Bucket, old: Member, one: Registered) -> bool:
 
 
 def publish(bucket: Bucket, packed: Sequence[Packed]) -> None:
-    """Put the new bundles into the bucket; may be called again. One that was taken over must be there."""
+    """Put the new bundles into the bucket; may be called again. One that was taken over must be whole."""
     for one in packed:
         if one.bundle is not None:
             bundle.publish(bucket, one.bundle)
         else:
-            bundle.read(bucket, one.member.model, one.member.bundle)
+            bundle.verify(bucket, one.member.model, one.member.bundle)

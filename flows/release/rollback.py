@@ -33,9 +33,9 @@ def rollback(stores: Stores, family: str, number: int | None, who: str, why: str
     )
 
     def there() -> None:
-        """Nothing is uploaded; a bundle that somebody removed must not be pointed at."""
+        """Nothing is uploaded; a bundle that somebody removed or changed must not be pointed at."""
         for member in wanted.members:
-            bundle.read(stores.bucket, member.model, member.bundle)
+            bundle.verify(stores.bucket, member.model, member.bundle)
 
     try:
         left = procedure.carry_out(stores, "rollback", pointer, there)
