@@ -62,7 +62,7 @@ class Bucket(Protocol):
         """Bring an object to `path`, whole or not at all; a broken download is kept as `<path>.partial`."""
 
     def verify(self, key: str, size: int, sha256: str = "") -> None:
-        """NotThere or WrongContent unless an object has so many bytes and, with a digest, just these: it is read then."""
+        """NotThere or WrongContent unless an object has so many bytes, with a digest just these: it is read then."""
 
     def list(self, prefix: str) -> list[str]:
         """All keys that begin with `prefix`, sorted."""
