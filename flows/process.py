@@ -15,6 +15,7 @@ from pathlib import Path
 from threading import Event
 from typing import Literal
 
+from flows import confined
 from flows.measure import Meter
 
 GRACE_SECONDS = 10.0  # between the request to end and the kill: enough to write a checkpoint
@@ -115,9 +116,9 @@ def run(
     watcher = _Watcher(log, say)
     meter = meter or Meter()
     process = subprocess.Popen(
-        command or [*REPRO, stage],
+        confined.command(command or [*REPRO, stage]),
         cwd=root,
-        env=dict(environment),
+        env=confined.variables(environment),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

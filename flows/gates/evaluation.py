@@ -22,6 +22,7 @@ from typing import Any
 import yaml
 
 from data.params import UserError
+from flows import confined
 from flows.catalogue.stages import read_lock
 from flows.families import Model, models_of, sha256
 from flows.settings import Settings, child_environment
@@ -117,11 +118,18 @@ def _run(settings: Settings, workspace: Path, command: list[str], scratch: Path)
     environment = child_environment(settings) | {
         "MLFLOW_TRACKING_URI": "",  # no run of a stage: not to be found as one
         "REMINT_CHECKPOINTS": str(scratch / "checkpoints"),
+        "REMINT_ARRIVED": "",
     }
     limit = _time_limit(workspace)
     try:
         done = subprocess.run(
-            command, cwd=workspace, env=environment, capture_output=True, text=True, errors="replace", timeout=limit
+            confined.command(command),
+            cwd=workspace,
+            env=confined.variables(environment),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=limit,
         )
     except subprocess.TimeoutExpired:
         raise EvaluationFailed(f"it took longer than {limit:g} s, the time limit of the stage") from None

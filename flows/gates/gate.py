@@ -159,7 +159,9 @@ def _measured(
     """What the gates ask about each candidate beside its metrics."""
     asked = [one for one in changed if gates.get(one.model.name, Gate()).latency.asked]
     pairs = [_pair(workspace, one.model, models_of(workspace), standing) for one in asked]
-    environment = child_environment(settings) | {"MLFLOW_TRACKING_URI": ""}
+    environment = child_environment(settings) | dict.fromkeys(
+        ("MLFLOW_TRACKING_URI", "REMINT_CHECKPOINTS", "REMINT_ARRIVED"), ""
+    )
     speeds = speed.measure(workspace, pairs, environment)
     return {
         one.model.name: _shown(workspace, one, gates.get(one.model.name, Gate()), speeds.get(one.model.name, Speed()))

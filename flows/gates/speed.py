@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from flows import confined
 from flows.gates.decision import Speed
 from models.tracking import first_line
 
@@ -47,7 +48,13 @@ def measure(workspace: Path, pairs: Sequence[Pair], environment: Mapping[str, st
     given = json.dumps([asdict(pair) for pair in pairs])
     try:
         done = subprocess.run(
-            command, cwd=workspace, env=dict(environment), input=given, capture_output=True, text=True, timeout=LIMIT
+            confined.command(command),
+            cwd=workspace,
+            env=confined.variables(environment),
+            input=given,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
         )
         found = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {}
         problem = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1] if not found else ""

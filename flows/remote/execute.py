@@ -228,12 +228,10 @@ class _Try:
 
     def _surroundings(self, root: Path) -> dict[str, str]:
         """The variables of every stage's process."""
-        every = settings.child_environment(self.settings) | {
+        return settings.child_environment(self.settings) | {
             "REMINT_RUN": self.work.run,
             "DVC_SITE_CACHE_DIR": str(workspace.index_folder(root)),
         }
-        every.pop("PREFECT_API_AUTH_STRING", None)  # a stage has nothing to say to Prefect
-        return every
 
     def _apart(self, here: Environment) -> dict[str, str]:
         """The variables that keep a reproduction apart from the run that it is compared with; {} for a run."""
