@@ -1,4 +1,8 @@
-"""Entry point of a stage: a user's mistake becomes one line and exit code 2, never a traceback."""
+"""Entry point of a stage: a user's mistake becomes one line and exit code 2, never a traceback.
+
+What Python imports can depend on the environment (PYTHONSAFEPATH, PYTHONPATH, an installed copy), and what a run
+records is the code of its own worktree: a stage whose modules come from anywhere else does not begin.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from data.params import UserError
 
@@ -31,6 +36,7 @@ def run(main: Callable[[], None], *, parts: bool = False) -> None:
     if parts:
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
+        _check_code()
         if not parts and os.environ.get("REMINT_PART"):
             raise UserError("this stage is not made in parts; run it without REMINT_PART")
         main()
@@ -55,6 +61,21 @@ def workers() -> int:
     if not text.isdigit() or int(text) < 1:
         raise UserError(f"REMINT_WORKERS must be a whole number of at least 1, not '{text}'")
     return int(text)
+
+
+def _check_code() -> None:
+    """UserError unless every module of `data` and `models`, the stage's own too, is of the working directory."""
+    here = Path.cwd()
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        package = (module.__spec__.name if name == "__main__" and module.__spec__ else name).partition(".")[0]
+        if package in ("data", "models") and file:
+            own = (here / package).resolve()
+            if not Path(file).resolve().is_relative_to(own):
+                raise UserError(
+                    f"{package} was imported from {Path(file).parent}, not from {own}, where this stage runs: start it "
+                    "in the checkout whose code is meant, with PYTHONSAFEPATH and PYTHONPATH unset"
+                )
 
 
 def _fail(message: str, code: int = USER_ERROR) -> None:

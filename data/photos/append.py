@@ -28,7 +28,7 @@ from data import kept, manifest, shards, stores
 from data.params import UserError
 from data.photos import arrivals, benchmark, decode, sources
 from data.photos.arrivals import Arrival
-from data.photos.cut import Cutter, Photos, SetAside, check_share, write_json
+from data.photos.cut import Cutter, Photos, SetAside, check_share, quarantine, write_json
 from data.photos.sources import Photo
 
 PER_SHARD = 1000
@@ -77,12 +77,12 @@ def collect(source: Path, out: Path, p: Photos) -> None:
         for table in maker.tables():
             writer.write_table(table)
     aside = maker.aside()
-    write_json(out / "quarantine.json", [{"name": one.name, "reason": one.reason} for one in aside])
+    quarantine(aside, out)
     check_share(aside, len(listed.photographs), p.max_bad_share)
     maker.finish()
     sys.stderr.write(
         f"photos: {sum(shard.tiles for shard in maker.made)} tiles from {len(maker.used)} photographs; {maker.stayed} "
-        f"of {len(maker.made)} shards stay, {len(aside)} files set aside{' (see quarantine.json)' if aside else ''}\n"
+        f"of {len(maker.made)} shards stay, {len(aside)} files set aside\n"
     )
 
 

@@ -1,11 +1,11 @@
 """Stage `photos`: turn real photographs into a pool of equal tiles, and store the depth benchmark beside it.
 
-    python -m data.photos.collect --source data/photos/wheels.yaml --out artifacts/photos
+    python -m data.photos.collect --out artifacts/photos
 
-The source is a YAML list or a folder of JPEG, PNG, WebP and TIFF files, searched recursively; or a list of arrivals
-(`data.photos.append`). Files that cannot be used are listed in quarantine.json with the reason; too many of them stop
-the stage. With the default list this takes about two seconds and gives some 600 tiles of 64 pixels from seven
-photographs.
+`photos.source` of params.yaml is a YAML list or a folder of JPEG, PNG, WebP and TIFF files, searched recursively; or a
+list of such a folder's files (`data.photos.listing`) or of arrivals (`data.photos.append`). What gives no tiles is
+named with the reason, here and in quarantine.json; too many unusable files stop the stage. With the default list this
+takes about two seconds and gives some 600 tiles of 64 pixels from seven photographs.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data import entry, manifest, params, shards
+from data import entry, kept, manifest, params, shards
 from data.params import UserError
-from data.photos import append, arrivals, benchmark, crops, decode, sources
-from data.photos.cut import Cutter, Photos, SetAside, check_share, write_json
+from data.photos import append, arrivals, benchmark, crops, decode, listing, sources
+from data.photos.cut import Cutter, Photos, SetAside, check_share, quarantine, write_json
 from data.photos.sources import Photo
 
 
@@ -43,12 +43,16 @@ def survey(photos: list[Photo], p: Photos) -> tuple[list[Candidate], list[SetAsi
     found: dict[str, Candidate] = {}
     aside = []
     for photo in tqdm(photos, desc="photos: reading headers", unit="file"):
+        if photo.reason:
+            aside.append(SetAside(photo.name, photo.reason, bad=photo.reason != listing.LINKED))
+            continue
         try:
+            _verify(photo)
             width, height = decode.size_of(photo.path, p.max_pixels)
             tiles = crops.count(width, height, p.size)
             if not tiles:
                 raise decode.Unusable(f"has {width} x {height} pixels, less than a tile of {p.size}")
-            key = _digest(photo.path)
+            key = (photo.sha256 or _digest(photo.path))[:12]
         except decode.Unusable as error:
             aside.append(SetAside(photo.name, str(error)))
             continue
@@ -67,6 +71,9 @@ class Stream:
         self.columns: list[dict[str, Any]] = []
         wanted = crops.shares([c.tiles for c in candidates], cutter.params.count)
         self.plan = [(c, n) for c, n in zip(candidates, wanted, strict=True) if n]
+        unused = [c.photo.name for c, n in zip(candidates, wanted, strict=True) if not n]
+        why = f"is not needed: photos.count = {cutter.params.count} tiles come from the others"
+        cutter.aside += [SetAside(name, why, bad=False) for name in unused]
 
     def __iter__(self) -> Iterator[tuple[str, dict[str, bytes]]]:
         with tqdm(total=sum(n for _, n in self.plan), desc="photos: cutting tiles", unit="tile") as bar:
@@ -113,7 +120,7 @@ def collect(source: str, out: Path, p: Photos) -> None:
     stream = Stream(candidates, cutter)
     entries = shards.write(out, "photos", stream, append.PER_SHARD)
     aside = sorted(aside + cutter.aside, key=lambda a: a.name)
-    write_json(out / "quarantine.json", [{"name": a.name, "reason": a.reason} for a in aside])
+    quarantine(aside, out)
     check_share(aside, len(photos), p.max_bad_share)
 
     split = splits(sorted({_photo_of(e.key) for e in entries}), p.held_out_share)
@@ -141,14 +148,23 @@ def collect(source: str, out: Path, p: Photos) -> None:
     manifest.write(rows, out)
     sys.stderr.write(
         f"photos: {len(rows)} tiles from {len(split)} photographs; {cutter.flat} flat tiles dropped, "
-        f"{len(aside)} files set aside{' (see quarantine.json)' if aside else ''}\n"
+        f"{len(aside)} files set aside\n"
     )
+
+
+def _verify(photo: Photo) -> None:
+    """UserError where a listed photograph has other bytes now: what the run records would not be what was read."""
+    try:
+        same = not photo.sha256 or kept.sha256(photo.path) == photo.sha256
+    except OSError:
+        same = False
+    if not same:
+        raise UserError(f"photos.source: {photo.path} is not as the run listed it; put it back, or start the run again")
 
 
 def _digest(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+        return kept.sha256(path)
     except OSError as error:
         raise decode.Unusable(f"cannot be read: {error.strerror}") from None
 
@@ -159,10 +175,10 @@ def _photo_of(key: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--source", required=True, help="a folder of photographs, or a YAML list of them")
     parser.add_argument("--out", required=True, type=Path)
     arguments = parser.parse_args()
-    collect(arguments.source, arguments.out, params.load(Photos, "photos"))
+    p = params.load(Photos, "photos")
+    collect(p.source, arguments.out, p)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ Tile = tuple[str, dict[str, bytes], dict[str, Any]]  # key, members, columns of 
 class Photos:
     """Section `photos` of params.yaml."""
 
-    source: str  # a folder or a YAML list; the command line says which one is read
+    source: str  # a folder, a list of its files, a YAML list, or a list of arrivals
     size: int  # side of a tile in pixels
     count: int  # at most so many tiles, shared evenly among the photographs; not of an arrival list
     held_out_share: float  # share of the photographs (not of the tiles) that is held out
@@ -46,7 +47,7 @@ class Photos:
 
 @dataclass(frozen=True)
 class SetAside:
-    """A file that gives no tiles, and why; `bad` if that is the file's fault (copies and the benchmark are not)."""
+    """A file that gives no tiles, and why; `bad` if that is the file's fault (as of a copy it is not)."""
 
     name: str
     reason: str
@@ -73,15 +74,26 @@ class Cutter:
         if _is_one_of(photo, self.held_out):
             self.aside.append(SetAside(source.name, "is the depth benchmark, which is held out", bad=False))
             return
+        given = bool(skipped)
         chosen = crops.choose(*photo.size, self.params.size, wanted, self.params.seed + int(key, 16))
         for number, (tile, pixels) in enumerate(crops.cut(photo, chosen[skipped:], self.params.size), start=skipped):
             facts = manifest.picture(pixels)
             if facts["contrast"] < self.params.min_contrast:
                 self.flat += 1
                 continue
+            given = True
             about = {"photo": source.name, "level": tile.level, "row": tile.row, "column": tile.column}
             members = {"rgb.png": samples.encode_png(pixels), "json": json.dumps(about, sort_keys=True).encode()}
             yield number, (f"{key}-{tile.name}", members, {**facts, "source": source.name, "licence": source.licence})
+        if not given:
+            self.aside.append(SetAside(source.name, "no tile with enough contrast", bad=False))
+
+
+def quarantine(aside: list[SetAside], out: Path) -> None:
+    """Write what was set aside to quarantine.json, and say it: the stage's words stay, also those of one that fails."""
+    write_json(out / "quarantine.json", [{"name": one.name, "reason": one.reason} for one in aside])
+    for one in aside:
+        sys.stderr.write(f"photos: set aside: {one.name!r} {one.reason}\n")
 
 
 def check_share(aside: list[SetAside], files: int, max_bad_share: float) -> None:
@@ -91,7 +103,7 @@ def check_share(aside: list[SetAside], files: int, max_bad_share: float) -> None
         shown = "; ".join(f"{a.name!r} {a.reason}" for a in bad[:3])
         raise UserError(
             f"{len(bad)} of {files} files cannot be used, more than photos.max_bad_share = {max_bad_share}: {shown}"
-            f"{'; ...' if len(bad) > 3 else ''}. Remove them (all are in quarantine.json) or raise the share"
+            f"{'; ...' if len(bad) > 3 else ''}. Remove them (all are named above) or raise the share"
         )
 
 

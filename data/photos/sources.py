@@ -1,16 +1,16 @@
-"""Where photographs come from: a YAML list with licences, or a folder of the user's own."""
+"""Where photographs come from: a YAML list with licences, or a folder of the user's own, listed or not."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data import params
 from data.params import UserError
+from data.photos import listing
 
 LISTS = (".yaml", ".yml")
 OWN = "not stated; the photographs are the user's own"
@@ -26,6 +26,8 @@ class Photo:
     author: str = ""
     licence: str = OWN
     url: str = ""
+    sha256: str = ""  # of a listed file: it must have these bytes
+    reason: str = ""  # why it cannot be used, where that is known already
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ def find(source: str | Path) -> list[Photo]:
     source = Path(source).expanduser()
     if source.is_dir():
         photos = _in_folder(source)
+    elif source.suffix == listing.SUFFIX and source.is_file():
+        photos = _in_listing(source)
     elif source.suffix.lower() in LISTS:
         photos = _in_list(source)
     elif source.exists():
@@ -58,7 +62,7 @@ def find(source: str | Path) -> list[Photo]:
         raise UserError(f"photos.source: {source} does not exist; name a folder of photographs or a YAML list")
     if not photos:
         raise UserError(f"photos.source: {source} holds no files; put JPEG, PNG, WebP or TIFF photographs there")
-    return sorted(photos, key=lambda photo: photo.name)
+    return sorted(photos, key=lambda photo: (photo.name, photo.path))
 
 
 def attribution(photos: list[Photo]) -> str:
@@ -72,15 +76,19 @@ def attribution(photos: list[Photo]) -> str:
 
 
 def _in_folder(folder: Path) -> list[Photo]:
-    def unreadable(error: OSError) -> None:
-        raise UserError(f"photos.source: {error.filename} cannot be read ({error.strerror}); change its permissions")
+    return [
+        Photo(
+            path,
+            _printable(path.relative_to(folder).as_posix()),
+            reason=listing.LINKED if listing.is_folder(path) else "",
+        )
+        for path in listing.files(folder)
+    ]
 
-    photos = []
-    for here, _, names in os.walk(folder, onerror=unreadable):
-        for name in names:
-            path = Path(here) / name
-            photos.append(Photo(path, _printable(path.relative_to(folder).as_posix())))
-    return photos
+
+def _in_listing(path: Path) -> list[Photo]:
+    folder, entries = listing.read(path)
+    return [Photo(folder / name, _printable(name), **entry) for name, entry in entries.items()]
 
 
 def _in_list(path: Path) -> list[Photo]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from data import parts
 from models import callbacks, training
 from models.checkpoint import files, resume
+from tests import code
 
 
 def run(
@@ -31,6 +32,7 @@ def run(
     "saving" the next checkpoint; of a data-parallel stage when that "shard" is written but not kept.
     """
     os.chdir(home)
+    code.put(Path(home))
     os.environ |= {"REMINT_CHECKPOINTS": str(Path(home, "checkpoints")), "MLFLOW_TRACKING_URI": ""}
     os.environ |= environment or {}
     log = os.open("log", os.O_WRONLY | os.O_APPEND | os.O_CREAT)

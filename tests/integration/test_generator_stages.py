@@ -18,6 +18,7 @@ from data.samples import encode_disparity, encode_png
 from models.metrics import metric
 from models.saved import weights_digest
 from models.tokenizer.tokenizer import Tokenizer
+from tests import code
 
 pytestmark = pytest.mark.integration
 
@@ -71,6 +72,7 @@ def stage(folder, verb, **arguments):
 def command(folder, module, words):
     """A stage as its command runs it, in this process: forked from one that has imported it already."""
     os.chdir(folder)
+    code.put(folder)
     os.environ["MLFLOW_TRACKING_URI"] = ""
     os.dup2(os.open("stderr", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
     sys.argv = [module, *words]

@@ -1,9 +1,12 @@
 """Stage photos: from a folder of anything to equal tiles, with everything else set aside and named."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +17,10 @@ from PIL import Image
 
 from data import manifest
 from data.params import UserError
-from data.photos import benchmark, collect
+from data.photos import benchmark, collect, listing
 from data.photos.collect import Photos
 from data.samples import Samples
+from tests import code
 
 pytestmark = pytest.mark.integration
 
@@ -118,6 +122,97 @@ def test_flat_tiles_are_dropped_and_counted(tmp_path):
     assert json.loads((tmp_path / "out" / "info.json").read_text())["flat_tiles_dropped"] >= 4
 
 
+@pytest.fixture
+def odd(tmp_path):
+    """A folder with what people really have: two photographs, a flat one, and six things that nobody can read."""
+    folder = tmp_path / "odd $(touch X) `touch X`"
+    (folder / "inner").mkdir(parents=True)
+    for number, name in enumerate(("a.png", "inner/b.png")):
+        photograph(number).save(folder / name)
+    Image.new("RGB", (64, 64), (90, 140, 220)).save(folder / "flat.png")
+    (folder / "nowhere.png").symlink_to(folder / "gone.png")
+    (folder / "itself.png").symlink_to(folder / "itself.png")
+    (folder / "device.png").symlink_to("/dev/zero")
+    os.mkfifo(folder / "pipe.png")
+    with socket.socket(socket.AF_UNIX) as listening, contextlib.chdir(folder):
+        listening.bind("socket.png")
+    (folder / "linked").symlink_to(folder / "inner")
+    Path(os.fsdecode(os.fsencode(folder) + b"/\xff.png")).write_bytes(b"no picture")
+    return folder
+
+
+ODD = {
+    "\\udcff.png": "is not a JPEG, PNG, WebP or TIFF picture that can be read",
+    "device.png": "is not a regular file",
+    "flat.png": "no tile with enough contrast",
+    "itself.png": "cannot be opened: Too many levels of symbolic links",
+    "linked": "is a link to a folder, which is not followed",
+    "nowhere.png": "cannot be opened: No such file or directory",
+    "pipe.png": "is not a regular file",
+    "socket.png": "is not a regular file",
+}
+
+
+def test_whatever_lies_in_a_folder_is_in_use_or_named(odd, tmp_path, capsys):
+    p = dataclasses.replace(PARAMETERS, max_bad_share=0.7)
+    collect.collect(str(odd), tmp_path / "out", p)
+    aside = json.loads((tmp_path / "out" / "quarantine.json").read_text())
+    assert {one["name"]: one["reason"] for one in aside} == ODD
+    assert set(manifest.read(tmp_path / "out")["source"].to_pylist()) == {"a.png", "inner/b.png"}
+    said = capsys.readouterr().err
+    assert all(f"photos: set aside: {name!r} {reason}\n" in said for name, reason in ODD.items())
+
+
+def test_a_listed_folder_gives_the_bytes_of_the_folder_and_nothing_that_changed(odd, tmp_path):
+    p = dataclasses.replace(PARAMETERS, max_bad_share=0.7)
+    listed = tmp_path / "own.listing"
+    listed.write_text(listing.text(str(odd), listing.of(odd)), encoding="ascii")
+    for source, out in ((odd, "direct"), (listed, "listed")):
+        collect.collect(str(source), tmp_path / out, p)
+    assert digests(tmp_path / "direct") == digests(tmp_path / "listed")
+    photograph(9).save(odd / "later.png")  # is not in the list
+    collect.collect(str(listed), tmp_path / "again", p)
+    assert digests(tmp_path / "again") == digests(tmp_path / "direct")
+    (odd / "a.png").write_bytes((odd / "later.png").read_bytes())
+    with pytest.raises(UserError, match=r"a\.png is not as the run listed it"):
+        collect.collect(str(listed), tmp_path / "changed", p)
+    (odd / "a.png").unlink()
+    with pytest.raises(UserError, match=r"a\.png is not as the run listed it"):
+        collect.collect(str(listed), tmp_path / "changed", p)
+    shutil.rmtree(odd)
+    with pytest.raises(UserError, match="is not on this machine"):
+        collect.collect(str(listed), tmp_path / "changed", p)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "x",
+        '{"name": "a"}',
+        '{"name": "../a", "sha256": "0"}',
+        '{"name": "a", "sha256": 3}',
+        '{"name": "/a", "x": 1}',
+    ],
+)
+def test_a_list_that_is_none_is_named(tmp_path, line):
+    (tmp_path / "own.listing").write_text(f'{{"folder": "."}}\n{line}\n' if line else "")
+    with pytest.raises(UserError, match=r"own\.listing"):
+        listing.read(tmp_path / "own.listing")
+
+
+def test_a_photograph_that_no_tile_is_taken_from_is_named(tmp_path):
+    folder = tmp_path / "album"
+    folder.mkdir()
+    for number in range(4):
+        photograph(number).save(folder / f"{number}.png")
+    collect.collect(str(folder), tmp_path / "out", dataclasses.replace(PARAMETERS, count=3))
+    used = set(manifest.read(tmp_path / "out")["source"].to_pylist())
+    (unused,) = json.loads((tmp_path / "out" / "quarantine.json").read_text())
+    assert {unused["name"]} == {f"{number}.png" for number in range(4)} - used
+    assert unused["reason"] == "is not needed: photos.count = 3 tiles come from the others"
+
+
 def test_the_benchmark_never_enters_the_pool(tmp_path):
     folder = tmp_path / "album"
     folder.mkdir()
@@ -159,11 +254,11 @@ def test_too_many_bad_files_stop_the_stage_without_a_manifest(tmp_path):
 
 
 def test_the_command_ends_with_one_line_for_a_users_mistake(tmp_path):
+    code.put(tmp_path)
     values = {name: value for name, value in dataclasses.asdict(PARAMETERS).items() if name != "seed"}
-    (tmp_path / "params.yaml").write_text(json.dumps({"seed": 0, "photos": values}))
-    command = [sys.executable, "-m", "data.photos.collect", "--source", "gone", "--out", "out"]
-    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+    (tmp_path / "params.yaml").write_text(json.dumps({"seed": 0, "photos": values | {"source": "gone"}}))
+    command = [sys.executable, "-m", "data.photos.collect", "--out", "out"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr == "error: photos.source: gone does not exist; name a folder of photographs or a YAML list\n"
     assert not (tmp_path / "out").exists()

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from data.photos import benchmark
+from tests import code
 from tests.integration.test_ranks import exact, losses
 from tests.integration.test_resume_stages import CHAIN, PARAMS, files, pack
 
@@ -18,6 +19,7 @@ pytestmark = pytest.mark.integration
 def run(home, name, out, on_gpu, call=None):
     """One stage as its command runs it, or a call; in a process of its own."""
     os.chdir(home)
+    code.put(home)
     os.environ |= {"REMINT_CHECKPOINTS": str(home / "checkpoints"), "MLFLOW_TRACKING_URI": ""}
     log = os.open("log", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.dup2(log, 1)

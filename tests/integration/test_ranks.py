@@ -147,7 +147,7 @@ def test_a_training_by_two_goes_on_after_one_was_ended(start, run, home, strateg
 def test_torchrun_starts_it_too(run, home):
     forked = by_two(run, home, "proxy")
     module, *arguments = CHAIN["proxy"].split()
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": "", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": "", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
         [*command, "-m", module, *arguments, "--out", "started"],

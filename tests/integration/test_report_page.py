@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests import code
+
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -37,8 +39,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (proxy / "model").mkdir(parents=True)
     (proxy / "model" / "model.safetensors").write_bytes(b"weights")
     (proxy / "curves.csv").write_text("step,train_loss\n" + "".join(f"{i},{9 / i}\n" for i in range(1, 60)))
+    code.put(root)
     command = [sys.executable, "-m", "models.report", "--artifacts", "artifacts", "--out", "artifacts/report"]
-    subprocess.run(command, cwd=root, env={"PYTHONPATH": str(ROOT), "PATH": ""}, check=True, capture_output=True)
+    subprocess.run(command, cwd=root, env={"PATH": ""}, check=True, capture_output=True)
     return root / "artifacts" / "report" / "report.html"
 
 
@@ -58,15 +61,14 @@ def test_a_browser_shows_all_pictures_without_any_request(report: Path, tmp_path
 def test_the_stage_writes_the_same_bytes_again(report: Path, tmp_path: Path) -> None:
     root = report.parents[2]
     command = [sys.executable, "-m", "models.report", "--artifacts", "artifacts", "--out", str(tmp_path)]
-    subprocess.run(command, cwd=root, env={"PYTHONPATH": str(ROOT), "PATH": ""}, check=True, capture_output=True)
+    subprocess.run(command, cwd=root, env={"PATH": ""}, check=True, capture_output=True)
     assert (tmp_path / "report.html").read_bytes() == report.read_bytes()
 
 
 def test_the_stage_names_a_missing_folder_in_one_line(tmp_path: Path) -> None:
+    code.put(tmp_path)
     command = [sys.executable, "-m", "models.report", "--artifacts", "nowhere", "--out", "out"]
-    done = subprocess.run(
-        command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "PATH": ""}, capture_output=True, text=True
-    )
+    done = subprocess.run(command, cwd=tmp_path, env={"PATH": ""}, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr == "error: nowhere does not exist; run the graph first (dvc repro)\n"
 

@@ -21,6 +21,7 @@ from data.scenes.camera import Camera
 from data.scenes.grammar import NAMES
 from data.scenes.meshes import ball, polygon
 from data.scenes.scene import Piece, Scene, Sky
+from tests import code
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
@@ -39,7 +40,8 @@ def stage(folder: Path, out: str, workers: int, text: str = PARAMS, part: str = 
 def start(folder: Path, out: str, workers: int, text: str = PARAMS, part: str = "") -> subprocess.Popen:
     folder.mkdir(exist_ok=True)
     (folder / "params.yaml").write_text(text)
-    named = {"PYTHONPATH": str(ROOT), "REMINT_WORKERS": str(workers), "REMINT_PART": part}
+    code.put(folder)
+    named = {"REMINT_WORKERS": str(workers), "REMINT_PART": part}
     environment = {**os.environ, **named, "REMINT_CHECKPOINTS": str(folder / "kept")}
     command = [sys.executable, "-m", "data.scenes.render", "--out", out]
     pipe = subprocess.PIPE
