@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ def one_line_errors(again: str = "remint retrain") -> Iterator[None]:
 
     again: the command that goes on with what was interrupted.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    _interruptible()
     try:
         yield
     except UserError as error:
@@ -36,13 +37,31 @@ def one_line_errors(again: str = "remint retrain") -> Iterator[None]:
         sys.exit(INTERRUPTED)
 
 
-def _interrupt(number: int, frame: Any) -> None:
-    """SIGTERM ends a run as Ctrl-C does: with its processes ended and its worktree removed."""
-    raise KeyboardInterrupt
+def ends() -> list[signal.Signals]:
+    """The signals that end a command: Ctrl-C, SIGTERM, and a terminal that is closed, unless under nohup."""
+    closed = [] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else [signal.SIGHUP]
+    return [signal.SIGINT, signal.SIGTERM, *closed]
+
+
+def _interruptible() -> None:
+    """Let what ends a command end it as Ctrl-C does: with its processes ended and its worktree removed."""
+    terminals = [number for number in (1, 2) if os.isatty(number)]
+
+    def interrupt(number: int, frame: Any) -> None:
+        if number == signal.SIGHUP:
+            signal.signal(number, signal.SIG_IGN)  # the terminal and its shell both send it
+            for terminal in terminals:  # writing to one that is gone would be an error in the midst of the end
+                os.dup2(os.open(os.devnull, os.O_WRONLY), terminal)
+        raise KeyboardInterrupt
+
+    for number in ends():
+        if number != signal.SIGINT:  # Python's own is the same, and may be ignored as in a script's background
+            signal.signal(number, interrupt)
 
 
 def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # nobody reads it any more
+        print(text, file=sys.stderr, flush=True)
 
 
 def print_json(values: Any) -> None:

@@ -8,6 +8,7 @@ import threading
 import time
 from typing import Protocol
 
+from flows.console import say
 from flows.run import StageResult
 
 BEAT_SECONDS = 60.0  # without a terminal: how often a stage that works says where it is
@@ -47,8 +48,7 @@ class Plain:
     def __enter__(self) -> "Plain":
         return self
 
-    def __exit__(self, *error: object) -> None:
-        sys.stderr.flush()
+    def __exit__(self, *error: object) -> None: ...
 
     def started(self, stage: str) -> None:
         self._beat[stage] = time.monotonic()
@@ -68,7 +68,7 @@ class Plain:
 
     def _print(self, text: str) -> None:
         with self._lock:
-            print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+            say(f"{time.strftime('%H:%M:%S')} {text}")
 
 
 class Live:

@@ -1,16 +1,15 @@
 """The Prefect server of a run: a named one, or a local one that all runs of this machine share.
 
 The local server keeps its database in `.remint/prefect`. The first run that needs it starts it, runs beside it use
-it, and the last one stops it: two servers on one SQLite file would only get in each other's way. Starting it
-ourselves instead of leaving it to Prefect also keeps it alive through Ctrl-C, so that the end of a run is recorded.
+it, and it ends by itself when the last of them is gone (`flows.serve`): two servers on one SQLite file would only get
+in each other's way. Starting it ourselves instead of leaving it to Prefect also keeps it alive through Ctrl-C, so that
+the end of a run is recorded.
 """
 
 import base64
 import fcntl
-import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,10 +20,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from data.params import UserError
+from flows import serve
 from flows.settings import Settings
 from models.tracking import shown
 
-START_SECONDS = 120  # 8 s on an idle machine; the first start also makes the database
+COMMAND = (sys.executable, "-m", "flows.serve")
 LEAN = {  # what a server needs for one machine's runs: no web pages, no registry of block types
     "PREFECT__SERVER_EPHEMERAL": "1",
     "PREFECT__SERVER_FINAL": "1",
@@ -42,15 +42,10 @@ def borrowed(settings: Settings, environment: Mapping[str, str]) -> Iterator[str
         return
     home = settings.home / "prefect"
     home.mkdir(parents=True, exist_ok=True)
-    with (home / "users.lock").open("w") as users:
+    with serve.used(home):
         with _locked(home):
             address = _running(home) or _start(home, environment)
-            fcntl.flock(users, fcntl.LOCK_SH)
-        try:
-            yield address
-        finally:
-            with _locked(home):
-                _stop_if_last(home, users.fileno())
+        yield address
 
 
 def check(api: str, advice: str = "start it, or correct the variable") -> None:
@@ -84,49 +79,43 @@ def answers(api: str, seconds: float = 3.0) -> bool:
 
 
 def _running(home: Path) -> str | None:
-    try:
-        address = json.loads((home / "server.json").read_text())["api"]
-    except (OSError, ValueError, KeyError):
+    """The address of the local server, once it answers; one that is there and never answers is ended."""
+    found = serve.there(home)
+    if found is None:
         return None
-    return address if answers(address) else None
+    until = time.monotonic() + serve.START_SECONDS
+    while time.monotonic() < until and serve.there(home):
+        if found.api and answers(found.api, seconds=1.0):
+            return found.api
+        time.sleep(0.1)
+        found = serve.there(home) or found
+    if serve.there(home) and found.pid:
+        os.kill(found.pid, signal.SIGKILL)
+    return None
 
 
 def _start(home: Path, environment: Mapping[str, str]) -> str:
-    port = _free_port()
-    address = f"http://127.0.0.1:{port}/api"
     log = home / "server.log"
-    command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
-    with log.open("w") as sink:
+    with log.open("w") as sink, serve.owned(home) as own:
         process = subprocess.Popen(
-            [*command, "--host", "127.0.0.1", "--port", str(port), "--log-level", "error", "--lifespan", "on"],
+            COMMAND,
             env={**environment, **LEAN},
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            pass_fds=[own],
             cwd=home,  # not the repository: its folder mlflow/ must not be taken for the library
         )
-    until = time.monotonic() + START_SECONDS
-    while time.monotonic() < until and process.poll() is None:
-        if answers(address, seconds=1.0):
-            (home / "server.json").write_text(json.dumps({"api": address, "pid": process.pid}))
-            return address
-        time.sleep(0.1)
-    if process.poll() is None:
-        process.kill()
-    raise UserError(f"Prefect's server did not start within {START_SECONDS} s; its words are in {log}")
-
-
-def _stop_if_last(home: Path, users: int) -> None:
-    """Stop the local server unless another run still uses it."""
+    if address := _running(home):
+        return address
     try:
-        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return
-    if _running(home):
-        pid = json.loads((home / "server.json").read_text())["pid"]
-        os.kill(pid, signal.SIGTERM)
-    (home / "server.json").unlink(missing_ok=True)
+        code = process.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        code = process.wait()
+    ended = f"did not answer in {serve.START_SECONDS} s" if code == -signal.SIGKILL else f"ended with exit code {code}"
+    raise UserError(f"Prefect's server {ended}; its words are in {log}")
 
 
 @contextmanager
@@ -134,9 +123,3 @@ def _locked(home: Path) -> Iterator[None]:
     with (home / "start.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

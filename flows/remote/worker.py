@@ -40,7 +40,7 @@ from prefect.workers.process import (
 
 from data.params import UserError
 from flows import environment
-from flows.console import say
+from flows.console import ends, say
 from flows.remote import evict, execute, ledger, pools, roster, stage
 from flows.remote.execute import Host
 from flows.remote.ledger import Outcome
@@ -265,7 +265,7 @@ async def _serve(host: Host, leave: threading.Event) -> None:
 
 @contextlib.asynccontextmanager
 async def _leaving(host: Host, leave: threading.Event) -> AsyncIterator[list[StageWorker | FlowWorker]]:
-    """SIGTERM and Ctrl-C set `leave`; if the worker is still there after a while, its attempt is given back for it."""
+    """What ends a command sets `leave`; if the worker is still there after a while, its attempt is given back."""
     workers: list[StageWorker | FlowWorker] = []
 
     def hurry() -> None:
@@ -289,7 +289,7 @@ async def _leaving(host: Host, leave: threading.Event) -> AsyncIterator[list[Sta
             say(f"worker {host.name}: was asked to end; giving back what it works on")
             threading.Thread(target=hurry, daemon=True).start()
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, ask) for number in ends()}
     try:
         yield workers
     finally:

@@ -60,7 +60,7 @@ def test_whole_runs_leave_none_anywhere(make_toy, tmp_path, monkeypatch):
     toy = make_toy(tmp_path / "toy")
     for name, value in plain_secrets().items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(server, "START_SECONDS", 250)  # on a machine that is busy with other tests
+    monkeypatch.setattr("flows.serve.START_SECONDS", 250)  # on a machine that is busy with other tests
     chosen = settings.load(toy.root)
     with server.borrowed(chosen, settings.child_environment(chosen)):
         failed = toy.remint("retrain", "--set", "behaviour.fails=right@a", "-v", **plain_secrets())
