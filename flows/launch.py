@@ -122,7 +122,10 @@ def complete(job: Job, left: Noted, progress: Progress) -> Outcome:
 
 def _open_tracking(settings: Settings, environment: Mapping[str, str]) -> subprocess.Popen:
     """Make the tracking database before stages use it at once: its migrations take seconds and may not race."""
-    code = "import mlflow; mlflow.MlflowClient().search_experiments(max_results=1)"  # MLFLOW_TRACKING_URI is set
+    code = (  # MLFLOW_TRACKING_URI is set
+        "import mlflow, os; from models import embedded; embedded.make(os.environ['MLFLOW_TRACKING_URI']); "
+        "mlflow.MlflowClient().search_experiments(max_results=1)"
+    )
     return subprocess.Popen(
         [sys.executable, "-c", code],  # without the address: everybody can read a process's arguments
         env=dict(environment),
@@ -137,5 +140,6 @@ def _open_tracking(settings: Settings, environment: Mapping[str, str]) -> subpro
 def _tracking_is_open(opening: subprocess.Popen, settings: Settings) -> None:
     _, words = opening.communicate()
     if opening.returncode != 0:
-        last = (words.strip() or f"exit code {opening.returncode}").splitlines()[-1]
+        said = [line for line in words.splitlines() if line.strip() and not line.startswith(("(Background", "[SQL"))]
+        last = said[-1] if said else f"exit code {opening.returncode}"
         raise UserError(f"MLflow cannot open {tracking.shown(settings.mlflow_uri)}: {last}")

@@ -15,10 +15,10 @@ def pack(workspace: Path, model: Model, target: Path, about: Any = None) -> None
     import mlflow
 
     signature, example = _interface(workspace, model)
-    artifacts = {"model": str(workspace / model.path)}
+    artifacts = {"model": (workspace / model.path).as_uri()}  # MLflow would read an address into some paths
     if model.bound_to:
         bound = {m.name: m.path for m in models_of(workspace)}[model.bound_to]
-        artifacts[model.bound_to] = str(workspace / bound)
+        artifacts[model.bound_to] = (workspace / bound).as_uri()
     mlflow.pyfunc.save_model(
         target,
         mlflow_model=about,

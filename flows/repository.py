@@ -31,7 +31,15 @@ def git(root: Path, *arguments: str, check: bool = True, stdin: str | None = Non
     environment = {key: value for key, value in os.environ.items() if key not in FOREIGN}
     environment |= {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"}  # nobody is there to type a password
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, input=stdin)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="surrogateescape",  # a file's name may be any bytes
+            check=False,
+            env=environment,
+            input=stdin,
+        )
     except FileNotFoundError:
         raise UserError("git is not installed, and a run needs it; on Debian: apt-get install git") from None
     if check and done.returncode != 0:

@@ -33,6 +33,7 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from data.params import UserError
+from models.embedded import database_uri
 
 QUIET = {  # every tool's telemetry and update check, off
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -80,8 +81,8 @@ class Settings(BaseSettings):
         """Relative folders are meant from the main checkout; databases and production lie in the home."""
         root = Path(values["root"]).resolve()
         home = root / Path(values.get("home") or ".remint").expanduser()
-        uri = values.get("mlflow_uri") or f"sqlite:///{home / 'mlflow.db'}"
-        catalogue = values.get("catalogue") or f"sqlite:///{home / 'catalogue.db'}"
+        uri = values.get("mlflow_uri") or database_uri(home / "mlflow.db")
+        catalogue = values.get("catalogue") or database_uri(home / "catalogue.db")
         production = values.get("production") or str(home / "production")
         checkpoints = str(values.get("checkpoints") or home / "checkpoints")
         if "://" not in checkpoints:  # a stage works in a worktree that goes with its run; this must stay
@@ -124,7 +125,7 @@ def child_environment(settings: Settings) -> dict[str, str]:
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
         "PREFECT_HOME": str(prefect_home),
         "PREFECT_API_DATABASE_CONNECTION_URL": os.environ.get(
-            "PREFECT_API_DATABASE_CONNECTION_URL", f"sqlite+aiosqlite:///{prefect_home / 'prefect.db'}"
+            "PREFECT_API_DATABASE_CONNECTION_URL", database_uri(prefect_home / "prefect.db", "aiosqlite")
         ),
         # Task logs go to the server; the console shows the flow's own lines, which also name every failure.
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": os.environ.get("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL"),

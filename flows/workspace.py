@@ -163,11 +163,14 @@ def _share_cache(settings: Settings, folder: Path) -> None:
 
     Outputs are linked from the cache where the file system can, so that a worktree costs no space.
     """
-    from dvc.repo import Repo
+    from configobj import ConfigObj
 
-    main = settings.root / ".dvc" / "config.local"
+    main, own = settings.root / ".dvc" / "config.local", folder / ".dvc" / "config.local"
     if main.exists():
-        shutil.copyfile(main, folder / ".dvc" / "config.local")
-    with Repo(str(folder)) as repo, repo.config.edit("local") as config:
-        config["cache"] = {**config.get("cache", {}), "dir": str(cache(settings)), "type": "reflink,hardlink,copy"}
-        config["core"] = {**config.get("core", {}), "analytics": False, "check_update": False}
+        shutil.copyfile(main, own)
+    # DVC itself would write ASCII, and read it as the locale has it: a relative path leaves most names out
+    relative = os.path.relpath(os.path.realpath(cache(settings)), os.path.realpath(own.parent))
+    config = ConfigObj(str(own), encoding="utf-8")
+    config.merge({"cache": {"dir": relative, "type": "reflink,hardlink,copy"}})
+    config.merge({"core": {"analytics": "false", "check_update": "false"}})
+    config.write()

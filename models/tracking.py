@@ -24,6 +24,7 @@ from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from data.params import UserError
+from models import embedded
 
 # Tags by which flows/ and people find a stage's run again; models.stage adds "input.<name>" and "output".
 STAGE, COMMIT, RUN, WEIGHTS, CONFIG = "stage", "git_commit", "run", "weights", "config"
@@ -190,14 +191,19 @@ def embedded_database(home: Path) -> Path:
 
 
 def embedded_uri(home: Path) -> str:
-    return f"sqlite:///{embedded_database(home.resolve())}"
+    return embedded.database_uri(embedded_database(home.resolve()))
 
 
 def connect(uri: str | None = None) -> tuple[Any, str]:
-    """Return (client, "") or (None, reason) in a few seconds at most, whatever the server does."""
+    """Return (client, "") or (None, reason) in a few seconds at most, whatever the server does.
+
+    The embedded store of a checkout that was moved finds its files again.
+    """
     uri = uri or tracking_uri()
     if uri is None:
         return None, "no tracking database: neither .remint/mlflow.db nor MLFLOW_TRACKING_URI"
+    if was := embedded.find_files_again(uri):
+        say(f"tracking: MLflow's files were in {was} and are found beside {embedded.database_file(uri)} again")
     if not answers(uri):
         return None, f"the MLflow server {shown(uri)} does not answer"
     if why := refusal(uri):
@@ -210,6 +216,7 @@ def connect(uri: str | None = None) -> tuple[Any, str]:
     except ImportError:
         return None, "mlflow is not installed"
     try:
+        embedded.make(uri)
         return MlflowClient(uri, registry_uri=uri), ""
     except Exception as error:
         return None, f"{shown(uri)}: {first_line(error)}"
@@ -246,10 +253,8 @@ def experiment(client: Any, name: str) -> str:
     """
     found = client.get_experiment_by_name(name)
     if found is None:
-        uri = client.tracking_uri
-        location = None
-        if uri.startswith("sqlite:///"):
-            location = str(Path(uri.removeprefix("sqlite:///")).parent / "mlflow" / name)
+        database = embedded.database_file(client.tracking_uri)
+        location = embedded.location(database, name) if database else None
         try:
             return str(client.create_experiment(name, artifact_location=location))
         except Exception:

@@ -26,7 +26,12 @@ from data.params import UserError
 from flows.catalogue import migrate
 from flows.settings import Settings
 
-DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
+DRIVERS = {
+    "sqlite": "sqlite",
+    "sqlite+pysqlite": "sqlite",
+    "postgresql": "postgresql+psycopg",
+    "postgres": "postgresql+psycopg",
+}
 WAIT_SECONDS = 60  # for the writers before this one
 RESTART_SECONDS = 20.0  # how long a server may be away between two transactions
 WRITERS = migrate.LOCK + 1  # PostgreSQL's advisory lock that a writer holds
@@ -151,7 +156,7 @@ def _url(address: str) -> URL:
         raise UserError(f"REMINT_CATALOGUE is not the address of a database; {expected}") from None
     if url.drivername not in (*DRIVERS, *DRIVERS.values()):
         raise UserError(f"REMINT_CATALOGUE names a database of kind '{url.drivername}'; {expected}")
-    if url.drivername == "sqlite" and url.database in (None, "", ":memory:"):
+    if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
         raise UserError(f"REMINT_CATALOGUE={address} names no file; {expected}")
     return url.set(drivername=DRIVERS.get(url.drivername, url.drivername))
 

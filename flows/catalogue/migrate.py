@@ -70,5 +70,5 @@ def _upgrade(connection: Connection) -> None:
     from alembic.config import Config
 
     config = Config(attributes={"connection": connection})
-    config.set_main_option("script_location", str(SCRIPTS))
+    config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))  # the option is read as an ini text
     command.upgrade(config, REVISION)

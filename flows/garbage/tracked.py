@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from flows.garbage.place import Garbage, InTheWay, Place, newest, remove, size
 from models import tracking
+from models.embedded import database_file, folder_of
 
 KIND = "tracking"
 RUN, MODEL, FILES = "run", "model", "files"
@@ -39,14 +39,14 @@ class Row:
 def guard(place: Place) -> Iterator[None]:
     place.alone()
     uri = place.settings.mlflow_uri
-    if not uri.startswith("sqlite:///"):
+    if database_file(uri) is None:
         raise InTheWay(f"{tracking.shown(uri)} keeps its own files: `mlflow gc` there")
     yield
 
 
 def find(place: Place) -> Iterator[Garbage]:
-    database = Path(place.settings.mlflow_uri.removeprefix("sqlite:///"))
-    if not database.exists():
+    database = database_file(place.settings.mlflow_uri)
+    if database is None or not database.exists():
         return
     with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as connection:
         rows, registered, experiments = _read(connection)
@@ -98,7 +98,7 @@ def _read(connection: sqlite3.Connection) -> tuple[list[Row], set[str], set[Path
     registered: set[str] = set()
     for run, source in ask("SELECT run_id, source FROM model_versions WHERE current_stage != 'Deleted_Internal'"):
         registered |= {run, (source or "").rpartition("/")[2]}
-    places = {_folder(uri) for (uri,) in ask("SELECT artifact_location FROM experiments") if uri}
+    places = {folder_of(uri) for (uri,) in ask("SELECT artifact_location FROM experiments") if uri}
     return rows, registered, places
 
 
@@ -120,11 +120,5 @@ def _inside(folder: Path, home: Path) -> Iterator[Path]:
 
 def _home_of(uri: str | None) -> Path:
     """The folder of a run or model: above its "artifacts"."""
-    folder = _folder(uri or "")
-    return folder.parent if folder.name == "artifacts" else folder
-
-
-def _folder(uri: str) -> Path:
-    """The local folder of an address, one that is in no home for any other."""
-    parts = urlsplit(uri)
-    return Path(unquote(parts.path)) if parts.scheme in ("", "file") else Path(uri)
+    found = folder_of(uri or "")
+    return found.parent if found.name == "artifacts" else found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from flows.settings import Settings
 
@@ -41,8 +40,7 @@ def of_catalogue(settings: Settings, tag: str) -> Claim | None:
 
     from flows.catalogue import database, schema
 
-    file = settings.catalogue.removeprefix("sqlite:///")
-    if file != settings.catalogue and not Path(file).exists():
+    if not database.exists(settings):
         return None
     wanted = select(schema.ModelVersion, schema.Run).join(schema.Run, schema.Run.id == schema.ModelVersion.run_id)
     with database.open(settings).read() as session:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 
 from data.params import UserError
 from flows import environment, notify
@@ -18,6 +17,7 @@ from flows.reproduce.prove import Proof
 from flows.reproduce.remake import Remake
 from flows.settings import Settings
 from models import tracking
+from models.embedded import database_file
 
 REPRODUCED = "reproduced"  # tag of the version in MLflow
 
@@ -58,8 +58,8 @@ def _in_catalogue(settings: Settings, proof: Proof, found: list[Alarm]) -> Itera
 
 def _in_registry(settings: Settings, proof: Proof) -> Iterator[str]:
     """Tag each version that this registry has, found by its weights: numbers may be another registry's."""
-    file = settings.mlflow_uri.removeprefix("sqlite:///")
-    if file != settings.mlflow_uri and not Path(file).exists():
+    file = database_file(settings.mlflow_uri)
+    if file is not None and not file.exists():
         yield "not in a registry: this clone has none"
         return
     client, reason = tracking.connect(settings.mlflow_uri)

@@ -16,6 +16,8 @@ import pytest
 if TYPE_CHECKING:
     from flows.release.stores import Stores
 
+ODD = "öde ?%41#&;$HOME `x` 'y' \"z\""  # a folder's name with what addresses, ini files and shells have a meaning for
+
 STAGE = '''\
 """A stage: reads its inputs and parameters, prints, writes a text, a metric and a picture."""
 import json, sys, time
@@ -109,6 +111,7 @@ def make_toy() -> Callable[[Path], Toy]:
         from dvc.repo import Repo
 
         toy = Toy(root)
+        root.mkdir(parents=True, exist_ok=True)
         toy.git("init", "--quiet")
         Repo.init(str(root)).close()
         (root / "stage.py").write_text(STAGE)

@@ -10,14 +10,18 @@ from contextlib import closing
 import pytest
 
 from flows import server, settings
+from tests.integration.conftest import ODD
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
 def toy(make_toy, tmp_path_factory):
-    """The repository with its local Prefect server up: the runs of this module share it, as runs do."""
-    made = make_toy(tmp_path_factory.mktemp("toy"))
+    """The repository with its local Prefect server up: the runs of this module share it, as runs do.
+
+    Its path holds what has a meaning in addresses, ini files and shells.
+    """
+    made = make_toy(tmp_path_factory.mktemp("toy") / ODD)
     chosen = settings.load(made.root)
     with server.borrowed(chosen, settings.child_environment(chosen)):
         yield made
@@ -105,11 +109,9 @@ def test_prefect_shows_each_stage_with_its_log_its_metrics_and_its_picture(toy, 
 
 
 def test_a_second_run_has_nothing_to_do_and_says_so_without_prefect(toy, first):
-    began = time.monotonic()
     done = toy.remint("retrain", REMINT_PREFECT_API="http://127.0.0.1:1/api")  # would fail if it were asked
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"Nothing to do: all 5 stages are as {first['tag']} records them.\n"
-    assert time.monotonic() - began < 10  # 2 s alone on the machine; the tests may not be
 
 
 def test_a_run_that_was_recorded_but_not_released_is_completed_without_running_anything(toy, first):
