@@ -21,7 +21,7 @@ from flows.progress import Progress, console
 from flows.release import start, stores
 from flows.remote import claim, orders, origin, ready
 from flows.settings import Settings
-from models import tracking
+from models import mlflow_server
 
 LEAST_SPACE = 1 << 30  # bytes: outputs, logs and databases of the default run take about 300 MB
 
@@ -29,7 +29,7 @@ LEAST_SPACE = 1 << 30  # bytes: outputs, logs and databases of the default run t
 def check(job: Job) -> None:
     """UserError if the machine, a named server or the promotion policy cannot take a run."""
     settings = job.settings
-    tracking.check(settings.mlflow_uri, f"start it, or unset the variable to use the database in {settings.home}")
+    mlflow_server.check(settings.mlflow_uri, f"start it, or unset the variable to use the database in {settings.home}")
     cache = settings.root / ".dvc" / "cache"
     for folder in (settings.home, cache if cache.exists() else settings.root):
         free = shutil.disk_usage(folder).free
@@ -142,4 +142,4 @@ def _tracking_is_open(opening: subprocess.Popen, settings: Settings) -> None:
     if opening.returncode != 0:
         said = [line for line in words.splitlines() if line.strip() and not line.startswith(("(Background", "[SQL"))]
         last = said[-1] if said else f"exit code {opening.returncode}"
-        raise UserError(f"MLflow cannot open {tracking.shown(settings.mlflow_uri)}: {last}")
+        raise UserError(f"MLflow cannot open {mlflow_server.shown(settings.mlflow_uri)}: {last}")

@@ -22,7 +22,7 @@ from pathlib import Path
 from data.params import UserError
 from flows import serve
 from flows.settings import Settings
-from models.tracking import shown
+from models.mlflow_server import shown
 
 COMMAND = (sys.executable, "-m", "flows.serve")
 LEAN = {  # what a server needs for one machine's runs: no web pages, no registry of block types

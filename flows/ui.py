@@ -23,7 +23,7 @@ from pathlib import Path
 
 from data.params import UserError
 from flows.settings import Settings, child_environment
-from models.tracking import shown
+from models.mlflow_server import shown
 
 MLFLOW_PORT, PREFECT_PORT = 5000, 4200  # where people expect them; the next free ones if they are taken
 START_SECONDS = 120

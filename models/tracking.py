@@ -7,24 +7,19 @@ answering the stage goes on, and says so once on standard error.
 
 from __future__ import annotations
 
-import base64
 import logging
 import os
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import unquote, urlsplit
 
-from data.params import UserError
 from models import embedded
+from models.mlflow_server import answers, refusal, shown
 
 # Tags by which flows/ and people find a stage's run again; models.stage adds "input.<name>" and "output".
 STAGE, COMMIT, RUN, WEIGHTS, CONFIG = "stage", "git_commit", "run", "weights", "config"
@@ -49,8 +44,6 @@ FAMILIES = {  # stage name up to "@" -> MLflow experiment: runs that compare sid
 
 FLUSH_SECONDS = 5.0  # 800 metrics cost 50-200 ms in SQLite, so one write per 5 s stays far under 1 % of a stage
 BATCH = 1000  # MLflow's limit of metrics per log_batch
-PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}  # of databases that MLflow may be told to use
-ANSWER_SECONDS = 3.0  # a server that is there answers /health in milliseconds
 
 
 class Tracker(Protocol):
@@ -222,30 +215,6 @@ def connect(uri: str | None = None) -> tuple[Any, str]:
         return None, f"{shown(uri)}: {first_line(error)}"
 
 
-def answers(uri: str, seconds: float = ANSWER_SECONDS) -> bool:
-    """Tell whether a tracking server, or a database's server, is there; databases in files always are."""
-    parts = urlsplit(uri)
-    if parts.scheme not in ("http", "https"):
-        port = PORTS.get(parts.scheme.partition("+")[0])
-        return port is None or not parts.hostname or _listens(parts.hostname, parts.port or port, seconds)
-    try:
-        urllib.request.urlopen(_bare(uri).rstrip("/") + "/health", timeout=seconds).close()
-    except urllib.error.HTTPError:
-        return True  # it refuses, but it is there
-    except (OSError, ValueError):
-        return False
-    return True
-
-
-def _listens(host: str, port: int, seconds: float) -> bool:
-    """MLflow itself would knock at an absent database for 100 seconds."""
-    try:
-        socket.create_connection((host, port), timeout=seconds).close()
-    except OSError:
-        return False
-    return True
-
-
 def experiment(client: Any, name: str) -> str:
     """Return the id of an experiment, making it if needed; two processes may do so at once.
 
@@ -286,62 +255,6 @@ def quiet_environment() -> None:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     logging.getLogger("alembic").setLevel(logging.WARNING)
-
-
-def refusal(uri: str, seconds: float = ANSWER_SECONDS) -> str:
-    """Why a tracking server that is there does not let us in, as one line that names the variable; "" if it does."""
-    if urlsplit(uri).scheme not in ("http", "https"):
-        return ""
-    request = urllib.request.Request(_bare(uri).rstrip("/") + "/api/2.0/mlflow/experiments/search?max_results=1")
-    login = _login(uri)
-    if login:
-        request.add_header("Authorization", login)
-    try:
-        urllib.request.urlopen(request, timeout=seconds).close()
-    except urllib.error.HTTPError as error:
-        if error.code not in (401, 403):
-            return ""  # not about who we are
-        advice = "it does not know" if login else "it wants"
-        if error.code == 403:
-            return f"the MLflow server {shown(uri)} refuses (403); see its --allowed-hosts, and what the user may do"
-        return (
-            f"the MLflow server {shown(uri)} refuses (401): {advice} the user and password of "
-            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
-        )
-    except (OSError, ValueError):
-        return ""  # `answers` says so
-    return ""
-
-
-def check(uri: str, advice: str = "start it, or correct the variable") -> None:
-    """UserError, in one line that names the variable, if a tracking server is not there or does not let us in."""
-    if not answers(uri):
-        raise UserError(f"REMINT_MLFLOW_URI={shown(uri)}: no MLflow server answers there; {advice}")
-    if why := refusal(uri):
-        raise UserError(f"REMINT_MLFLOW_URI: {why}")
-
-
-def _login(uri: str) -> str:
-    """The header with which MLflow's own client would introduce itself, "" without credentials."""
-    parts = urlsplit(uri)
-    name = os.environ.get("MLFLOW_TRACKING_USERNAME") or unquote(parts.username or "")
-    password = os.environ.get("MLFLOW_TRACKING_PASSWORD") or unquote(parts.password or "")
-    if name and password:
-        return "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()
-    token = os.environ.get("MLFLOW_TRACKING_TOKEN")
-    return f"Bearer {token}" if token else ""
-
-
-def _bare(uri: str) -> str:
-    """An address without the user and password before its host."""
-    scheme, separator, rest = uri.partition("://")
-    host, slash, path = rest.partition("/")
-    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}" if separator else uri
-
-
-def shown(uri: str) -> str:
-    """Return an address without the user, password or token it may carry."""
-    return _bare(uri)
 
 
 def first_line(error: BaseException) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.garbage.place import Garbage, InTheWay, Place, newest, remove, size
-from models import tracking
+from models import mlflow_server, tracking
 from models.embedded import database_file, folder_of
 
 KIND = "tracking"
@@ -40,7 +40,7 @@ def guard(place: Place) -> Iterator[None]:
     place.alone()
     uri = place.settings.mlflow_uri
     if database_file(uri) is None:
-        raise InTheWay(f"{tracking.shown(uri)} keeps its own files: `mlflow gc` there")
+        raise InTheWay(f"{mlflow_server.shown(uri)} keeps its own files: `mlflow gc` there")
     yield
 
 

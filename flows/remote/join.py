@@ -16,7 +16,7 @@ from flows.remote.device import Devices
 from flows.remote.execute import Host
 from flows.remote.patience import patiently
 from flows.settings import Settings
-from models import tracking
+from models import mlflow_server
 
 POOLS = ("cpu", "gpu", "flows")
 # Prefect's client would wait a minute for an answer, and another one between its tries: the worker's loop tries again
@@ -52,7 +52,7 @@ def check(host: Host) -> None:
     if not chosen.prefect_api:
         raise UserError("REMINT_PREFECT_API is not set: a worker gets its work from a Prefect server")
     patiently(server.check, chosen.prefect_api, seconds=ANSWER_SECONDS)
-    patiently(tracking.check, chosen.mlflow_uri, seconds=ANSWER_SECONDS)
+    patiently(mlflow_server.check, chosen.mlflow_uri, seconds=ANSWER_SECONDS)
     ledger.open(chosen).store.list(f"{roster.WORKERS}/")
     objects.open(chosen).size(NOTHING)
     if host.pool == "flows":

@@ -18,7 +18,7 @@ from flows import server
 from flows.catalogue import database
 from flows.settings import Settings
 from flows.stack import s3
-from models import tracking
+from models import mlflow_server, tracking
 
 WORKSPACE = "default"  # MLflow has others if it is told so
 ROLES = {  # beside reading, which everybody may
@@ -42,7 +42,7 @@ def run(settings: Settings) -> Iterator[str]:
 
 def _tracking_users(settings: Settings) -> Iterator[str]:
     """MLflow's users and what they may do; an administrator's name and password are in MLFLOW_TRACKING_*."""
-    tracking.check(settings.mlflow_uri)
+    mlflow_server.check(settings.mlflow_uri)
     from mlflow.exceptions import MlflowException
     from mlflow.server import get_app_client
 

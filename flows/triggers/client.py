@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from data.params import UserError
 from flows import server
 from flows.settings import QUIET, Settings
-from models.tracking import shown
+from models.mlflow_server import shown
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient

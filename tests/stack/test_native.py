@@ -18,7 +18,7 @@ from flows import server
 from flows.catalogue.schema import REVISION
 from flows.production.s3 import S3Bucket
 from flows.stack import access, compose, online, processes, s3, secrets
-from models import tracking
+from models import mlflow_server, tracking
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -215,7 +215,7 @@ def test_a_wrong_login_at_mlflow_is_one_line_that_names_the_variables(as_, capfd
     with pytest.raises(
         UserError, match=r"REMINT_MLFLOW_URI.*401.*MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
     ):
-        tracking.check(address)
+        mlflow_server.check(address)
     client, why = tracking.connect(address)  # a stage goes on without tracking, and says why
     assert client is None
     assert "MLFLOW_TRACKING_PASSWORD" in why

@@ -11,7 +11,7 @@ import pytest
 from data.params import UserError
 from flows import server
 from flows.stack import online
-from models import tracking
+from models import mlflow_server, tracking
 
 
 class Guarded(BaseHTTPRequestHandler):
@@ -57,7 +57,7 @@ def test_mlflow_that_wants_a_login_names_the_variables(guarded):
     with pytest.raises(
         UserError, match="401.*it wants the user and password of MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING"
     ):
-        tracking.check(guarded)
+        mlflow_server.check(guarded)
 
 
 @pytest.mark.parametrize("password", ["wrong", ""])
@@ -65,16 +65,16 @@ def test_a_wrong_password_for_mlflow_is_not_repeated(guarded, monkeypatch, passw
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ann")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
     with pytest.raises(UserError, match="MLFLOW_TRACKING_PASSWORD") as error:
-        tracking.check(guarded)
+        mlflow_server.check(guarded)
     assert "wrong" not in str(error.value)
     assert tracking.connect(guarded) == (None, str(error.value).removeprefix("REMINT_MLFLOW_URI: "))
 
 
 def test_the_right_login_for_mlflow_is_taken_from_variables_or_from_the_address(guarded, monkeypatch):
-    tracking.check(guarded.replace("//", "//ann:right@"))
+    mlflow_server.check(guarded.replace("//", "//ann:right@"))
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ann")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "right")
-    tracking.check(guarded)
+    mlflow_server.check(guarded)
 
 
 def test_prefect_that_wants_a_login_names_the_variable(guarded, monkeypatch):
@@ -93,7 +93,7 @@ def test_a_server_that_is_not_there_is_named_with_its_variable_and_without_the_t
     with pytest.raises(
         UserError, match=r"REMINT_MLFLOW_URI=http://127.0.0.1:9: no MLflow server answers there; start it"
     ):
-        tracking.check(NOWHERE)
+        mlflow_server.check(NOWHERE)
     with pytest.raises(UserError, match=r"REMINT_PREFECT_API=http://127.0.0.1:9/api: no Prefect server answers there"):
         server.check(f"{NOWHERE}/api")
 
@@ -111,7 +111,7 @@ def test_a_server_that_is_not_there_is_named_with_its_variable_and_without_the_t
     ],
 )
 def test_an_address_is_shown_without_what_opens_it(address, shown):
-    assert tracking.shown(address) == shown
+    assert mlflow_server.shown(address) == shown
 
 
 def test_the_workers_health_check_counts_only_those_that_live(guarded, monkeypatch, capsys):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from models import tracking
+from models import mlflow_server, tracking
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_a_server_that_accepts_and_says_nothing_is_given_up_soon():
         deaf.bind(("127.0.0.1", 0))
         deaf.listen()
         started = time.monotonic()
-        assert not tracking.answers(f"http://127.0.0.1:{deaf.getsockname()[1]}", seconds=0.3)
+        assert not mlflow_server.answers(f"http://127.0.0.1:{deaf.getsockname()[1]}", seconds=0.3)
         assert time.monotonic() - started < 2
 
 
@@ -180,5 +180,5 @@ def test_a_database_server_that_is_not_there_is_not_knocked_at_for_long():
         assert tracking.connect(address)[0] is None
         assert time.monotonic() - began < 3
         server.listen()
-        assert tracking.answers(address)
-    assert tracking.answers("sqlite:////nowhere/mlflow.db")
+        assert mlflow_server.answers(address)
+    assert mlflow_server.answers("sqlite:////nowhere/mlflow.db")
