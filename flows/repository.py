@@ -1,6 +1,8 @@
 """The git repository that a run starts from: what HEAD is, what is not committed, which run was last."""
 
 import os
+import re
+import shlex
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,11 +29,19 @@ def git(root: Path, *arguments: str, check: bool = True, stdin: str | None = Non
     Hooks are off: a run's commits are made by a program, and DVC's post-checkout hook would fetch outputs into
     a worktree before its cache is known.
     """
+    done = _run(root, *arguments, stdin=stdin)
+    if check and done.returncode != 0:
+        words = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
+        raise UserError(f"git {arguments[0]} failed in {root}: {words}")
+    return done.stdout.rstrip("\n")
+
+
+def _run(root: Path, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
     command = ["git", "-C", str(root), "-c", "core.hooksPath=/dev/null", *arguments]
     environment = {key: value for key, value in os.environ.items() if key not in FOREIGN}
     environment |= {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"}  # nobody is there to type a password
     try:
-        done = subprocess.run(
+        return subprocess.run(
             command,
             capture_output=True,
             encoding="utf-8",
@@ -42,21 +52,19 @@ def git(root: Path, *arguments: str, check: bool = True, stdin: str | None = Non
         )
     except FileNotFoundError:
         raise UserError("git is not installed, and a run needs it; on Debian: apt-get install git") from None
-    if check and done.returncode != 0:
-        words = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
-        raise UserError(f"git {arguments[0]} failed in {root}: {words}")
-    return done.stdout.rstrip("\n")
 
 
 def find(start: Path) -> Checkout:
     """The checkout around `start`; UserError where there is no repository, no commit or no graph."""
-    top = git(start, "rev-parse", "--show-toplevel", check=False)
-    if not top:
+    top = _run(start, "rev-parse", "--show-toplevel")
+    if top.returncode != 0:
+        raise UserError(_why_none(start, top.stderr))
+    root = Path(top.stdout.rstrip("\n"))
+    if elsewhere := git(root, "config", "core.worktree", check=False):
         raise UserError(
-            f"{start} is not in a git repository, and a run works from a commit; "
-            "clone the project, or: git init && git add -A && git commit -m 'Start'"
+            f"{root} is a submodule of another repository (its core.worktree is {elsewhere}), and DVC cannot open the "
+            f"worktrees of one; clone it by itself: git clone {shlex.quote(str(root))} FOLDER"
         )
-    root = Path(top)
     head = git(root, "rev-parse", "--verify", "--quiet", "HEAD", check=False)
     if not head:
         raise UserError(f"{root} has no commit yet, and a run works from one: git add -A && git commit -m 'Start'")
@@ -71,6 +79,27 @@ def find(start: Path) -> Checkout:
         head=head,
         uncommitted=tuple(entry[3:] for entry in changed.split("\0") if entry),
     )
+
+
+def _why_none(start: Path, said: str) -> str:
+    """Why git finds no checkout around a folder, in its own words, and what helps."""
+    words = (said.strip() or "git says nothing").splitlines()[0].removeprefix("fatal: ")
+    if "(or any" in words:
+        return (
+            f"{start} is not in a git repository, and a run works from a commit; "
+            "clone the project, or: git init && git add -A && git commit -m 'Start'"
+        )
+    advice = ""
+    if "dubious ownership" in words:
+        owned = re.search(r"'(.*)'", words)
+        folder = shlex.quote(owned[1] if owned else str(start))
+        advice = (
+            "; it belongs to another user: work in a clone of your own, or, if you trust whoever can write there, "
+            f"git config --global --add safe.directory {folder}"
+        )
+    elif "work tree" in words:
+        advice = f"; a bare repository has no files to work with: git clone {shlex.quote(str(start))} FOLDER"
+    return f"git does not work in {start}: {words}{advice}"
 
 
 def newest_run(root: Path) -> str | None:

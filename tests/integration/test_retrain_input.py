@@ -6,6 +6,9 @@ import sys
 
 import pytest
 
+from data.params import UserError
+from flows import repository
+
 pytestmark = pytest.mark.integration
 
 
@@ -81,6 +84,28 @@ def test_a_home_that_cannot_be_written_is_named(toy):
     (toy.root / "file").unlink()
     assert said.returncode == 2
     assert "name another folder with REMINT_HOME" in said.stderr
+
+
+def test_where_git_refuses_to_work_its_own_words_are_said_with_what_helps(toy, tmp_path, monkeypatch):
+    def said(folder):
+        with pytest.raises(UserError) as caught:
+            repository.find(folder)
+        return str(caught.value)
+
+    subprocess.run(["git", "clone", "--quiet", "--bare", toy.root, tmp_path / "bare"], check=True)
+    assert "bare: this operation must be run in a work tree; a bare" in said(tmp_path / "bare")
+    assert "init" not in said(tmp_path / "bare")
+    (tmp_path / "lost").mkdir()
+    (tmp_path / "lost" / ".git").write_text("gitdir: /nowhere/.git/worktrees/lost\n")
+    assert said(tmp_path / "lost").endswith("lost: not a git repository: /nowhere/.git/worktrees/lost")
+    clone = tmp_path / "a clone"
+    subprocess.run(["git", "clone", "--quiet", toy.root, clone], check=True)
+    subprocess.run(["git", "-C", clone, "config", "core.worktree", ".."], check=True)
+    assert "is a submodule of another repository" in said(clone)
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    others = said(clone)
+    assert "detected dubious ownership in repository at" in others
+    assert others.endswith(f"git config --global --add safe.directory '{clone}/.git'") or others.endswith(f"'{clone}'")
 
 
 def test_without_a_repository_or_a_commit_the_next_step_is_said(toy, tmp_path):
