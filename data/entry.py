@@ -7,6 +7,7 @@ records is the code of its own worktree: a stage whose modules come from anywher
 from __future__ import annotations
 
 import errno
+import importlib.util
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from data.params import UserError
 
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 USER_ERROR = 2  # the exit code that says: do not retry, something must be changed first
 _DISK = {
     errno.ENOSPC: "the disk is full",
@@ -28,11 +30,29 @@ class Unavailable(OSError):
     """Something outside of this machine fails and may work again later: one line, and an exit code that allows it."""
 
 
+def ask_loopback_directly() -> None:
+    """Let no client of this process, or of one that it starts, ask servers of this machine through a proxy.
+
+    Some clients read NO_PROXY and some no_proxy: both get the names of both. A SOCKS proxy that Prefect's client cannot
+    speak to without another package, and so would fail at before it asks anything, is said to be left out.
+    """
+    variables = {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy") and value}
+    for name, address in variables.items():
+        if address.lower().startswith("socks") and importlib.util.find_spec("socksio") is None:
+            sys.stderr.write(f"{name} is not used: SOCKS needs the packages socksio and pysocks\n")
+            del os.environ[name]
+    if variables:
+        named = ",".join(variables.get(name, "") for name in ("no_proxy", "NO_PROXY")).split(",")
+        hosts = [host.strip().strip("[]") for host in [*named, *LOOPBACK] if host.strip()]  # httpx fails at [::1]
+        os.environ["no_proxy"] = os.environ["NO_PROXY"] = "*" if "*" in hosts else ",".join(dict.fromkeys(hosts))
+
+
 def run(main: Callable[[], None], *, parts: bool = False) -> None:
     """Call a stage's `main` and exit; a full disk or a read-only folder counts as a user's error too.
 
     parts: the stage can be made in parts (`data.parts`). Told to end (SIGTERM), it clears up as after an error.
     """
+    ask_loopback_directly()
     if parts:
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:

@@ -4,6 +4,8 @@ import importlib
 
 import click
 
+from data import entry
+
 # command -> module of flows.commands: only the one that is called is imported
 COMMANDS = {
     "retrain": "retrain",
@@ -45,3 +47,4 @@ class Commands(click.Group):
 @click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Retrain, evaluate, register and release the models of this repository; prove where they come from."""
+    entry.ask_loopback_directly()

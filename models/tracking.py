@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
+from data.entry import ask_loopback_directly
 from models import embedded
 from models.mlflow_server import answers, refusal, shown
 
@@ -192,6 +193,7 @@ def connect(uri: str | None = None) -> tuple[Any, str]:
 
     The embedded store of a checkout that was moved finds its files again.
     """
+    ask_loopback_directly()
     uri = uri or tracking_uri()
     if uri is None:
         return None, "no tracking database: neither .remint/mlflow.db nor MLFLOW_TRACKING_URI"
