@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import math
 import types
 import typing
@@ -51,6 +52,22 @@ class Range:
         return " and ".join(f"{words} {limit:,}" for words, limit in limits.items() if limit is not None) + self.why
 
 
+@dataclass(frozen=True)
+class Filled:
+    """What a text may be: not empty."""
+
+    def __contains__(self, value: str) -> bool:
+        return bool(value.strip())
+
+    def __str__(self) -> str:
+        return "a text that is not empty"
+
+
+Seed = typing.Annotated[int, Range(0)]
+Share = typing.Annotated[float, Range(0, 1)]
+Count = typing.Annotated[int, Range(1, 10**9)]
+
+
 def load(cls: type[T], section: str, path: str | Path = "params.yaml") -> T:
     """Read `section` ("generator.maskgit" walks down) of the YAML file into the frozen dataclass `cls`.
 
@@ -89,21 +106,22 @@ def read(path: str | Path) -> dict[str, Any]:
 
 def build(cls: type[T], values: dict[str, Any], where: str, shared: dict[str, Any] | None = None) -> T:
     """Make the dataclass from plain values, checking names and types; nested dataclasses are built too."""
-    hints = typing.get_type_hints(cls, include_extras=True)
+    hints = _hints(typing.cast(Any, cls))
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in values:
         if key not in fields:
             raise UserError(f"{where}.{key} is not a parameter{near(key, fields)}")
-    values = {**{k: v for k, v in (shared or {}).items() if k in fields}, **values}
+    own, values = values, {**{k: v for k, v in (shared or {}).items() if k in fields}, **values}
     made = {}
     for name, field in fields.items():
         if name in values:
-            made[name] = _typed(values[name], hints[name], f"{where}.{name}")
+            place = f"{where}.{name}" if name in own else f"{where.rpartition(': ')[0]}: {name}"
+            made[name] = _typed(values[name], hints[name], place)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise UserError(f"{where}.{name} is missing; it must be {_name(hints[name])}")
     try:
         return cls(**made)
-    except ValueError as error:  # a __post_init__ that checks ranges
+    except (ValueError, UserError) as error:  # a __post_init__ that checks fields together
         raise UserError(f"{where}: {error}") from None
 
 
@@ -114,6 +132,11 @@ def near(word: str, known: typing.Iterable[str]) -> str:
     if close:
         return f"; did you mean '{close[0]}'?"
     return f"; known: {', '.join(known)}" if known else ""
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls, include_extras=True)
 
 
 def _typed(value: Any, hint: Any, where: str) -> Any:
@@ -128,7 +151,7 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
     if typing.get_origin(hint) is typing.Literal:
         known = typing.get_args(hint)
         if value not in known:
-            raise UserError(f"{where} must be one of {', '.join(known)}, not {value!r}{near(value, known)}")
+            raise UserError(f"{where} must be one of {', '.join(known)}, not {value!r}")
         return value
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, dict):

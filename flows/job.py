@@ -83,6 +83,7 @@ def prepared(
         arrived = given.put(root, chosen)
         changes = _changes(root, chosen, recipe, [*arrived, *assignments])
         commit = _commit_parameters(root, identifier, changes) if changes or arrived else checkout.head
+        parameters.check(root)
         workspace.start_from(chosen, root, newest)
         run = RunInfo(
             id=identifier,
@@ -98,6 +99,7 @@ def prepared(
         store = Store(root, accept.remote(chosen))
         try:
             made = plan.make(store.stages, store)
+            parameters.serve(root, store.stages, made)
             yield Job(chosen, checkout, run, store.stages, made, changes, environment, store, newest=newest)
         finally:
             store.close()

@@ -6,15 +6,21 @@ recipe nor `--set` can add a name or change the type of a value: what `params.ya
 
 import hashlib
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from data import params, plain_yaml
 from data.params import UserError, near
+from flows.graph import Stage
+from flows.plan import Plan
 
 RECIPES = Path("models/recipes")
 FILE = Path("params.yaml")
+CHECK = Path("models/sections.py")
 
 
 def changes(root: Path, recipe: str | None, assignments: Iterable[str]) -> dict[str, Any]:
@@ -45,6 +51,40 @@ def apply(root: Path, wanted: Mapping[str, Any]) -> None:
             for section in sections:
                 place = place[section]
             place[last] = value
+
+
+def check(root: Path) -> None:
+    """UserError if some stage of the commit in `root` could not use its parameters: the commit's own code says so."""
+    read(root)
+    if not (root / CHECK).exists():
+        return
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    command = [sys.executable, "-m", ".".join(CHECK.with_suffix("").parts)]
+    done = subprocess.run(command, cwd=root, env=plain, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if done.returncode:
+        last = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
+        mistake = last.startswith("error: ")
+        raise UserError(last.removeprefix("error: ") if mistake else f"{CHECK} of this commit cannot be run: {last}")
+
+
+def serve(root: Path, stages: Sequence[Stage], planned: Plan) -> None:
+    """UserError if a stage asks for a parameter that is not there, or is to run here as one node of several."""
+    values = read(root)
+    for stage in stages:
+        for key in stage.params:
+            _at(values, key, f"dvc.yaml: stage '{stage.name}'")
+    nodes = _nodes(values)
+    alone = [stage.name for stage in stages if "accelerate" in stage.params and planned.action(stage.name) == "run"]
+    if nodes > 1 and alone:
+        raise UserError(
+            f"accelerate.nodes is {nodes}, but a run starts stages on one machine, and {alone[0]} would wait for the "
+            "others for ever; train it on all of them first (docs/stack.md, Several nodes), or set it to 1"
+        )
+
+
+def _nodes(values: Mapping[str, Any]) -> int:
+    section = values.get("accelerate")
+    return section.get("nodes", 1) if isinstance(section, Mapping) else 1
 
 
 def digest(root: Path) -> str:
@@ -93,6 +133,10 @@ def _assignment(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise UserError(f"--set {text}: write it as key=value, for example --set generator.maskgit.lr=0.001")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"--set {key}: the value is not UTF-8; rename the folder, or name it by a link") from None
     return key.strip(), value.strip()
 
 

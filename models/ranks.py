@@ -11,70 +11,9 @@ batches, take the global one (`mean`, `total`, `gather`). Rank 0 alone writes, t
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, distributed
-
-from data.params import UserError, near
-
-STRATEGIES = ("auto", "ddp", "fsdp")
-
-
-@dataclass(frozen=True)
-class Accelerate:
-    """Section `accelerate`: processes on each node (one per GPU, where there are any), nodes, and what they share.
-
-    ddp (and auto): every process has all of the net and a slice of the batch. fsdp: of the net it has only its share.
-    """
-
-    devices: int = 1
-    nodes: int = 1
-    strategy: str = "auto"
-
-    def __post_init__(self) -> None:
-        if self.devices < 1 or self.nodes < 1:
-            raise ValueError("devices and nodes must be at least 1")
-        if self.strategy not in STRATEGIES:
-            raise ValueError(f"'{self.strategy}' is not a strategy{near(self.strategy, STRATEGIES)}")
-
-    @property
-    def world(self) -> int:
-        return self.devices * self.nodes
-
-    def share(self, batch: int) -> int:
-        """Samples of a batch for each rank."""
-        if batch % self.world:
-            raise UserError(
-                f"batch is {batch}, which {self.devices} devices x {self.nodes} nodes (accelerate) cannot share evenly"
-            )
-        return batch // self.world
-
-    def trainer(self) -> dict[str, Any]:
-        """The arguments of Lightning's Trainer."""
-        started = int(os.environ.get("WORLD_SIZE", self.world)) if "TORCHELASTIC_RUN_ID" in os.environ else self.world
-        if started != self.world:
-            raise UserError(
-                f"torchrun started {started} processes, but accelerate asks for {self.devices} devices x {self.nodes} "
-                "nodes; make them equal"
-            )
-        return {"devices": self.devices, "num_nodes": self.nodes, "strategy": self._strategy()}
-
-    def _strategy(self) -> Any:
-        if self.world == 1:
-            return "auto"
-        if self.strategy == "fsdp":
-            from models.sharding import Sharded
-
-            return Sharded()
-        from lightning.pytorch.strategies import DDPStrategy
-
-        # a critic that has not joined yet has no gradients; buffers are kept equal by `total` and `gather`
-        return DDPStrategy(find_unused_parameters=True, forward_sync_buffers=False)
-
-
-ALONE = Accelerate()
 
 
 def rank() -> int:

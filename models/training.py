@@ -28,6 +28,7 @@ from models import device, ranks
 from models.callbacks import Ema, Progress, Rank, Recorder, Schedule
 from models.checkpoint.checkpoints import Checkpoints
 from models.checkpoint.resume import Resume, SafetensorsIO
+from models.learning import ALONE, Accelerate, Learning
 from models.stage import Run
 
 Batch = dict[str, Tensor]
@@ -112,23 +113,6 @@ class Task(LightningModule):
 
 
 @dataclass(frozen=True)
-class Learning:
-    """The parameters that every training has: rates for Muon and for AdamW, the rest as in `Fit`."""
-
-    steps: int
-    batch: int
-    warmup: int
-    muon_lr: float
-    lr: float
-    ema: float
-    clip: float
-    precision: str
-
-    def plan(self, **more: Any) -> Fit:
-        return Fit(self.steps, self.warmup, ema=self.ema, precision=self.precision, **more)
-
-
-@dataclass(frozen=True)
 class Fit:
     """How long and how: `warmup` and `steps` in steps, `end` the final learning-rate factor, EMA with the ramp
     (1+s)/(10+s) up to `ema`; `precision` as Lightning's ("32-true", "bf16-mixed")."""
@@ -141,7 +125,11 @@ class Fit:
     log_every: int = 20
     val_every: int = 0  # 0: only after the last step
     unit: str = field(default="images", repr=False)
-    accelerate: ranks.Accelerate = ranks.ALONE
+    accelerate: Accelerate = ALONE
+
+    @staticmethod
+    def of(p: Learning, **more: Any) -> Fit:
+        return Fit(p.steps, p.warmup, ema=p.ema, precision=p.precision, **more)
 
 
 def fit(task: Task, batches: Batches, plan: Fit, run: Run, validation: list[Batch] | None = None) -> list[dict]:

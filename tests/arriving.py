@@ -98,7 +98,7 @@ def release(settings: Settings, photographs: int = 8) -> None:
 
     from data import params
     from data.photos import collect
-    from data.photos.cut import Photos
+    from data.photos.params import Photos
     from flows.production import bucket, bundle, pointers
     from flows.production.bundle import Bundle, Evaluation, File, Lineage, Manifest
     from flows.production.transfer import sha256_of

@@ -28,7 +28,8 @@ from data import kept, manifest, shards, stores
 from data.params import UserError
 from data.photos import arrivals, benchmark, decode, sources
 from data.photos.arrivals import Arrival
-from data.photos.cut import Cutter, Photos, SetAside, check_share, quarantine, write_json
+from data.photos.cut import Cutter, SetAside, check_share, quarantine, write_json
+from data.photos.params import Photos
 from data.photos.sources import Photo
 
 PER_SHARD = 1000

@@ -25,7 +25,8 @@ from tqdm import tqdm
 from data import entry, kept, manifest, params, shards
 from data.params import UserError
 from data.photos import append, arrivals, benchmark, crops, decode, listing, sources
-from data.photos.cut import Cutter, Photos, SetAside, check_share, quarantine, write_json
+from data.photos.cut import Cutter, SetAside, check_share, quarantine, write_json
+from data.photos.params import Photos
 from data.photos.sources import Photo
 
 

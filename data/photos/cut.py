@@ -15,34 +15,11 @@ from PIL import Image
 from data import manifest, samples
 from data.params import UserError
 from data.photos import benchmark, crops, decode
+from data.photos.params import Photos
 from data.photos.sources import Photo
 
 SAME_PICTURE = 3  # bits of 64 in which the difference hashes of two copies of a picture may differ
 Tile = tuple[str, dict[str, bytes], dict[str, Any]]  # key, members, columns of the manifest
-
-
-@dataclass(frozen=True)
-class Photos:
-    """Section `photos` of params.yaml."""
-
-    source: str  # a folder, a list of its files, a YAML list, or a list of arrivals
-    size: int  # side of a tile in pixels
-    count: int  # at most so many tiles, shared evenly among the photographs; not of an arrival list
-    held_out_share: float  # share of the photographs (not of the tiles) that is held out
-    min_contrast: float  # standard deviation of luma (0..0.5) under which a tile is empty sky or wall
-    max_bad_share: float  # share of unusable files above which the stage stops
-    max_pixels: int  # a file with more is not decoded
-    seed: int
-    per_photo: int | None = None  # tiles from each photograph of an arrival list
-
-    def __post_init__(self) -> None:
-        if self.size < 16 or self.count < 2 or self.max_pixels < self.size**2:
-            raise ValueError("size must be at least 16, count at least 2 and max_pixels at least size x size")
-        if self.per_photo is not None and self.per_photo < 1:
-            raise ValueError(f"per_photo must be at least 1, not {self.per_photo}")
-        for name in ("held_out_share", "max_bad_share", "min_contrast"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie between 0 and 1, not {getattr(self, name)}")
 
 
 @dataclass(frozen=True)

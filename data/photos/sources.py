@@ -13,6 +13,7 @@ from data.params import UserError
 from data.photos import listing
 
 LISTS = (".yaml", ".yml")
+KINDS = (*LISTS, listing.SUFFIX, ".arrivals")
 OWN = "not stated; the photographs are the user's own"
 
 
@@ -47,22 +48,30 @@ def find(source: str | Path) -> list[Photo]:
 
     Raises UserError when the source is missing, of another kind, unreadable or empty.
     """
-    if not str(source):
-        raise UserError("photos.source is empty; name a folder of photographs or a YAML list")
-    source = Path(source).expanduser()
+    source = located(source)
     if source.is_dir():
         photos = _in_folder(source)
-    elif source.suffix == listing.SUFFIX and source.is_file():
+    elif source.suffix == listing.SUFFIX:
         photos = _in_listing(source)
-    elif source.suffix.lower() in LISTS:
-        photos = _in_list(source)
-    elif source.exists():
-        raise UserError(f"photos.source: {source} is neither a folder of photographs nor a YAML list of them")
     else:
-        raise UserError(f"photos.source: {source} does not exist; name a folder of photographs or a YAML list")
+        photos = _in_list(source)
     if not photos:
         raise UserError(f"photos.source: {source} holds no files; put JPEG, PNG, WebP or TIFF photographs there")
     return sorted(photos, key=lambda photo: (photo.name, photo.path))
+
+
+def located(source: str | Path) -> Path:
+    """Where a source lies; UserError when it is not there or of no kind that is known."""
+    path = Path(source)
+    if not str(source).strip():
+        raise UserError("photos.source is empty; name a folder of photographs or a YAML list")
+    if path.parts[0].startswith("~"):  # DVC would look for a folder of this name
+        raise UserError(f"photos.source: {source} is not understood by DVC; write the whole path: {path.expanduser()}")
+    if not path.exists():
+        raise UserError(f"photos.source: {source} does not exist; name a folder by its whole path, or a list in git")
+    if not path.is_dir() and path.suffix.lower() not in KINDS:
+        raise UserError(f"photos.source: {source} is neither a folder of photographs nor a YAML list of them")
+    return path
 
 
 def attribution(photos: list[Photo]) -> str:

@@ -18,7 +18,7 @@ from collections.abc import Generator, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from io import BytesIO
 from itertools import islice
@@ -32,36 +32,11 @@ from data import entry, kept, manifest, params, parts, samples, shards
 from data.params import UserError
 from data.scenes import renderer
 from data.scenes.grammar import NAMES
+from data.scenes.params import Scenes
 from data.scenes.sample import make
 
 
-@dataclass(frozen=True)
-class Parameters:
-    """Section `scenes` of params.yaml."""
-
-    seed: int
-    count: int  # scenes; the class is index % 10
-    size: int  # pixels per side
-    samples_per_pixel: int  # some classes take a fixed multiple of it
-    held_out_share: float  # of the scenes, chosen by a hash of their keys
-    per_shard: int  # scenes in one tar file
-
-    def __post_init__(self) -> None:
-        if self.count < len(NAMES):
-            raise ValueError(f"count is {self.count}; it must be at least {len(NAMES)}, one scene of each class")
-        if self.size < 16 or self.size % 16:
-            raise ValueError(f"size is {self.size}; it must be a multiple of 16 (patches of 8 and a halved grid)")
-        if self.samples_per_pixel < 1:
-            raise ValueError(f"samples_per_pixel is {self.samples_per_pixel}; it must be at least 1")
-        if not 0 < self.held_out_share < 1:
-            raise ValueError(f"held_out_share is {self.held_out_share}; it must lie between 0 and 1")
-        if self.per_shard < 1:
-            raise ValueError(f"per_shard is {self.per_shard}; it must be at least 1")
-        if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}; it must not be negative")
-
-
-def sample(p: Parameters, index: int) -> tuple[str, dict[str, bytes]]:
+def sample(p: Scenes, index: int) -> tuple[str, dict[str, bytes]]:
     """Key and members of one sample, encoded."""
     made = make(p.seed, index, p.size, p.samples_per_pixel)
     record = {**made.record, "near": made.near, "far": float(made.depth.max())}
@@ -73,7 +48,7 @@ def sample(p: Parameters, index: int) -> tuple[str, dict[str, bytes]]:
     return f"{index:08d}", members
 
 
-def stream(p: Parameters, indices: Iterable[int], workers: int) -> Generator[tuple[str, dict[str, bytes]]]:
+def stream(p: Scenes, indices: Iterable[int], workers: int) -> Generator[tuple[str, dict[str, bytes]]]:
     """The samples of some indices in their order, made by worker processes of one thread each."""
     os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")  # what the workers inherit
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=end_with_parent)
@@ -99,7 +74,7 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def rows(folder: Path, entries: list[shards.Entry], p: Parameters) -> list[dict]:
+def rows(folder: Path, entries: list[shards.Entry], p: Scenes) -> list[dict]:
     """Manifest rows, from the samples as they were written."""
     made = []
     for place in entries:
@@ -122,7 +97,7 @@ def rows(folder: Path, entries: list[shards.Entry], p: Parameters) -> list[dict]
     return made
 
 
-def info(p: Parameters) -> dict:
+def info(p: Scenes) -> dict:
     """What holds for all samples."""
     return {
         "classes": list(NAMES),
@@ -138,7 +113,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for shards, manifest.parquet and info.json")
     out = parser.parse_args().out
-    p = params.load(Parameters, "scenes")
+    p = params.load(Scenes, "scenes")
     notes, workers = info(p), entry.workers()
     ranges = [range(start, min(start + p.per_shard, p.count)) for start in range(0, p.count, p.per_shard)]
     with parts.opened(kept.address("scenes", asdict(p), {}, ("data",)), len(ranges), out) as made:
@@ -148,7 +123,7 @@ def main() -> None:
         manifest.write(rows(out, entries, p), out)  # last: a folder without it was not finished
 
 
-def fill(made: parts.Shards, ranges: list[range], p: Parameters, workers: int) -> None:
+def fill(made: parts.Shards, ranges: list[range], p: Scenes, workers: int) -> None:
     """Render the shards that are missing, one stream of scenes through all of them."""
     indices = [index for shard in made.missing for index in ranges[shard]]
     with closing(stream(p, indices, workers)) as scenes:

@@ -27,8 +27,8 @@ import pandas as pd
 from data import entry, manifest, params
 from data.params import UserError
 from data.validate import docs, drift, duplicates, figures, integrity, suites
+from data.validate.params import Validate
 from data.validate.run import Outcome, Suite, run
-from data.validate.suites import Validate
 
 APPROVED = "approved.json"
 

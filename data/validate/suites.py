@@ -6,10 +6,11 @@ Great Expectations object with a description that says why it is asked, so that 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+
+from data.validate.params import Validate
 
 TYPES = {
     "text": ["str"],
@@ -22,25 +23,6 @@ COLUMNS = {
     "number": ["brightness", "contrast"],
 }
 DRIFT_WORTH_A_LOOK = 0.1
-
-
-@dataclass(frozen=True)
-class Validate:
-    """Section `validate` of params.yaml."""
-
-    max_class_imbalance: float  # how far a class may be from an even share: 0.25 = a quarter more or less
-    min_valid_share: float  # share of a scene's pixels that must have a depth
-    duplicate_distance: int  # bits of 64 up to which two difference hashes mean one picture
-    max_duplicate_share: float  # share of held-out pictures that may have a twin in training
-    max_drift: float  # population stability index against the previous version
-    previous: str | None = None  # statistics.json of the previous version
-
-    def __post_init__(self) -> None:
-        for name in ("min_valid_share", "max_duplicate_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie between 0 and 1, not {getattr(self, name)}")
-        if not 0 <= self.duplicate_distance <= 64:
-            raise ValueError(f"duplicate_distance counts bits, 0 to 64, not {self.duplicate_distance}")
 
 
 def of_manifest(manifest: pd.DataFrame, p: Validate) -> list[Any]:

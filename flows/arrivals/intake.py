@@ -22,7 +22,7 @@ import numpy as np
 from data import params, stores
 from data.photos import arrivals, decode, sources
 from data.photos.arrivals import Arrival
-from data.photos.cut import Photos
+from data.photos.params import Photos
 from flows import repository
 from flows.arrivals import incoming, measure, memo
 from flows.arrivals.batches import BEFORE, Aside, Batch, Log

@@ -10,7 +10,6 @@ Every number is taken after aligning scale and shift of the disparity to the tru
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -24,25 +23,16 @@ from data import entry, params
 from data.samples import Samples
 from models import device, stage
 from models.depth import motorcycle, net, panels
+from models.depth.params import EvaluateParams
 from models.metrics import depth as metrics
 
 BATCH = 32  # pictures predicted at once
 MEASURES = ("abs_rel", "delta1", "rmse", "pair_accuracy")
 
 
-@dataclass(frozen=True)
-class Params:
-    """Section `evaluate.depth`: `motorcycle` is the size (height, width) the photograph is shown at, `per_shard` how
-    many batches of scenes are kept as one shard."""
-
-    threads: int
-    motorcycle: tuple[int, ...]
-    per_shard: int
-
-
 def main() -> None:
     args = stage.arguments(__doc__, "teacher", "student", "scenes", "photos")
-    p = params.load(Params, "evaluate.depth")
+    p = params.load(EvaluateParams, "evaluate.depth")
     inputs = {"teacher": args.teacher, "student": args.student, "scenes": args.scenes, "photos": args.photos}
     with stage.open("evaluate@depth", inputs, args.out, p) as run:
         folders = {"teacher": args.teacher, "small": args.student}

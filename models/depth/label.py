@@ -25,22 +25,14 @@ from data import entry, params, shards
 from data.samples import Samples
 from models import device, stage
 from models.depth import net, panels, pseudo_labels
+from models.depth.params import LabelParams
 
 SHOWN = 24
 
 
-@dataclass(frozen=True)
-class Params:
-    """Section `depth.labels`."""
-
-    threads: int
-    per_shard: int
-    batch: int
-
-
 def main() -> None:
     args = stage.arguments(__doc__, "photos", "scenes", "teacher")
-    p = params.load(Params, "depth.labels")
+    p = params.load(LabelParams, "depth.labels")
     inputs = {"photos": args.photos, "scenes": args.scenes, "teacher": args.teacher}
     with stage.open("pseudo-labels", inputs, args.out, p) as run:
         teacher = net.load(args.teacher).to(device.best())

@@ -8,28 +8,14 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
-from models import ranks, stage
+from models import stage
 from models.depth import losses, net
 from models.depth.augment import augment
+from models.depth.params import LearnParams, NetParams
+from models.learning import ALONE, Accelerate
 from models.metrics import depth as metrics
 from models.optim import muon_adamw
-from models.training import Batch, Batches, Learning, Task, fit
-
-
-@dataclass(frozen=True)
-class LearnParams(Learning):
-    """How to train. `absolute` is the first weight of the absolute error, which fades out over `absolute_share` of
-    the steps; `ignored` the share of largest errors left out; `zoom`, `jitter`, `merged` and `grey` as in `augment`."""
-
-    weight_decay: float
-    gradient: float
-    absolute: float
-    absolute_share: float
-    ignored: float
-    zoom: float
-    jitter: float
-    merged: float
-    grey: float
+from models.training import Batch, Batches, Fit, Task, fit
 
 
 @dataclass(frozen=True)
@@ -41,13 +27,13 @@ class Pairs:
 
 
 def learn(
-    sizes: net.NetParams,
+    sizes: NetParams,
     p: LearnParams,
     seed: int,
     train: Pairs,
     held_out: Pairs,
     run: stage.Run,
-    accelerate: ranks.Accelerate = ranks.ALONE,
+    accelerate: Accelerate = ALONE,
 ) -> tuple[nn.Module, list[dict]]:
     """Train a net of the given sizes on `train`; returns it with averaged weights, and the curves."""
     torch.manual_seed(seed)
@@ -70,7 +56,7 @@ def learn(
 
     optimisers = muon_adamw(made, p.muon_lr, p.lr, p.weight_decay, blocks=net.BLOCKS)
     batches = Batches(len(images), p.batch, p.steps, seed, make)
-    plan = p.plan(log_every=max(1, min(50, p.steps // 4)), accelerate=accelerate)
+    plan = Fit.of(p, log_every=max(1, min(50, p.steps // 4)), accelerate=accelerate)
     rows = fit(Task(made, optimisers, step, clip=p.clip), batches, plan, run, validation=whole(held_out, p.batch))
     return made, rows
 
@@ -86,7 +72,7 @@ def whole(pairs: Pairs, batch: int) -> list[Batch]:
     ]
 
 
-def save(model: nn.Module, sizes: net.NetParams, run: stage.Run) -> None:
+def save(model: nn.Module, sizes: NetParams, run: stage.Run) -> None:
     """Write model/ so that `from_pretrained` and the `depth-estimation` pipeline load it."""
     folder = run.save_model(model.state_dict(), net.config_of(model))
     net.save_processor(folder, sizes.image_size, sizes.patch_size)

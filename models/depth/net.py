@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,30 +20,6 @@ from models.layers import sincos_2d
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as Depth Anything
 BLOCKS = "encoder.layer."  # the part of a parameter's name that marks the transformer blocks
-
-
-@dataclass(frozen=True)
-class NetParams:
-    """Sizes of one net. `taps` are the four points of the encoder the head reads: 0 = patch embedding, k = block k."""
-
-    image_size: int
-    patch_size: int
-    dim: int
-    layers: int
-    heads: int
-    taps: tuple[int, ...]
-    factors: tuple[float, ...]  # size of each tap's map in the head, relative to the patch grid
-    neck: tuple[int, ...]  # channels of each tap's map
-    fusion: int  # channels of the fusion blocks
-    head: int  # channels of the last convolution but one
-
-    def __post_init__(self) -> None:
-        if not len(self.taps) == len(self.factors) == len(self.neck):
-            raise ValueError("taps, factors and neck must have equal lengths")
-        if max(self.taps) != self.layers or list(self.taps) != sorted(set(self.taps)):
-            raise ValueError(f"taps must rise and end with the last layer ({self.layers}), not {self.taps}")
-        if self.image_size % self.patch_size:
-            raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
 
 
 def build(

@@ -11,16 +11,16 @@ never a true depth; the scenes' own depth is not even read.
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from data import entry, params
+from data import entry
 from data.samples import Samples
-from models import ranks, stage
+from models import learning, stage
 from models.depth import net, panels, pseudo_labels
-from models.depth.learn import LearnParams, Pairs, learn, save
+from models.depth.learn import Pairs, learn, save
+from models.depth.params import TrainParams
 
 POOLS = ("photos", "scenes")
 
@@ -28,20 +28,9 @@ POOLS = ("photos", "scenes")
 SHOWN = 24  # pictures in the figure
 
 
-@dataclass(frozen=True)
-class Params:
-    """Section `depth.student.KIND`."""
-
-    seed: int
-    threads: int
-    net: net.NetParams
-    learn: LearnParams
-    accelerate: ranks.Accelerate = ranks.ALONE
-
-
 def main() -> None:
     args = arguments()
-    p = params.load(Params, f"depth.student.{args.kind}")
+    p = learning.load(TrainParams, f"depth.student.{args.kind}")
     inputs = {"photos": args.photos, "scenes": args.scenes, "labels": args.labels}
     with stage.open(f"depth-student@{args.kind}", inputs, args.out, p) as run:
         held_out = pool(inputs, "val")

@@ -8,29 +8,17 @@ five minutes for delta1 of 0.91 on held-out scenes, with objects, glass and mirr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from data import entry, params
+from data import entry
 from data.samples import Samples
-from models import ranks, stage
+from models import learning, stage
 from models.depth import net, panels
-from models.depth.learn import LearnParams, Pairs, learn, mean_scores, save
-
-
-@dataclass(frozen=True)
-class Params:
-    """Section `depth.teacher`."""
-
-    seed: int
-    threads: int
-    net: net.NetParams
-    learn: LearnParams
-    accelerate: ranks.Accelerate = ranks.ALONE
+from models.depth.learn import Pairs, learn, mean_scores, save
+from models.depth.params import TrainParams
 
 
 def main() -> None:
     args = stage.arguments(__doc__, "scenes")
-    p = params.load(Params, "depth.teacher")
+    p = learning.load(TrainParams, "depth.teacher")
     with stage.open("depth-teacher", {"scenes": args.scenes}, args.out, p) as run:
         held_out = Samples(args.scenes, "val")
         truth = pairs(held_out)

@@ -29,6 +29,7 @@ from data import entry, params
 from data.samples import Samples
 from models import device, figures, saved, stage
 from models.generator import load, probe
+from models.generator.params import EvaluateParams
 from models.images import flip, to_array, to_tensor, unit
 from models.metrics.fwd import fwd
 from models.metrics.precision_recall import precision_recall
@@ -36,17 +37,6 @@ from models.tokenizer.tokenizer import Tokenizer
 from models.tokenizer.tokenizer import load as load_tokenizer
 
 SHOWN = 8  # samples per class in the grid
-
-
-@dataclass(frozen=True)
-class Params:
-    """Section `evaluate.maskgit` (or another kind's)."""
-
-    seed: int
-    threads: int
-    samples_per_class: int
-    probe_steps: int
-    probe_batch: int
 
 
 @dataclass(frozen=True)
@@ -78,7 +68,7 @@ def main() -> None:
     inputs = {"model": args.model, "tokenizer": args.tokenizer, "scenes": args.scenes}
     generator = load.load(args.model)
     load.check_tokenizer(generator, args.tokenizer)
-    p = params.load(Params, f"evaluate.{generator.kind}")
+    p = params.load(EvaluateParams, f"evaluate.{generator.kind}")
     with stage.open(f"evaluate@{generator.kind}", inputs, args.out, p) as run:
         generator.net.to(device.best())
         tokenizer = load_tokenizer(args.tokenizer).to(device.best())

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from data.params import UserError, near
 from models import device, saved
 from models.generator.maskgit import MaskGit
-from models.generator.sampler import Sampling, sample
+from models.generator.params import Sampling
+from models.generator.sampler import sample
 from models.images import to_array, unit
 from models.tokenizer.tokenizer import Tokenizer
 

@@ -13,36 +13,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from models.generator.params import Sampling
+
 Predict = Callable[[Tensor, Tensor], Tensor]  # tokens (B, K), labels (B,) -> logits (B, K, codes)
-DECAYS = ("constant", "linear", "power-cosine")
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How to draw: `steps`, `guidance` scale with its `decay` schedule, Gumbel noise `temperature`.
-
-    `anneal` divides the logits by 0.5 + 0.8 (1 - r), so that later tokens are drawn more greedily.
-    Published for TiTok L-32: 8, 4.5, linear, 9.5, on; for S-128: 64, 6.9, power-cosine, 2.8, on.
-    """
-
-    steps: int
-    guidance: float
-    decay: str
-    temperature: float
-    anneal: bool = True
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"steps must be at least 1, not {self.steps}")
-        if self.decay not in DECAYS:
-            raise ValueError(f"decay '{self.decay}' is not known; known: {', '.join(DECAYS)}")
-        if self.guidance < 0 or self.temperature < 0:
-            raise ValueError("guidance and temperature must not be negative")
 
 
 @torch.no_grad()

@@ -17,38 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data import entry, params
+from data import entry
 from data.params import UserError, near
-from models import device, figures, ranks, saved, stage
+from models import device, figures, learning, saved, stage
 from models.generator import losses
 from models.generator.load import NETS, build, config, generate, load
-from models.generator.sampler import Sampling
+from models.generator.params import TrainParams
 from models.optim import muon_adamw
 from models.tokenizer.tokenizer import load as load_tokenizer
-from models.training import Batch, Batches, Learning, Task, fit
-
-
-@dataclass(frozen=True)
-class Net:
-    """The transformer's size."""
-
-    dim: int
-    depth: int
-    heads: int
-    dropout: float
-
-
-@dataclass(frozen=True)
-class Params(Learning):
-    """Section `generator.maskgit`; `sampler` is stored with the model as its default way to draw."""
-
-    seed: int
-    threads: int
-    net: Net
-    sampler: Sampling
-    weight_decay: float
-    label_drop: float
-    accelerate: ranks.Accelerate = ranks.ALONE
+from models.training import Batch, Batches, Fit, Task, fit
 
 
 @dataclass(frozen=True)
@@ -67,7 +44,7 @@ class Tokens:
 
 def main() -> None:
     args = arguments()
-    p = params.load(Params, f"generator.{args.kind}")
+    p = learning.load(TrainParams, f"generator.{args.kind}")
     inputs = {"tokens": args.tokens, "tokenizer": args.tokenizer}
     with stage.open(f"generator@{args.kind}", inputs, args.out, p) as run:
         tokens, tokenizer = read_tokens(args.tokens), load_tokenizer(args.tokenizer)
@@ -92,7 +69,7 @@ def main() -> None:
 
 
 def learn(
-    kind: str, shape: dict[str, Any], p: Params, tokens: Tokens, codebook: Tensor, run: stage.Run
+    kind: str, shape: dict[str, Any], p: TrainParams, tokens: Tokens, codebook: Tensor, run: stage.Run
 ) -> tuple[Any, list[dict]]:
     """A net trained on the tokens, with averaged weights, and its curves."""
     torch.manual_seed(p.seed)
@@ -103,7 +80,7 @@ def learn(
         return masked_batch(net, tokens.train[indices], tokens.train_labels[indices], p.label_drop, random)
 
     optimisers = muon_adamw(net, p.muon_lr, p.lr, p.weight_decay, betas=(0.9, 0.96))
-    plan = p.plan(val_every=max(1, p.steps // 5), unit="sequences", accelerate=p.accelerate)
+    plan = Fit.of(p, val_every=max(1, p.steps // 5), unit="sequences", accelerate=p.accelerate)
     batches = Batches(len(tokens.train), p.batch, p.steps, p.seed, make)
     rows = fit(Task(net, optimisers, losses.step, p.clip), batches, plan, run, held_out(net, tokens, p.batch))
     return net, rows

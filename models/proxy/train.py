@@ -6,45 +6,25 @@ Writes model/, metrics.json, curves.csv and figures/. On one core about 90 s for
 nearly all codes in use.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from data import entry, params
+from data import entry
 from data.samples import Samples
-from models import device, figures, ranks, stage
+from models import device, figures, learning, stage
 from models.images import flip, to_array, to_tensor, unit
 from models.metrics import codebook, image
 from models.optim import muon_adamw
+from models.proxy.params import ProxyParams
 from models.proxy.vqgan import VQGAN
-from models.training import Batch, Batches, Learning, Task, fit
-
-
-@dataclass(frozen=True)
-class Params(Learning):
-    """Section `proxy`. Widths finest first; `bypass` is the share of steps before quantisation sets in.
-
-    Muon trains the convolutions of the levels: after 430 steps it is where AdamW alone is after 1,500.
-    """
-
-    seed: int
-    threads: int
-    channels: tuple[int, ...]
-    blocks: int
-    stem: int
-    codes: int
-    code_dim: int
-    bypass: float
-    l1: float
-    commitment: float
-    accelerate: ranks.Accelerate = ranks.ALONE
+from models.training import Batch, Batches, Fit, Task, fit
 
 
 def main() -> None:
     args = stage.arguments(__doc__, "scenes")
-    p = params.load(Params, "proxy")
+    p = learning.load(ProxyParams, "proxy")
     with stage.open("proxy", {"scenes": args.scenes}, args.out, p) as run:
         train = to_tensor(Samples(args.scenes, "train").images())
         held_out = to_tensor(Samples(args.scenes, "val").images())
@@ -64,7 +44,7 @@ def main() -> None:
         figures.tile(to_array(pairs), columns=8, scale=3).save(run.figure("reconstructions.png"))
 
 
-def network(p: Params) -> dict:
+def network(p: ProxyParams) -> dict:
     """The arguments of `VQGAN`, as config.json keeps them."""
     return {
         "channels": list(p.channels),
@@ -75,11 +55,11 @@ def network(p: Params) -> dict:
     }
 
 
-def learn(p: Params, config: dict, train: Tensor, held_out: Tensor, run: stage.Run) -> tuple[VQGAN, list[dict]]:
+def learn(p: ProxyParams, config: dict, train: Tensor, held_out: Tensor, run: stage.Run) -> tuple[VQGAN, list[dict]]:
     """Train on uint8 images (N, 3, H, W); returns the averaged network and the curves."""
     torch.manual_seed(p.seed)
     net = VQGAN(**config)
-    start = round(p.bypass * p.steps)  # the first step that quantises
+    start = p.quantises_from
 
     def make(indices: Tensor, random: torch.Generator) -> Batch:
         return {"images": flip(unit(train[indices]), torch.rand(len(indices), generator=random) < 0.5)}
@@ -97,7 +77,7 @@ def learn(p: Params, config: dict, train: Tensor, held_out: Tensor, run: stage.R
     task = Task(net, muon_adamw(net, p.muon_lr, p.lr, blocks="levels."), step, p.clip)
     batches = Batches(len(train), p.batch, p.steps, p.seed, make)
     validation = [{"images": unit(part)} for part in held_out.split(64)]
-    return net, fit(task, batches, p.plan(accelerate=p.accelerate), run, validation)
+    return net, fit(task, batches, Fit.of(p, accelerate=p.accelerate), run, validation)
 
 
 def reconstruct(net: VQGAN, images: Tensor, batch: int = 64) -> tuple[Tensor, Tensor]:

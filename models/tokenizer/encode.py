@@ -7,7 +7,6 @@ val_tokens (M, K), val_labels (M,) - and info.json with the codebook's size and 
 """
 
 import json
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -18,21 +17,13 @@ from data import entry, params, parts
 from data.samples import Samples
 from models import device, saved, stage
 from models.images import to_tensor, unit
+from models.tokenizer.params import EncodeParams
 from models.tokenizer.tokenizer import Tokenizer, load
-
-
-@dataclass(frozen=True)
-class Params:
-    """Section `tokens`: `batch` pictures are encoded at once, and `per_shard` batches kept as one shard."""
-
-    threads: int
-    batch: int
-    per_shard: int
 
 
 def main() -> None:
     args = stage.arguments(__doc__, "scenes", "tokenizer")
-    p = params.load(Params, "tokens")
+    p = params.load(EncodeParams, "tokens")
     with stage.open("tokens", {"scenes": args.scenes, "tokenizer": args.tokenizer}, args.out, p) as run:
         net = load(args.tokenizer).to(device.best())
         train, held_out = Samples(args.scenes, "train"), Samples(args.scenes, "val")

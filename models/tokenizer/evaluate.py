@@ -7,7 +7,6 @@ Writes metrics.json, per_sample.parquet (key, class, psnr, ssim) and figures/: o
 their error by class, and how often each code is used. About 15 s on one core.
 """
 
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -29,23 +28,15 @@ from models.proxy.cut import decode_cut
 from models.proxy.load import load as load_proxy
 from models.proxy.vqgan import VQGAN
 from models.tokenizer.encode import decode, encode
+from models.tokenizer.params import EvaluateParams
 from models.tokenizer.tokenizer import Tokenizer, load
 
 BATCH = 64
 
 
-@dataclass(frozen=True)
-class Params:
-    """Section `evaluate.tokenizer`: pictures of each class in the figure, and batches kept as one shard."""
-
-    threads: int
-    per_class: int
-    per_shard: int
-
-
 def main() -> None:
     args = stage.arguments(__doc__, "model", "proxy", "scenes")
-    p = params.load(Params, "evaluate.tokenizer")
+    p = params.load(EvaluateParams, "evaluate.tokenizer")
     inputs = {"model": args.model, "proxy": args.proxy, "scenes": args.scenes}
     with stage.open("evaluate@tokenizer", inputs, args.out, p) as run, torch.no_grad():
         net, proxy = load(args.model).to(device.best()), load_proxy(args.proxy).to(device.best())

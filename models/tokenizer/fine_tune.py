@@ -7,16 +7,15 @@ Writes model/ (all that encoding and decoding need), metrics.json, curves.csv an
 75 s for some 24 dB.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import AdamW
 
-from data import entry, params
+from data import entry
 from data.samples import Samples
-from models import device, figures, ranks, stage
+from models import device, figures, learning, ranks, stage
 from models.images import flip, to_array, to_tensor, unit
 from models.metrics import codebook, image
 from models.optim import muon_adamw
@@ -25,36 +24,17 @@ from models.proxy.vqgan import VQGAN
 from models.tokenizer.discriminator import Discriminator
 from models.tokenizer.encode import decode, encode
 from models.tokenizer.losses import feature_distance, hinge_critic, lecam
+from models.tokenizer.params import FineTuneParams
 from models.tokenizer.tokenizer import Tokenizer
 from models.tokenizer.warm_up import load as load_warm_up
-from models.training import Batch, Batches, Learning, Task, fit
+from models.training import Batch, Batches, Fit, Task, fit
 
 BATCH = 64  # pictures at once where nothing is learned
 
 
-@dataclass(frozen=True)
-class Params(Learning):
-    """Section `tokenizer`. The loss is mse + l1 * |error| + perceptual * features + adversarial * critic.
-
-    `critic_start` is the share of steps before the discriminator joins; its weight then grows over a tenth of them.
-    """
-
-    seed: int
-    threads: int
-    l1: float
-    perceptual: float
-    adversarial: float
-    lecam: float
-    critic_start: float
-    critic_lr: float
-    critic_width: int
-    critic_stages: int
-    accelerate: ranks.Accelerate = ranks.ALONE
-
-
 def main() -> None:
     args = stage.arguments(__doc__, "scenes", "proxy", "warmup")
-    p = params.load(Params, "tokenizer")
+    p = learning.load(FineTuneParams, "tokenizer")
     inputs = {"scenes": args.scenes, "proxy": args.proxy, "warmup": args.warmup}
     with stage.open("tokenizer", inputs, args.out, p) as run:
         proxy = load_proxy(args.proxy).to(device.best())
@@ -92,7 +72,7 @@ def assemble(proxy: VQGAN, titok: dict[str, Tensor], titok_config: dict) -> tupl
 class FineTuning(Task):
     """The decoder against its critic: two losses, two optimisers, one set of fakes."""
 
-    def __init__(self, p: Params, net: Tokenizer, proxy: VQGAN) -> None:
+    def __init__(self, p: FineTuneParams, net: Tokenizer, proxy: VQGAN) -> None:
         super().__init__(net, [], self.losses, p.clip)
         self.p = p
         self.critic = Discriminator(width=p.critic_width, stages=p.critic_stages)
@@ -148,7 +128,9 @@ class FineTuning(Task):
         return loss
 
 
-def learn(p: Params, net: Tokenizer, proxy: VQGAN, train: Tensor, held_out: Tensor, run: stage.Run) -> list[dict]:
+def learn(
+    p: FineTuneParams, net: Tokenizer, proxy: VQGAN, train: Tensor, held_out: Tensor, run: stage.Run
+) -> list[dict]:
     """Train `net`'s decoders on uint8 images (N, 3, H, W), leaving the averaged weights in it; returns the curves."""
     torch.manual_seed(p.seed)
     net.to(device.best())
@@ -162,7 +144,7 @@ def learn(p: Params, net: Tokenizer, proxy: VQGAN, train: Tensor, held_out: Tens
 
     batches = Batches(len(train), p.batch, p.steps, p.seed, make)
 
-    return fit(FineTuning(p, net, proxy), batches, p.plan(accelerate=p.accelerate), run, validation)
+    return fit(FineTuning(p, net, proxy), batches, Fit.of(p, accelerate=p.accelerate), run, validation)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ Writes model/, metrics.json, curves.csv and figures/. On one core about 170 s; t
 falls from 6.2 to about 1.6.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,44 +14,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from data import entry, params
+from data import entry
 from data.samples import Samples
-from models import device, figures, ranks, saved, stage
+from models import device, figures, learning, saved, stage
 from models.images import flip, to_array, to_tensor, unit
 from models.metrics import codebook, image
 from models.optim import muon_adamw
 from models.proxy.load import load as load_proxy
 from models.proxy.vqgan import VQGAN
 from models.tokenizer.losses import soft_codes
+from models.tokenizer.params import WarmUpParams
 from models.tokenizer.titok import TiTok
-from models.training import Batch, Batches, Learning, Task, fit
-
-
-@dataclass(frozen=True)
-class Params(Learning):
-    """Section `warmup`.
-
-    The paper's loss is the cross-entropy and the quantizer's. Two named terms are ours and can be 0: `embedding`
-    weighs the distance of the expected code vector to the true one (a wrong code that looks alike costs less), `pixels`
-    that of a linear read-out of each place's pixels, thrown away afterwards: together they make a short run keep in
-    the tokens what the eye sees first.
-    """
-
-    seed: int
-    threads: int
-    patch: int
-    width: int
-    encoder_layers: int
-    decoder_layers: int
-    heads: int
-    latents: int
-    token_dim: int
-    codes: int
-    bypass: float
-    commitment: float
-    embedding: float
-    pixels: float
-    accelerate: ranks.Accelerate = ranks.ALONE
+from models.training import Batch, Batches, Fit, Task, fit
 
 
 class WarmUp(nn.Module):
@@ -78,7 +51,7 @@ class WarmUp(nn.Module):
 
 def main() -> None:
     args = stage.arguments(__doc__, "scenes", "proxy")
-    p = params.load(Params, "warmup")
+    p = learning.load(WarmUpParams, "warmup")
     with stage.open("tokenizer-warmup", {"scenes": args.scenes, "proxy": args.proxy}, args.out, p) as run:
         proxy = load_proxy(args.proxy).to(device.best())
         train = to_tensor(Samples(args.scenes, "train").images())
@@ -96,7 +69,7 @@ def main() -> None:
         figures.tile(to_array(pairs), columns=8, scale=3).save(run.figure("reconstructions.png"))
 
 
-def network(p: Params, proxy: VQGAN, image_size: int) -> dict:
+def network(p: WarmUpParams, proxy: VQGAN, image_size: int) -> dict:
     """The arguments of `TiTok`, as config.json keeps them."""
     return {
         "image_size": image_size,
@@ -114,13 +87,13 @@ def network(p: Params, proxy: VQGAN, image_size: int) -> dict:
 
 
 def learn(
-    p: Params, config: dict, proxy: VQGAN, train: Tensor, held_out: Tensor, run: stage.Run
+    p: WarmUpParams, config: dict, proxy: VQGAN, train: Tensor, held_out: Tensor, run: stage.Run
 ) -> tuple[TiTok, list[dict]]:
     """Train on uint8 images (N, 3, H, W); returns the averaged network and the curves."""
     torch.manual_seed(p.seed)
     net = WarmUp(TiTok(**config), p.width, 3 * proxy.downscale**2, proxy.quantizer.codebook)
     codes = torch.stack([proxy_codes(proxy, train), proxy_codes(proxy, train.flip(-1))])  # (2, N, h * w)
-    start = round(p.bypass * p.steps)  # the first step that quantises
+    start = p.quantises_from
 
     def make(indices: Tensor, random: torch.Generator) -> Batch:
         mirrored = torch.rand(len(indices), generator=random) < 0.5
@@ -144,7 +117,7 @@ def learn(
     task = Task(net, muon_adamw(net, p.muon_lr, p.lr), step, p.clip)
     validation = [{"images": unit(part), "codes": proxy_codes(proxy, part)} for part in held_out.split(64)]
     batches = Batches(len(train), p.batch, p.steps, p.seed, make)
-    rows = fit(task, batches, p.plan(accelerate=p.accelerate), run, validation)
+    rows = fit(task, batches, Fit.of(p, accelerate=p.accelerate), run, validation)
     return net.titok, rows
 
 

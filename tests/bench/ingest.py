@@ -125,7 +125,7 @@ def collect(per_shard: int) -> None:
     """The stage, with shards of another size."""
     from data import params
     from data.photos import append, collect
-    from data.photos.cut import Photos
+    from data.photos.params import Photos
 
     append.PER_SHARD = per_shard
     collect.collect("data/incoming.arrivals", Path("artifacts/photos"), params.load(Photos, "photos"))

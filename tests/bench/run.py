@@ -59,9 +59,10 @@ def compare(bench: str, variants: Mapping[str, Callable[[], object]], pieces: in
 
 def rendering() -> list[Line]:
     """Scenes with one and with two worker processes, their start included."""
-    from data.scenes.render import Parameters, stream
+    from data.scenes.params import Scenes
+    from data.scenes.render import stream
 
-    p = Parameters(0, RENDERED, SIZE, samples_per_pixel=10, held_out_share=0.1, per_shard=RENDERED)
+    p = Scenes(0, RENDERED, SIZE, samples_per_pixel=10, held_out_share=0.1, per_shard=RENDERED)
     variants = {f"{workers} worker{'s' * (workers > 1)}": lambda n=workers: list(stream(p, n)) for workers in (1, 2)}
     return compare("rendering", variants, RENDERED, "scenes", rounds=1, warm=False)
 
@@ -129,7 +130,8 @@ def sampler() -> list[Line]:
     import torch
 
     from models.generator.maskgit import MaskGit
-    from models.generator.sampler import Sampling, sample
+    from models.generator.params import Sampling
+    from models.generator.sampler import sample
 
     torch.manual_seed(0)
     net = MaskGit(codes=1024, classes=CLASSES, length=32, dim=192, depth=4, heads=4).eval()

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from models.depth.learn import LearnParams, Pairs, learn
-from models.depth.net import NetParams
+from models.depth.learn import Pairs, learn
+from models.depth.params import LearnParams, NetParams
 from models.stage import Run
 from models.tracking import NullTracker
 

@@ -4,18 +4,20 @@ import pytest
 import torch
 
 from models.proxy import train
+from models.proxy.params import ProxyParams
 from models.stage import Run
 from models.tokenizer import fine_tune, warm_up
+from models.tokenizer.params import FineTuneParams, WarmUpParams
 from models.tracking import NullTracker
 
 STEPS = {"steps": 10, "batch": 8, "lr": 1e-3, "warmup": 2, "ema": 0.9, "clip": 1.0, "precision": "32-true"}
 SHARED = {"seed": 5, "threads": 1, "bypass": 0.3, "commitment": 0.25, "muon_lr": 0.02} | STEPS
-PROXY = train.Params(channels=(4, 8), blocks=1, stem=2, codes=16, code_dim=4, l1=0.1, **SHARED)
-WARM_UP = warm_up.Params(
+PROXY = ProxyParams(channels=(4, 8), blocks=1, stem=2, codes=16, code_dim=4, l1=0.1, **SHARED)
+WARM_UP = WarmUpParams(
     patch=4, width=16, encoder_layers=1, decoder_layers=1, heads=2, latents=6, token_dim=4, codes=32,
     embedding=1.0, pixels=5.0, **SHARED,
 )  # fmt: skip
-FINE_TUNE = fine_tune.Params(
+FINE_TUNE = FineTuneParams(
     seed=5, threads=1, muon_lr=0.005, l1=0.1, perceptual=0.1, adversarial=0.01, lecam=0.001,
     critic_start=0.5, critic_lr=1e-3, critic_width=4, critic_stages=1, **STEPS,
 )  # fmt: skip

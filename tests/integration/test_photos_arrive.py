@@ -15,7 +15,7 @@ from data import manifest, stores
 from data.params import UserError
 from data.photos import append, arrivals, collect, decode
 from data.photos.arrivals import Arrival, Arrivals
-from data.photos.cut import Photos
+from data.photos.params import Photos
 from data.samples import Samples
 
 pytestmark = pytest.mark.integration

@@ -18,7 +18,7 @@ from PIL import Image
 from data import manifest
 from data.params import UserError
 from data.photos import benchmark, collect, listing
-from data.photos.collect import Photos
+from data.photos.params import Photos
 from data.samples import Samples
 from tests import code
 
@@ -260,5 +260,7 @@ def test_the_command_ends_with_one_line_for_a_users_mistake(tmp_path):
     command = [sys.executable, "-m", "data.photos.collect", "--out", "out"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr == "error: photos.source: gone does not exist; name a folder of photographs or a YAML list\n"
+    assert (
+        done.stderr == "error: photos.source: gone does not exist; name a folder by its whole path, or a list in git\n"
+    )
     assert not (tmp_path / "out").exists()

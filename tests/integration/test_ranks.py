@@ -16,8 +16,8 @@ import yaml
 from torch import distributed
 from torch.distributed.device_mesh import init_device_mesh
 
-from data.params import UserError
-from models import ranks, sharding, training
+from data.params import UserError, build
+from models import learning, sharding, training
 from models.generator.maskgit import MaskGit
 from tests.integration.test_resume_stages import CHAIN, DRIVER, EVERY, PARAMS, STEPS, files, pack
 from tests.workers import free_port
@@ -208,7 +208,7 @@ def test_slices_of_ranks_are_the_batch_of_one():
     whole = training.Batches(20, 8, 5, 3, make)
     shared = [training.Batches(20, 8, 5, 3, make) for _ in range(4)]
     for rank, one in enumerate(shared):
-        one.rank, one.share = rank, ranks.Accelerate(devices=2, nodes=2).share(8)
+        one.rank, one.share = rank, learning.Accelerate(devices=2, nodes=2).share(8)
     for batch, *slices in zip(whole, *shared, strict=True):
         for name, values in batch.items():
             assert torch.equal(values, torch.cat([one[name] for one in slices]))
@@ -217,19 +217,28 @@ def test_slices_of_ranks_are_the_batch_of_one():
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"devices": 0}, "at least 1"),
-        ({"strategy": "dpp"}, "did you mean 'ddp'"),
+        ({"devices": 0}, "accelerate.devices must be at least 1"),
+        ({"strategy": "dpp"}, "one of auto, ddp, fsdp, not 'dpp'"),
     ],
 )
 def test_an_accelerate_that_cannot_be_is_refused(values, words):
-    with pytest.raises(ValueError, match=words):
-        ranks.Accelerate(**values)
+    with pytest.raises(UserError, match=words):
+        build(learning.Accelerate, values, "params.yaml: accelerate")
 
 
 def test_what_does_not_fit_together_is_said(monkeypatch):
     with pytest.raises(UserError, match="batch is 9, which 2 devices x 1 nodes"):
-        ranks.Accelerate(devices=2).share(9)
+        learning.Accelerate(devices=2).share(9)
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(UserError, match="torchrun started 3 processes"):
-        ranks.Accelerate(devices=2).trainer()
+        learning.Accelerate(devices=2).trainer()
+
+
+def test_nodes_that_nobody_starts_are_not_waited_for(monkeypatch):
+    for name in learning.MEETING:
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UserError, match=r"accelerate.nodes is 2, but nobody starts the other nodes"):
+        learning.Accelerate(nodes=2).meet()
+    monkeypatch.setenv("NODE_RANK", "1")
+    learning.Accelerate(nodes=2).meet()

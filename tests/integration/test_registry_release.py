@@ -26,7 +26,7 @@ from models import registry as models_registry
 from models import tracking
 from models.depth import net as depth
 from models.generator.load import build, config
-from models.generator.sampler import Sampling
+from models.generator.params import Sampling
 from models.registry import logged_model
 from models.tokenizer.tokenizer import Tokenizer
 

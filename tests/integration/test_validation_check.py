@@ -13,7 +13,7 @@ from data import manifest, shards
 from data.params import UserError
 from data.samples import encode_disparity, encode_png
 from data.validate.check import check
-from data.validate.suites import Validate
+from data.validate.params import Validate
 
 pytestmark = pytest.mark.integration
 

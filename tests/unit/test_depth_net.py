@@ -19,6 +19,7 @@ from flows.registry import Registered
 from flows.run import RunInfo
 from models import saved as models_saved
 from models.depth import net
+from models.depth.params import NetParams
 
 TINY = {
     "image_size": 32, "patch_size": 8, "dim": 16, "layers": 2, "heads": 2, "taps": (0, 1, 2), "factors": (2, 1, 0.5),
@@ -95,7 +96,7 @@ def test_a_folder_without_weights_is_the_users_error(tmp_path):
 
 def test_taps_that_do_not_end_with_the_last_layer_are_refused():
     with pytest.raises(ValueError, match="taps"):
-        net.NetParams(**{**TINY, "taps": (0, 1, 1)})
+        NetParams(**{**TINY, "taps": (0, 1, 1)})
 
 
 def test_the_last_relu_is_one_in_evaluation_only():

@@ -6,7 +6,7 @@ import torch
 from data.params import UserError
 from models import saved
 from models.generator import evaluate, load, probe
-from models.generator.sampler import Sampling
+from models.generator.params import Sampling
 from models.images import flip
 
 

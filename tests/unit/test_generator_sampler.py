@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 
-from models.generator.sampler import Sampling, guidance_scale, guided, least_certain, masked_count, sample
+from data.params import UserError, build
+from models.generator.params import Sampling
+from models.generator.sampler import guidance_scale, guided, least_certain, masked_count, sample
 
 CODES, NO_CLASS = 7, 3
 
@@ -127,5 +129,5 @@ def test_at_least_one_token_is_settled_and_one_left():
 
 
 def test_a_wrong_schedule_names_the_known_ones():
-    with pytest.raises(ValueError, match="decay 'cosine' is not known; known: constant, linear, power-cosine"):
-        how(decay="cosine")
+    with pytest.raises(UserError, match="decay must be one of constant, linear, power-cosine, not 'cosine'"):
+        build(Sampling, {**vars(how()), "decay": "cosine"}, "sampler")

@@ -1,10 +1,14 @@
 """A run's parameters: recipes and --set over params.yaml, with names and types checked."""
 
+from contextlib import nullcontext
+
 import pytest
 
 from data import params
 from data.params import UserError
 from flows import parameters
+from flows.graph import Stage
+from flows.plan import Plan, Step
 
 PARAMS = """\
 seed: 1
@@ -132,3 +136,35 @@ def test_a_recipe_that_is_damaged_is_one_line(root, content, said):
     with pytest.raises(UserError) as error:
         set_(root, recipe="bad")
     assert said in str(error.value)
+
+
+def test_a_value_that_is_no_text_is_refused(root):
+    with pytest.raises(UserError, match=r"--set photos.source: the value is not UTF-8"):
+        set_(root, "photos.source=/pictures/\udcff")
+
+
+def test_the_code_of_the_commit_says_what_a_parameter_may_be(root):
+    parameters.check(root)  # a commit of before, or of another project: its stages say it
+    (root / "models" / "sections.py").write_text(
+        "import sys\nsys.exit('error: params.yaml: seed must be even, not 1')\n"
+    )
+    with pytest.raises(UserError, match=r"^params.yaml: seed must be even, not 1$"):
+        parameters.check(root)
+    (root / "models" / "sections.py").write_text("1 / 0\n")
+    with pytest.raises(UserError, match="models/sections.py of this commit cannot be run: ZeroDivisionError"):
+        parameters.check(root)
+
+
+def test_parameters_that_a_stage_asks_for_are_there(root):
+    asks = Stage("train", "python train.py", params=("seed", "generator.maskgitt"))
+    with pytest.raises(UserError, match=r"dvc.yaml: stage 'train': generator.maskgitt is not in params.yaml; did you"):
+        parameters.serve(root, [asks], Plan((Step("train", "run"),)))
+
+
+@pytest.mark.parametrize(("action", "refused"), [("run", True), ("restore", False), ("current", False)])
+def test_a_stage_is_not_started_as_one_node_of_several(root, action, refused):
+    with (root / "params.yaml").open("a") as file:
+        file.write("accelerate: {devices: 1, nodes: 2}\n")
+    stage = Stage("proxy", "python train.py", params=("accelerate",))
+    with pytest.raises(UserError, match="proxy would wait for the others") if refused else nullcontext():
+        parameters.serve(root, [stage], Plan((Step("proxy", action),)))

@@ -77,3 +77,18 @@ def test_too_many_bad_files_stop_with_the_first_named():
     check_share(aside, files=8, max_bad_share=0.5)
     with pytest.raises(UserError, match="4 of 8 files cannot be used.*photos.max_bad_share.*'0.jpg' is empty.*; ..."):
         check_share(aside, files=8, max_bad_share=0.4)
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("", "photos.source is empty"),
+        ("/nonexistent", "photos.source: /nonexistent does not exist"),
+        ("~/pictures", "is not understood by DVC; write the whole path: /"),
+        (__file__, "is neither a folder of photographs nor a YAML list"),
+    ],
+)
+def test_a_source_that_is_none_is_known_before_anything_is_read(source, said):
+    with pytest.raises(UserError) as error:
+        sources.located(source)
+    assert said in str(error.value)

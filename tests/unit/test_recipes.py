@@ -1,30 +1,16 @@
 """params.yaml and every recipe over it: each stage must be able to read its section."""
 
 import importlib
+import re
 from pathlib import Path
 
 import pytest
 
 from data import params
 from flows import parameters
+from models import sections
 
 ROOT = Path(__file__).parents[2]
-SECTIONS = {
-    "scenes": "data.scenes.render:Parameters",
-    "photos": "data.photos.collect:Photos",
-    "validate": "data.validate.check:Validate",
-    "proxy": "models.proxy.train:Params",
-    "warmup": "models.tokenizer.warm_up:Params",
-    "tokenizer": "models.tokenizer.fine_tune:Params",
-    "tokens": "models.tokenizer.encode:Params",
-    "generator.maskgit": "models.generator.train:Params",
-    "depth.teacher": "models.depth.train_teacher:Params",
-    "depth.labels": "models.depth.label:Params",
-    "depth.student.small": "models.depth.train_student:Params",
-    "evaluate.tokenizer": "models.tokenizer.evaluate:Params",
-    "evaluate.maskgit": "models.generator.evaluate:Params",
-    "evaluate.depth": "models.depth.evaluate:Params",
-}
 RECIPES = [None, *sorted(path.stem for path in (ROOT / "models/recipes").glob("*.yaml"))]
 
 
@@ -32,12 +18,21 @@ RECIPES = [None, *sorted(path.stem for path in (ROOT / "models/recipes").glob("*
 def test_every_stage_can_read_its_section(tmp_path, recipe):
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     parameters.apply(tmp_path, parameters.changes(ROOT, recipe, []))
-    for section, place in SECTIONS.items():
-        module, name = place.split(":")
-        params.load(getattr(importlib.import_module(module), name), section, tmp_path / "params.yaml")
+    parameters.check(tmp_path)
+    sections.check(tmp_path / "params.yaml")
 
 
 def test_every_section_of_the_parameters_belongs_to_a_stage():
     values = parameters.read(ROOT)
-    read = {section.split(".")[0] for section in SECTIONS} | set(params.SHARED)
-    assert set(values) == read
+    assert set(values) == {name.split(".")[0] for name in sections.SECTIONS} | set(params.SHARED)
+
+
+def test_every_section_is_read_by_a_stage_as_the_type_that_is_checked():
+    """A stage's module names the class and the section in one call: both are compared with the table."""
+    called = re.compile(r"(?:params|learning)\.load\((\w+), f?\"([a-z.]+)")
+    found = {}
+    for path in [*(ROOT / "data").rglob("*.py"), *(ROOT / "models").rglob("*.py")]:
+        for cls, section in called.findall(path.read_text()):
+            module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+            found[f"{section}*" if section.endswith(".") else section] = getattr(module, cls)
+    assert found == sections.SECTIONS

@@ -1,0 +1,95 @@
+"""Parameters of the depth stages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from data.params import Count, Range, Seed, Share
+from models.learning import ALONE, Accelerate, Batch, Learning, Threads, Weight, Width
+
+LARGE = 1024  # width of ViT-L
+
+
+@dataclass(frozen=True)
+class NetParams:
+    """Sizes of one net. `taps` are the points of the encoder the head reads: 0 = patch embedding, k = block k."""
+
+    image_size: Annotated[int, Range(1, 8192)]
+    patch_size: Annotated[int, Range(1, 256)]
+    dim: Annotated[int, Range(4, LARGE, why=" (ViT-L; the giant's blocks are SwiGLU, which is not built here)")]
+    layers: Annotated[int, Range(1, 39, why=" (ViT-L has 24; the giant's 40 are SwiGLU, which is not built here)")]
+    heads: Annotated[int, Range(1, 256)]
+    taps: tuple[Annotated[int, Range(0, 39)], ...]
+    # size of each tap's map in the head, relative to the patch grid
+    factors: tuple[Annotated[float, Range(1 / 64, 64)], ...]
+    neck: tuple[Width, ...]  # channels of each tap's map
+    fusion: Annotated[int, Range(2, 8192)]  # channels of the fusion blocks
+    head: Annotated[int, Range(1, 8192)]  # channels of the last convolution but one
+
+    def __post_init__(self) -> None:
+        if not 1 < len(self.taps) == len(self.factors) == len(self.neck):
+            raise ValueError("taps, factors and neck must have equal lengths of at least 2")
+        if max(self.taps) != self.layers or list(self.taps) != sorted(set(self.taps)):
+            raise ValueError(f"taps must rise and end with the last layer ({self.layers}), not {list(self.taps)}")
+        if self.image_size % self.patch_size:
+            raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
+        for name, divisor in (("heads", self.heads), ("4, as positions need", 4)):
+            if self.dim % divisor:
+                raise ValueError(f"dim must be a multiple of {name} ({divisor}), not {self.dim}")
+        for factor in self.factors:
+            if factor != round(factor) and 1 / factor != round(1 / factor):
+                raise ValueError(f"factors must be whole numbers or one over a whole number, not {factor}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnParams(Learning):
+    """How to train. `absolute` is the first weight of the absolute error, which fades out over `absolute_share` of
+    the steps; `ignored` the share of largest errors left out; `zoom`, `jitter`, `merged` and `grey` as in `augment`."""
+
+    weight_decay: Annotated[float, Range(0, 10)]
+    gradient: Weight
+    absolute: Weight
+    absolute_share: Annotated[float, Range(above=0, most=1)]
+    ignored: Annotated[float, Range(0, below=1)]
+    zoom: Annotated[float, Range(1, 64)]
+    jitter: Share
+    merged: Share
+    grey: Share
+
+
+@dataclass(frozen=True)
+class TrainParams:
+    """Sections `depth.teacher` and `depth.student.KIND`."""
+
+    seed: Seed
+    threads: Threads
+    net: NetParams
+    learn: LearnParams
+    accelerate: Accelerate = ALONE
+
+    def __post_init__(self) -> None:
+        self.accelerate.share(self.learn.batch)
+
+
+@dataclass(frozen=True)
+class LabelParams:
+    """Section `depth.labels`."""
+
+    threads: Threads
+    per_shard: Count
+    batch: Batch
+
+
+@dataclass(frozen=True)
+class EvaluateParams:
+    """Section `evaluate.depth`: `motorcycle` is the size (height, width) the photograph is shown at, `per_shard` how
+    many batches of scenes are kept as one shard."""
+
+    threads: Threads
+    motorcycle: tuple[Annotated[int, Range(16, 4096)], ...]
+    per_shard: Count
+
+    def __post_init__(self) -> None:
+        if len(self.motorcycle) != 2:
+            raise ValueError(f"motorcycle must be a height and a width, not {list(self.motorcycle)}")
