@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from data.photos import decode
 from data.photos.decode import Unusable
@@ -79,10 +79,82 @@ def test_a_transparent_palette_colour_lies_on_middle_grey(tmp_path):
     assert (found == decode.NEUTRAL).all()
 
 
-@pytest.mark.parametrize(("value", "expected"), [(0.5, 128), (128.0, 128), (np.nan, 0)])
-def test_float_tiffs_hold_shares_or_bytes(tmp_path, value, expected):
-    found = pixels_of(saved(tmp_path, Image.fromarray(np.full((20, 20), value, np.float32)), "a.tiff"))
-    assert np.abs(found - expected).max() <= 1
+def tiff(tmp_path, values, **tags):
+    ifd = TiffImagePlugin.ImageFileDirectory_v2()
+    for number, (kind, value) in tags.items():
+        ifd.tagtype[int(number[1:])], ifd[int(number[1:])] = kind, value
+    return saved(tmp_path, Image.fromarray(values), "a.tiff", tiffinfo=ifd)
+
+
+FLOAT, SHORT = 11, 3  # types of TIFF's tags
+RAMP = np.linspace(0, 1, 400, dtype=np.float32).reshape(20, 20)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [RAMP, np.where(RAMP == 1, np.float32(1.001), RAMP), np.where(RAMP == 0, np.float32(-0.2), RAMP), RAMP * 255],
+    ids=["0 to 1", "a little more", "a little less", "0 to 255"],
+)
+def test_floats_are_read_from_0_to_1_or_to_255(tmp_path, values):
+    assert np.abs(pixels_of(tiff(tmp_path, values))[..., 0] - RAMP * 255).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        (RAMP * 3, "floating-point values from 0 to 3 and does not say which is white"),
+        (RAMP * 3000, "does not say which is white"),
+        (np.where(RAMP < 0.995, RAMP, np.float32(40)), "does not say which is white"),
+        (RAMP * 2 - 1, "those below black have no meaning"),
+        (np.full((20, 20), np.nan, np.float32), "has 100% pixels that are no numbers"),
+        (np.full((20, 20), np.inf, np.float32), "has 100% pixels that are no numbers"),
+        ((RAMP * 60_000).astype(np.int32), "signed values"),
+        ((RAMP * 60_000).astype(np.int16), "signed values"),
+    ],
+    ids=["dim radiance", "elevation", "highlights", "normals", "nan", "inf", "32-bit", "16-bit signed"],
+)
+def test_values_that_could_mean_several_things_are_not_guessed_at(tmp_path, values, reason):
+    with pytest.raises(Unusable, match=reason):
+        decode.load(tiff(tmp_path, values), MANY)
+
+
+def test_a_dead_pixel_is_black(tmp_path):
+    values = RAMP.copy()
+    values[10, 10], values[12, 12] = np.nan, np.inf
+    found = pixels_of(tiff(tmp_path, values))[..., 0]
+    assert found[10, 10] == found[12, 12] == 0
+    assert found[10, 11] > 100
+
+
+def test_a_tiff_may_say_which_value_is_white(tmp_path):
+    assert np.abs(pixels_of(tiff(tmp_path, RAMP * 3, t341=(FLOAT, 255.0)))[..., 0] - RAMP * 3).max() <= 1
+    whole = (RAMP * 65_535).astype(np.uint32).astype(np.int32)
+    unsigned = tiff(tmp_path, whole, t339=(SHORT, 1), t341=(FLOAT, 65_535.0))
+    assert np.abs(pixels_of(unsigned)[..., 0] - RAMP * 255).max() <= 1
+
+
+def test_where_white_is_zero_the_picture_is_turned_round(tmp_path):
+    values = (RAMP * 65_535).astype(np.uint16)
+    assert np.abs(pixels_of(tiff(tmp_path, values, t262=(SHORT, 0)))[..., 0] - (1 - RAMP) * 255).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("start", "kind"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC picture"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "a HEIC picture"),
+        (b"\0\0\0\x1cftypavif\0\0\0\0avifmif1", "an AVIF picture"),
+        (b"\0\0\0\x1cftypisom\0\0\x02\0isomiso2", "a film"),
+        (b"\xff\x0a" + bytes(30), "a JPEG XL picture"),
+        (b"GIF89a" + bytes(30), "a GIF picture"),
+        (b"8BPS" + bytes(30), "a Photoshop document"),
+    ],
+)
+def test_what_is_known_but_not_read_is_named_whatever_its_name_says(tmp_path, start, kind):
+    path = tmp_path / "IMG_0001.jpg"
+    path.write_bytes(start)
+    with pytest.raises(Unusable, match=f"^is {kind}; convert it to JPEG or PNG: it is not a JPEG, PNG, WebP or TIFF"):
+        decode.load(path, MANY)
 
 
 def test_cmyk_is_read_with_and_without_adobes_inversion(tmp_path):
