@@ -103,10 +103,8 @@ def _open(path: Path, max_pixels: int) -> Image.Image:
             picture = Image.open(path, formats=FORMATS)
     except Image.UnidentifiedImageError:
         known = _kind(path)
-        said = f"is {known}; convert it to JPEG or PNG: it" if known else "it"
-        raise Unusable(
-            f"{said} is not a JPEG, PNG, WebP or TIFF picture that can be read".removeprefix("it ")
-        ) from None
+        said = f"is {known}; convert it to JPEG or PNG: it " if known else ""
+        raise Unusable(f"{said}is not a JPEG, PNG, WebP or TIFF picture that can be read") from None
     except OSError as error:
         raise Unusable(f"cannot be opened: {error.strerror or _first_line(error)}") from None
     except Exception as error:  # header parsers raise anything on broken bytes

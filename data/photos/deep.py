@@ -1,7 +1,7 @@
 """Grey pictures of more than eight bits: which value is white, by the type of the values and what the file says.
 
-Whole numbers of 12 and 16 bits use all of their range. Floating-point ones go from 0 to 1 by convention; what sharpening
-and resampling left a little beyond is clipped. A few programs write 0 to 255 as floating point, and then nearly all of
+Whole numbers of 12 and 16 bits use all of their range. Floating-point ones go from 0 to 1 by convention; what
+sharpening left a little beyond is clipped. A few programs write 0 to 255 as floating point, and then nearly all of
 a photograph lies beyond 1. Whatever else there is (elevations, radiances, 32 bits of something) is not guessed at: the
 wrong scale makes a black or white picture that nobody would notice in training.
 """

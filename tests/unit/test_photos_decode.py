@@ -129,7 +129,10 @@ def test_a_dead_pixel_is_black(tmp_path):
 def test_a_tiff_may_say_which_value_is_white(tmp_path):
     assert np.abs(pixels_of(tiff(tmp_path, RAMP * 3, t341=(FLOAT, 255.0)))[..., 0] - RAMP * 3).max() <= 1
     whole = (RAMP * 65_535).astype(np.uint32).astype(np.int32)
-    unsigned = tiff(tmp_path, whole, t339=(SHORT, 1), t341=(FLOAT, 65_535.0))
+    unsigned = tiff(tmp_path, whole, t341=(FLOAT, 65_535.0))
+    of_type = struct.pack("<HHIH", 339, SHORT, 1, 2)  # signed, says Pillow of all 32-bit pictures
+    assert unsigned.read_bytes().count(of_type) == 1
+    unsigned.write_bytes(unsigned.read_bytes().replace(of_type, struct.pack("<HHIH", 339, SHORT, 1, 1)))
     assert np.abs(pixels_of(unsigned)[..., 0] - RAMP * 255).max() <= 1
 
 
