@@ -1,16 +1,43 @@
-"""The git repository that a run starts from: what HEAD is, what is not committed, which run was last."""
+"""The git repository that a run starts from: what HEAD is, what is not committed, which run was last.
+
+What is read from it and written to it depends on no person's configuration: files go in and out byte for byte, by
+plumbing commands, past all attributes and filters, and what changes other commands' doings or words is set aside.
+"""
 
 import os
 import re
 import shlex
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from data.params import UserError
+from flows.settings import is_foreign
 
-FOREIGN = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # set inside a git hook, and meant for another repository
+PLAIN = {  # settings that would change what git does here, or how it says it
+    "core.hooksPath": "/dev/null",  # a run's commits are made by a program; DVC's post-checkout hook fetches outputs
+    "core.fsmonitor": "false",  # a program, or a daemon in each run's worktree
+    "core.sparseCheckout": "false",
+    "index.sparse": "false",
+    "core.useReplaceRefs": "false",  # other objects under the names of a commit's own
+    "core.quotePath": "false",
+    "color.ui": "false",
+    "column.ui": "never",
+    "log.showSignature": "false",
+    "i18n.commitEncoding": "UTF-8",
+    "i18n.logOutputEncoding": "UTF-8",
+    "trailer.separators": ":",  # by which a run's commit says where it ran
+    "commit.gpgSign": "false",
+    "tag.gpgSign": "false",
+    "tag.forceSignAnnotated": "false",
+    "push.gpgSign": "false",
+    "push.followTags": "false",  # other tags are the user's own
+    "submodule.recurse": "false",
+    "fetch.prune": "false",  # tags that origin lacks are those of runs of this machine
+    "fetch.pruneTags": "false",
+}
 
 
 @dataclass(frozen=True)
@@ -24,11 +51,7 @@ class Checkout:
 
 
 def git(root: Path, *arguments: str, check: bool = True, stdin: str | None = None) -> str:
-    """Run git in `root` and return what it printed; UserError with git's own words when it fails.
-
-    Hooks are off: a run's commits are made by a program, and DVC's post-checkout hook would fetch outputs into
-    a worktree before its cache is known.
-    """
+    """Run git in `root` and return what it printed; UserError with git's own words when it fails."""
     done = _run(root, *arguments, stdin=stdin)
     if check and done.returncode != 0:
         words = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
@@ -36,22 +59,61 @@ def git(root: Path, *arguments: str, check: bool = True, stdin: str | None = Non
     return done.stdout.rstrip("\n")
 
 
-def _run(root: Path, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-    command = ["git", "-C", str(root), "-c", "core.hooksPath=/dev/null", *arguments]
-    environment = {key: value for key, value in os.environ.items() if key not in FOREIGN}
+@dataclass(frozen=True)
+class _Objects:
+    """git's objects by name, read by one process."""
+
+    process: subprocess.Popen[bytes]
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a file; UserError where the repository lacks them."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(name.encode("utf-8", "surrogateescape") + b"\n")
+        self.process.stdin.flush()
+        head = _text(self.process.stdout.readline()).split()
+        if len(head) != 3 or head[1] != "blob":
+            raise UserError(f"{name} is no file of this repository, or not in this clone of it; git fetch, or git fsck")
+        data = self.process.stdout.read(int(head[2]))
+        self.process.stdout.read(1)  # the end of a line
+        return data
+
+
+@contextmanager
+def _objects(root: Path) -> Iterator[_Objects]:
+    with _started(root, ("cat-file", "--batch"), subprocess.PIPE, subprocess.DEVNULL) as process:
+        yield _Objects(process)
+
+
+@contextmanager
+def _started(
+    root: Path, arguments: Sequence[str], stdin: int, stderr: int = subprocess.PIPE
+) -> Iterator[subprocess.Popen[bytes]]:
+    plain = [word for key, value in PLAIN.items() for word in ("-c", f"{key}={value}")]
+    environment = {key: value for key, value in os.environ.items() if not is_foreign(key)}
     environment |= {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"}  # nobody is there to type a password
+    command = ["git", "-C", str(root), *plain, *arguments]
     try:
-        return subprocess.run(
-            command,
-            capture_output=True,
-            encoding="utf-8",
-            errors="surrogateescape",  # a file's name may be any bytes
-            check=False,
-            env=environment,
-            input=stdin,
-        )
+        process = subprocess.Popen(command, env=environment, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr)
     except FileNotFoundError:
         raise UserError("git is not installed, and a run needs it; on Debian: apt-get install git") from None
+    with process:
+        yield process
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
+
+
+def _executable(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o777)
+
+
+def _run(root: Path, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    given = None if stdin is None else stdin.encode("utf-8", "surrogateescape")
+    with _started(root, arguments, subprocess.DEVNULL if given is None else subprocess.PIPE) as process:
+        out, err = process.communicate(given)
+    return subprocess.CompletedProcess(arguments, process.returncode, _text(out), _text(err))
 
 
 def find(start: Path) -> Checkout:
@@ -113,22 +175,47 @@ def file_at(root: Path, commit: str, path: str) -> str | None:
     """The text of a file in a commit, None if the commit does not have it."""
     if not git(root, "ls-tree", "--name-only", commit, path):
         return None
-    return git(root, "show", f"{commit}:{path}") + "\n"
+    with _objects(root) as objects:
+        return _text(objects.read(f"{commit}:{path}"))
+
+
+def write_tree(root: Path, commit: str) -> None:
+    """Write the files of a commit into the empty checkout `root`, with the commit's bytes; submodules stay empty."""
+    git(root, "read-tree", commit)  # it refuses names that lead out of the checkout
+    listed = git(root, "ls-files", "--stage", "-z").split("\0")
+    with _objects(root) as objects:
+        for entry in sorted(filter(None, listed)):  # 100644, 100755, then links, so that nothing is written through one
+            (mode, oid, _), path = entry.partition("\t")[0].split(), root / entry.partition("\t")[2]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if mode == "160000":
+                path.mkdir()
+            elif mode == "120000":
+                os.symlink(objects.read(oid), os.fsencode(path))  # noqa: PTH211 - its target need not be Unicode
+            else:
+                with open(path, "xb", opener=_executable if mode == "100755" else None) as file:
+                    file.write(objects.read(oid))
 
 
 def commit(root: Path, message: str, paths: Sequence[str], *, allow_empty: bool = False) -> str:
-    """Commit `paths` in the checkout `root` and return the new commit's hash."""
-    git(root, "add", "--force", "--", *paths)
-    empty = ("--allow-empty",) if allow_empty else ()
-    plain = ("-c", "commit.gpgsign=false", *_somebody(root))
-    git(root, *plain, "commit", "--quiet", "--no-verify", *empty, "-m", message)
-    return git(root, "rev-parse", "HEAD")
+    """Commit the files `paths` in the checkout `root`, with the bytes that they have, and return the commit's hash."""
+    head = git(root, "rev-parse", "--verify", "--quiet", "HEAD", check=False)
+    git(root, "read-tree", "HEAD" if head else "--empty")  # nothing else that was staged, as by DVC's autostage
+    oids = git(root, "hash-object", "-w", "--no-filters", "--stdin-paths", stdin="".join(f"{p}\n" for p in paths))
+    entries = "".join(f"100644 {oid}\t{path}\0" for oid, path in zip(oids.split(), paths, strict=True))
+    git(root, "update-index", "--add", "-z", "--index-info", stdin=entries)
+    tree = git(root, "write-tree")
+    if not allow_empty and head and tree == git(root, "rev-parse", "HEAD^{tree}"):
+        raise UserError(f"nothing to commit in {root}: {', '.join(paths)} did not change")
+    parent = ("-p", head) if head else ()
+    made = git(root, *_somebody(root), "commit-tree", tree, *parent, "-F", "-", stdin=f"{message.rstrip()}\n")
+    git(root, "update-ref", "-m", f"commit: {message.splitlines()[0]}", "HEAD", made)
+    return made
 
 
 def tag(root: Path, name: str, message: str, commit: str, *, force: bool = False) -> None:
     """Put an annotated tag on a commit; UserError if there is one of that name, unless it is to be moved."""
-    kind = ("--annotate", *(("--force",) if force else ()))
-    git(root, "-c", "tag.gpgsign=false", *_somebody(root), "tag", *kind, "-m", message, name, commit)
+    kind = ("--annotate", "--cleanup=whitespace", *(("--force",) if force else ()))
+    git(root, *_somebody(root), "tag", *kind, "-m", message, name, commit)
 
 
 def _somebody(root: Path) -> list[str]:

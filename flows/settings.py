@@ -25,10 +25,13 @@ REMINT_PRICE_GPU   what an hour of one GPU costs
 """
 
 import os
+import site
 import sys
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
+import pydantic
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -44,6 +47,33 @@ QUIET = {  # every tool's telemetry and update check, off
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_OFFLINE": "1",
 }
+FOREIGN = {  # variables, by pattern, that no process of a run is given, and why: a commit decides what code runs
+    "PYTHON*": "where Python imports from, what it runs at its start and end, what becomes of warnings and asserts",
+    "__PYVENV_LAUNCHER__": "which Python it is",
+    "LD_PRELOAD": "code in every process; what CUDA needs is found by LD_LIBRARY_PATH, which stays",
+    "LD_AUDIT": "the same",
+    "DYLD_INSERT_LIBRARIES": "the same on a Mac",
+    "BASH_ENV": "a script that the shell of a stage runs first",
+    "BASH_FUNC_*": "functions of that shell, which can have the name of a program",
+    "ENV": "a script, of other shells",
+    "ZDOTDIR": "scripts, of zsh",
+    "GIT_*": "on which repository, index and objects git works: set inside a hook, and meant for another one",
+    "DVC_ROOT": "the same for DVC, inside a stage of another repository",
+    "DVC_STAGE": "the same",
+    "DVC_EXP_*": "the same, inside an experiment",
+}
+OWN_GIT = (  # of these the ones by which a person is known, and reaches origin
+    "GIT_AUTHOR_[NE]*",
+    "GIT_COMMITTER_[NE]*",
+    "GIT_CONFIG_*[!S]",  # not GIT_CONFIG_PARAMETERS, which is for one command
+    "GIT_SSH*",
+    "GIT_ASKPASS",
+    "GIT_SSL_*",
+    "GIT_HTTP_*",
+    "GIT_PROXY_*",
+    "GIT_EXEC_PATH",
+    "GIT_DISCOVERY_ACROSS_FILESYSTEM",
+)
 
 
 class Settings(BaseSettings):
@@ -111,15 +141,24 @@ def load(root: Path) -> Settings:
         raise UserError(f"{name}={first.get('input')!r}: {first['msg']}") from None
 
 
+def is_foreign(variable: str) -> bool:
+    """Whether no process of a run is given a variable of this name."""
+    return any(fnmatchcase(variable, pattern) for pattern in FOREIGN) and not any(
+        fnmatchcase(variable, pattern) for pattern in OWN_GIT
+    )
+
+
 def child_environment(settings: Settings) -> dict[str, str]:
     """The environment of every process that a run starts, and of the run itself.
 
-    All telemetry is off, and Prefect, MLflow and DVC keep their state in the home. Values that the user has
-    set for a tool's own behaviour (as PREFECT_API_DATABASE_CONNECTION_URL) stay.
+    All telemetry is off, and Prefect, MLflow and DVC keep their state in the home. Values that the user has set for a
+    tool's own behaviour (as PREFECT_API_DATABASE_CONNECTION_URL), proxies, devices and thread counts stay, but not
+    what would choose a stage's code (FOREIGN).
     """
     prefect_home = settings.home / "prefect"
+    kept = {name: value for name, value in os.environ.items() if not is_foreign(name)}
     return {
-        **{name: value for name, value in os.environ.items() if not name.startswith("REMINT_WEBHOOK")},
+        **{name: value for name, value in kept.items() if not name.startswith("REMINT_WEBHOOK")},
         **QUIET,
         # stages say `python`: it shall be the one that the run's environment is described by
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
@@ -133,5 +172,14 @@ def child_environment(settings: Settings) -> dict[str, str]:
         "REMINT_HOME": str(settings.home),
         "REMINT_CHECKPOINTS": settings.checkpoints,
         "DVC_SITE_CACHE_DIR": str(settings.home / "dvc"),
+        "SHELL": "/bin/sh",  # by which DVC starts a stage
         "PYTHONUNBUFFERED": "1",
+        "PYTHONUTF8": "1",  # no locale decides how a file is read
+        **_without_own_modules(),
     }
+
+
+def _without_own_modules() -> dict[str, str]:
+    """The variable that keeps a person's usercustomize out; without effect on one who installed everything there."""
+    there = Path(pydantic.__file__).is_relative_to(site.getusersitepackages())
+    return {} if there else {"PYTHONNOUSERSITE": "1"}

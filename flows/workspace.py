@@ -31,8 +31,9 @@ def opened(settings: Settings, commit: str, identifier: str) -> Iterator[Path]:
         for left in dead(settings):
             remove_dead(settings, left)
         mark = _claim(folder)
-        repository.git(settings.root, "worktree", "add", "--quiet", "--detach", str(folder), commit)
+        repository.git(settings.root, "worktree", "add", "--quiet", "--detach", "--no-checkout", str(folder), commit)
     try:
+        repository.write_tree(folder, commit)
         _share_cache(settings, folder)
         yield folder
     finally:
@@ -49,7 +50,7 @@ def start_from(settings: Settings, folder: Path, run_tag: str | None) -> None:
     """
     text = repository.file_at(settings.root, run_tag, "dvc.lock") if run_tag else None
     if text is not None:
-        (folder / "dvc.lock").write_text(text)
+        (folder / "dvc.lock").write_text(text, encoding="utf-8", newline="")
 
 
 def order_lock(folder: Path, stages: Sequence[str]) -> None:

@@ -28,7 +28,9 @@ def parameters(root: Path, before: str, after: str, used: Mapping[str, Collectio
 
 def between(root: Path, before: str, after: str) -> Code:
     """Commits and files that differ between two commits, in what can change a result."""
-    numbers = repository.git(root, "diff", "--numstat", "--no-renames", before, after, "--", *PATHS).splitlines()
+    numbers = repository.git(
+        root, "diff-tree", "-r", "--numstat", "--no-renames", before, after, "--", *PATHS
+    ).splitlines()
     return Code(
         gained=_commits(root, before, after),
         lost=_commits(root, after, before),

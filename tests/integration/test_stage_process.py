@@ -1,12 +1,13 @@
 """One stage as a process of its own: its end, its time limit, and that nothing of it is left behind."""
 
 import os
+import sys
 import threading
 import time
 
 import pytest
 
-from flows import process
+from flows import process, settings, workspace
 from flows.process import StageFailed, Stopped
 
 pytestmark = pytest.mark.integration
@@ -73,3 +74,29 @@ def test_stopping_a_run_ends_the_stage_with_all_its_processes(stage):
         stage("sleep 3143 & sleep 3144", stop=stop)
     assert not sleepers(3143)
     assert not sleepers(3144)
+
+
+def test_a_stage_runs_the_commits_code_whatever_the_environment_says(make_toy, tmp_path, monkeypatch):
+    (tmp_path / "toy").mkdir()
+    toy = make_toy(tmp_path / "toy")
+    (toy.root / "data").mkdir()
+    (toy.root / "data" / "__init__.py").touch()
+    (toy.root / "data" / "say.py").write_text("print('as committed')\nopen('out', 'w').close()\n")
+    (toy.root / "dvc.yaml").write_text("stages: {say: {cmd: python -m data.say, deps: [data], outs: [out]}}\n")
+    toy.git("add", "--all")
+    toy.git("commit", "--quiet", "--message", "Say something")
+    (toy.root / "data" / "say.py").write_text("print('as it lies in the checkout')\nopen('out', 'w').close()\n")
+    user = tmp_path / "user" / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
+    user.mkdir(parents=True)
+    for name in ("usercustomize", "sitecustomize"):
+        (user / f"{name}.py").write_text("raise SystemExit('of the user')")
+    (tmp_path / "rc").write_text("python() { echo as a function; }\n")
+    variables = {"PYTHONSAFEPATH": "1", "PYTHONPATH": f"{toy.root}:{user}", "PYTHONUSERBASE": str(tmp_path / "user")}
+    variables |= {"BASH_ENV": str(tmp_path / "rc"), "SHELL": "/bin/bash", "PYTHONWARNINGS": "error"}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    chosen, said = settings.load(toy.root), []
+    with workspace.opened(chosen, toy.git("rev-parse", "HEAD"), "20260101T000000Z-0000000") as root:
+        where = (root, settings.child_environment(chosen), tmp_path / "say.log")
+        process.run("say", *where, lambda text, _: said.append(text), threading.Event())
+    assert [line for line in said if line.startswith("as ")] == ["as committed"]

@@ -64,3 +64,25 @@ def test_child_processes_send_no_telemetry_and_keep_their_state_in_the_home(tmp_
 def test_stages_run_with_the_python_of_the_command_line(tmp_path):
     found = settings.child_environment(settings.load(tmp_path))
     assert shutil.which("python", path=found["PATH"]) == str(Path(sys.executable).with_name("python"))
+
+
+def test_no_variable_chooses_the_code_of_a_stage_and_the_others_stay(tmp_path, monkeypatch):
+    foreign = (
+        *("PYTHONSAFEPATH", "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONUSERBASE", "PYTHONINSPECT"),
+        *("PYTHONOPTIMIZE", "PYTHONWARNINGS", "PYTHONPYCACHEPREFIX", "PYTHONBREAKPOINT", "PYTHONHASHSEED"),
+        *("LD_PRELOAD", "LD_AUDIT", "DYLD_INSERT_LIBRARIES", "BASH_ENV", "BASH_FUNC_python%%", "ENV", "ZDOTDIR"),
+        *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_CONFIG_PARAMETERS", "GIT_CONFIG"),
+        *("GIT_EXTERNAL_DIFF", "GIT_ATTR_SOURCE", "GIT_NAMESPACE", "GIT_AUTHOR_DATE", "DVC_ROOT", "DVC_EXP_NAME"),
+    )
+    own = (
+        *("https_proxy", "NO_PROXY", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "LD_LIBRARY_PATH", "AWS_PROFILE"),
+        *("GIT_AUTHOR_NAME", "GIT_COMMITTER_EMAIL", "GIT_SSH_COMMAND", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_COUNT"),
+        *("GIT_CONFIG_KEY_0", "GIT_CONFIG_VALUE_0", "GIT_SSL_CAINFO", "HOME", "LANG", "TMPDIR"),
+    )
+    for name in (*foreign, *own):
+        monkeypatch.setenv(name, "of the user's")
+    monkeypatch.setenv("SHELL", "/usr/bin/fish")
+    found = settings.child_environment(settings.load(tmp_path))
+    assert [name for name in foreign if name in found] == []
+    assert [name for name in own if found.get(name) != "of the user's"] == []
+    assert (found["SHELL"], found["PYTHONUTF8"], found["PYTHONNOUSERSITE"]) == ("/bin/sh", "1", "1")
