@@ -17,6 +17,7 @@ from flows import environment, repository, run, workspace
 from flows.graph import Stage
 from flows.run import RunInfo, StageResult
 from flows.settings import Settings
+from models.experiments import GATE
 
 if TYPE_CHECKING:
     from flows.catalogue.record import Alarm
@@ -112,11 +113,14 @@ def register(
 
 def judge(stores: Stores, ran: RunInfo, made: Release) -> Release:
     """Let the gates decide about the registered versions, against what is in production now."""
+    from flows import registry
     from flows.gates import gate
     from flows.release import promote
 
     bases = promote.newest(stores, sorted({one.model.family for one in made.registered}))
     judged = gate.decide_run(stores.settings, ran, made.registered, stores.catalogue, stores.bucket, bases)
+    said = {(one.model, one.version): {GATE: one.verdict} for one in judged.decisions if not one.unchanged}
+    registry.mark(stores.settings, said)
     return replace(made, bases=bases, before=judged.production, compared=judged.compared, decisions=judged.decisions)
 
 

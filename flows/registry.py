@@ -1,8 +1,9 @@
 """Put a run's models into MLflow's registry, each bound by digests to what it was made from.
 
 A registered version is loadable by `mlflow.pyfunc.load_model` (code from models/serving, weights from
-safetensors) and carries as tags the digests of its weights and configuration, the commit and tag of the run, the
-digests of dvc.lock, of the data and of its parents. What is already registered is not registered again: a version is
+safetensors). Its page says what a person asks: its metrics, what the gates said of it, in which release it is, whether
+it was reproduced. The digests by which it is found and checked are tags, those of what it was made from on the logged
+model behind it. What is already registered is not registered again: a version is
 its weights with their configuration, for that names the tokenizer and the sampler without which the same weights are
 another generator.
 """
@@ -11,7 +12,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,16 +19,21 @@ from typing import Any
 
 import yaml
 
+from data import kept
 from data.params import UserError
 from flows import packing
+from flows.console import say
 from flows.families import Model, evaluation_of, models_of, parents_of, sha256
 from flows.run import RunInfo
 from flows.settings import Settings
+from flows.table import headline
 from models import tracking
+from models.metrics import METRICS
 from models.registry import logged_model
 from models.saved import weights_digest
 
 GUARDS = ("validate",)  # stages that let data through and add nothing to it
+METRIC = "metric"  # tag of a version: its headline metric in words
 
 
 @dataclass(frozen=True)
@@ -89,34 +94,82 @@ def _register(client: Any, run: RunInfo, model: Model) -> Registered:
     metrics = evaluation_of(run.workspace, model)
     known = _version_with(client, model.name, weights, config)
     if known is not None:
-        _log_metrics(client, known.run_id, logged_model(client, known).model_id, metrics)
-        return Registered(model, int(known.version), weights, parents, metrics, known.run_id, False, known.tags, config)
-    tags = {
-        tracking.WEIGHTS: weights,
-        tracking.CONFIG: config,
+        logged = logged_model(client, known)
+        _log_metrics(client, run, model, known.run_id, logged.model_id, metrics)
+        client.set_model_version_tag(model.name, known.version, METRIC, _metric(metrics))
+        tags = {**logged.tags, **known.tags}  # versions of before have all of them as their own
+        return Registered(model, int(known.version), weights, parents, metrics, known.run_id, False, tags, config)
+    lock = yaml.safe_load((run.workspace / "dvc.lock").read_text())
+    tags = {tracking.WEIGHTS: weights, tracking.CONFIG: config, "git_tag": run.tag, METRIC: _metric(metrics)}
+    made_of = {
         tracking.COMMIT: run.commit,
-        "git_tag": run.tag,
         "dvc_lock": sha256(run.workspace / "dvc.lock"),
         **{f"parent.{name}": digest for name, digest in parents.items()},
+        **{f"data.{name}": digest for name, digest in data_of(lock, model.path.as_posix()).items()},
     }
-    lock = yaml.safe_load((run.workspace / "dvc.lock").read_text())
-    tags |= {f"data.{name}": digest for name, digest in data_of(lock, model.path.as_posix()).items()}
     run_id = _run_of(client, run, model, weights)
     model_id = _log_model(client, run, model, run_id)
-    _log_metrics(client, run_id, model_id, metrics)
+    _log_metrics(client, run, model, run_id, model_id, metrics)
     _ensure_name(client, model)
     made = client.create_model_version(
         model.name,
         source=f"models:/{model_id}",
         run_id=run_id,
         tags=tags,
-        description=f"{model.desc}, made by {run.tag} (commit {run.commit[:12]}), weights {weights[:12]}",
+        description=_description(run, model, metrics, made_of),
         model_id=model_id,
     )
     # by this tag the model's own page finds its version
     version = json.dumps([{"name": made.name, "version": made.version}])
-    client.set_logged_model_tags(model_id, {"mlflow.modelVersions": version})
+    client.set_logged_model_tags(model_id, {**made_of, "mlflow.modelVersions": version})
+    tags |= made_of
     return Registered(model, int(made.version), weights, parents, metrics, run_id, True, tags, config)
+
+
+def mark(settings: Settings, marks: Mapping[tuple[str, int], Mapping[str, str]]) -> None:
+    """Tag versions, by (model, number), and the runs that trained and evaluated each alone: what became of them.
+
+    The catalogue and the log of releases say it; a registry that does not take it costs a line.
+    """
+    client, reason = tracking.connect(settings.mlflow_uri)
+    try:
+        if client is None:
+            raise LookupError(reason)
+        for (name, number), tags in marks.items():
+            version = client.get_model_version(name, str(number))
+            measured = {one.run_id for one in logged_model(client, version).metrics or () if one.key.count("/") == 1}
+            for key, value in tags.items():
+                if version.tags.get(key) != value:
+                    client.set_model_version_tag(name, str(number), key, value)
+                for run_id in {version.run_id, *measured}:
+                    client.set_tag(run_id, key, value)
+    except Exception as error:
+        say(f"MLflow does not show what became of {', '.join(name for name, _ in marks)}: {tracking.first_line(error)}")
+
+
+def _metric(metrics: Mapping[str, float]) -> str:
+    """The headline metric in words: "gfwd 0.1672"."""
+    key = headline(metrics)
+    if key is None or key not in METRICS:
+        return "not evaluated"
+    return f"{key} {metrics[key]:.4g} {METRICS[key].unit}".rstrip()
+
+
+def _description(run: RunInfo, model: Model, metrics: Mapping[str, float], made_of: Mapping[str, str]) -> str:
+    """A version's page, in Markdown: its numbers, the headline first, and what it was made from."""
+    first = headline(metrics)
+    names = [name for name in (first, *METRICS) if name and name in METRICS and name in metrics]
+    rows = [f"| {name} | {metrics[name]:.4g} {METRICS[name].unit} |" for name in dict.fromkeys(names)]
+    sources = [f"{name.partition('.')[2]} `{digest[:12]}`" for name, digest in made_of.items() if "." in name]
+    return "\n".join(
+        [
+            f"{model.desc or model.name}: **{_metric(metrics)}**",
+            "",
+            f"Made by `{run.tag}`, commit `{run.commit[:12]}`, from {', '.join(sources) or 'no recorded data'}.",
+            "",
+            *(["| metric, held-out | |", "|---|---|", *rows] if rows else []),
+        ]
+    )
 
 
 def _version_with(client: Any, name: str, weights: str, config: str) -> Any:
@@ -134,7 +187,7 @@ def _run_of(client: Any, run: RunInfo, model: Model, weights: str) -> str:
     if found:
         return str(found[0].info.run_id)
     tags = {tracking.STAGE: model.stage, tracking.WEIGHTS: weights, tracking.COMMIT: run.commit, tracking.RUN: run.id}
-    made = client.create_run(experiment, tags=tags, run_name=f"{model.stage} {run.id}").info.run_id
+    made = client.create_run(experiment, tags=tags, run_name=tracking.run_name(model.stage, run.id)).info.run_id
     client.set_terminated(made)
     return str(made)
 
@@ -166,13 +219,29 @@ def _log_model(client: Any, run: RunInfo, model: Model, run_id: str) -> str:
     return str(logged.model_id)
 
 
-def _log_metrics(client: Any, run_id: str, model_id: str, metrics: Mapping[str, float]) -> None:
-    """Log the evaluation both on the run (to compare runs) and on the model (its page, and promotion)."""
+def _log_metrics(
+    client: Any, run: RunInfo, model: Model, trained: str, model_id: str, metrics: Mapping[str, float]
+) -> None:
+    """Log the evaluation on the model, as its page and comparisons of models show it.
+
+    MLflow keeps such a metric with a run, too: it is the evaluation's, which has these very points already.
+    """
     from mlflow.entities import Metric
 
-    now = int(time.time() * 1000)
-    rows = [Metric(key, value, now, 0, model_id=model_id, run_id=run_id) for key, value in metrics.items()]
+    where = _evaluation(client, run, model) or client.get_run(trained)
+    named = tracking.final(f"evaluate@{model.evaluation}", {model.section: metrics} if model.section else metrics)
+    at, run_id = where.info.start_time, where.info.run_id
+    rows = [Metric(key, value, at, 0, model_id=model_id, run_id=run_id) for key, value in named.items()]
     client.log_batch(run_id, metrics=rows)
+
+
+def _evaluation(client: Any, run: RunInfo, model: Model) -> Any:
+    """MLflow's run of the evaluation whose output this is, None if it was not tracked."""
+    stage = f"evaluate@{model.evaluation}"
+    folder = run.workspace / "artifacts" / "evaluate" / model.evaluation
+    wanted = f"tags.{tracking.STAGE} = '{stage}' AND tags.{tracking.OUTPUT} = '{kept.digest(folder)}'"
+    there = tracking.experiment(client, tracking.family_of(stage))
+    return next(iter(client.search_runs([there], wanted, order_by=["attributes.start_time DESC"], max_results=1)), None)
 
 
 def _ensure_name(client: Any, model: Model) -> None:

@@ -50,12 +50,9 @@ class Run:
     def save_metrics(self, metrics: dict[str, Any]) -> None:
         """Write metrics.json ({name: number}, or one level of sections) and send the numbers to the tracking."""
         self.out.mkdir(parents=True, exist_ok=True)
-        (self.out / "metrics.json").write_text(json.dumps(_plain(metrics), indent=2, sort_keys=True) + "\n")
-        flat = {}
-        for name, value in metrics.items():
-            inner = value.items() if isinstance(value, dict) else [("", value)]
-            flat.update({f"{name}/{k}" if k else name: float(v) for k, v in inner})
-        self.tracker.metrics(flat, 0)
+        plain = _plain(metrics)
+        (self.out / "metrics.json").write_text(json.dumps(plain, indent=2, sort_keys=True) + "\n")
+        self.tracker.results(plain)
 
     def save_curves(self, rows: list[dict[str, Any]]) -> None:
         """Write curves.csv: `step` and every loss, a row per logged step; empty where a row lacks a value."""

@@ -20,28 +20,12 @@ from typing import Any, Protocol
 
 from data.entry import ask_loopback_directly
 from models import embedded
+from models.experiments import experiment, family_of
+from models.metrics import METRICS
 from models.mlflow_server import answers, refusal, shown
 
 # Tags by which flows/ and people find a stage's run again; models.stage adds "input.<name>" and "output".
-STAGE, COMMIT, RUN, WEIGHTS, CONFIG = "stage", "git_commit", "run", "weights", "config"
-
-FAMILIES = {  # stage name up to "@" -> MLflow experiment: runs that compare side by side share one
-    "scenes": "data",
-    "photos": "data",
-    "validate": "data",
-    "proxy": "tokenizer",
-    "tokenizer-warmup": "tokenizer",
-    "tokenizer": "tokenizer",
-    "tokens": "tokenizer",
-    "evaluate@tokenizer": "tokenizer",
-    "generator": "generator",
-    "evaluate@maskgit": "generator",
-    "evaluate@samba": "generator",
-    "depth-teacher": "depth",
-    "pseudo-labels": "depth",
-    "depth-student": "depth",
-    "evaluate@depth": "depth",
-}
+STAGE, COMMIT, RUN, WEIGHTS, CONFIG, OUTPUT = "stage", "git_commit", "run", "weights", "config", "output"
 
 FLUSH_SECONDS = 5.0  # 800 metrics cost 50-200 ms in SQLite, so one write per 5 s stays far under 1 % of a stage
 BATCH = 1000  # MLflow's limit of metrics per log_batch
@@ -54,6 +38,7 @@ class Tracker(Protocol):
 
     def params(self, values: Mapping[str, Any]) -> None: ...
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None: ...
+    def results(self, values: Mapping[str, Any]) -> None: ...
     def figure(self, path: Path, step: int = 0) -> None: ...
     def tags(self, values: Mapping[str, str]) -> None: ...
 
@@ -65,6 +50,7 @@ class NullTracker:
 
     def params(self, values: Mapping[str, Any]) -> None: ...
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None: ...
+    def results(self, values: Mapping[str, Any]) -> None: ...
     def figure(self, path: Path, step: int = 0) -> None: ...
     def tags(self, values: Mapping[str, str]) -> None: ...
 
@@ -72,9 +58,10 @@ class NullTracker:
 class MlflowTracker:
     """Reports into one MLflow run; a failing server costs a line on standard error, never an exception."""
 
-    def __init__(self, client: Any, run_id: str) -> None:
+    def __init__(self, client: Any, run_id: str, stage: str = "", began: int = 0) -> None:
         self.run_id: str | None = run_id
-        self._client = client
+        self._client, self._stage = client, stage
+        self._began = began  # the time of its results: whoever records them again, adds no second point
         self._pending: list[Any] = []
         self._flushed = time.monotonic()
         self._pause = FLUSH_SECONDS
@@ -92,9 +79,20 @@ class MlflowTracker:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        self._pending += [Metric(key, float(value), now, step) for key, value in values.items()]
+        self._pending += [Metric(grouped(key), float(value), now, step) for key, value in values.items()]
         if time.monotonic() - self._flushed >= self._pause:
             self.flush()
+
+    def results(self, values: Mapping[str, Any]) -> None:
+        """Record what a stage's metrics.json holds: the file, and as metrics what stands for all classes.
+
+        A metric of a single class would be one more bar of the run's page; there are twenty of them.
+        """
+        from mlflow.entities import Metric
+
+        self._attempt(self._client.log_dict, self.run_id, dict(values), "metrics.json")
+        named = final(self._stage, values)
+        self._pending += [Metric(key, value, self._began, 0) for key, value in named.items()]
 
     def figure(self, path: Path, step: int = 0) -> None:
         """Log a PNG so that MLflow shows it as an image, comparable between runs under its file's stem."""
@@ -143,20 +141,20 @@ def open_run(
     where MLflow, its database or its server is missing.
     """
     client, reason = connect()
-    run_id = None
+    run_id, began = None, int(time.time() * 1000)
     # read by MLflow at each request: a stage does not wait for a slow server, it tries again later
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     if client is not None:
         try:
-            run_id = _create_run(client, stage, tags or {})
+            run_id = _create_run(client, stage, tags or {}, began)
         except Exception as error:
             reason = first_line(error)
     if run_id is None:
         say(f"tracking: off ({reason}); metrics and figures stay in the stage's output folder")
         yield NullTracker()
         return
-    tracker = MlflowTracker(client, run_id)
+    tracker = MlflowTracker(client, run_id, stage, began)
     tracker.params(params or {})
     status = "FAILED"
     try:
@@ -217,29 +215,6 @@ def connect(uri: str | None = None) -> tuple[Any, str]:
         return None, f"{shown(uri)}: {first_line(error)}"
 
 
-def experiment(client: Any, name: str) -> str:
-    """Return the id of an experiment, making it if needed; two processes may do so at once.
-
-    With the embedded database, artifacts lie beside it; a server decides for itself.
-    """
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        database = embedded.database_file(client.tracking_uri)
-        location = embedded.location(database, name) if database else None
-        try:
-            return str(client.create_experiment(name, artifact_location=location))
-        except Exception:
-            found = client.get_experiment_by_name(name)
-            if found is None:
-                raise
-    return str(found.experiment_id)
-
-
-def family_of(stage: str) -> str:
-    """Return the experiment of a stage; a stage nobody listed gets one of its own name."""
-    return FAMILIES.get(stage) or FAMILIES.get(stage.partition("@")[0]) or stage
-
-
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Turn nested mappings into one with dotted names: {"a": {"b": 1}} -> {"a.b": 1}."""
     flat: dict[str, Any] = {}
@@ -247,6 +222,26 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         name = f"{prefix}{key}"
         flat |= flatten(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
     return flat
+
+
+def grouped(key: str) -> str:
+    """A metric as MLflow groups it, by what stands before a slash: "train_loss" is "train/loss"."""
+    group, underscore, rest = key.partition("_")
+    if underscore and group in ("train", "val"):
+        return f"{group}/{rest}"
+    return f"speed/{key}" if key.endswith("_per_second") else key
+
+
+def final(stage: str, values: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics of a stage's metrics.json that stand for all classes, by their names in MLflow.
+
+    {"small": {"delta1": .9}} of an evaluation is {"eval/small/delta1": .9}; what a training measures on validation
+    data is "val/...". The held-out numbers of a model are its evaluation's alone.
+    """
+    group = "eval" if stage.startswith("evaluate") else "val"
+    flat = {name.replace(".", "/"): value for name, value in flatten(values).items()}
+    named = {name: float(value) for name, value in flat.items() if name.rpartition("/")[2] in METRICS}
+    return {f"{group}/{name}": value for name, value in named.items()}
 
 
 def quiet_environment() -> None:
@@ -280,14 +275,20 @@ def commit() -> str | None:
     return found.stdout.strip()
 
 
-def _create_run(client: Any, stage: str, tags: Mapping[str, str]) -> str:
+def _create_run(client: Any, stage: str, tags: Mapping[str, str], began: int) -> str:
     known = {STAGE: stage, COMMIT: commit(), RUN: os.environ.get("REMINT_RUN")}
     known["mlflow.source.name"], known["mlflow.source.git.commit"] = stage, known[COMMIT]  # the UI's columns
-    name = f"{stage} {known[RUN]}" if known[RUN] else stage
+    name = run_name(stage, known[RUN])
     every = {key: value for key, value in {**known, **tags}.items() if value}
-    run_id = client.create_run(experiment(client, family_of(stage)), tags=every, run_name=name).info.run_id
+    run_id = client.create_run(experiment(client, family_of(stage)), began, every, name).info.run_id
     client.log_inputs(run_id, datasets=_inputs(every))
     return str(run_id)
+
+
+def run_name(stage: str, run: str | None) -> str:
+    """ "1127T1802 tokenizer-warmup": first when, as in the id of the flow's run, for MLflow's lists cut names short."""
+    when = run[4:13] if run and run[8:9] == "T" else time.strftime("%m%dT%H%M", time.gmtime())
+    return f"{when} {stage}"
 
 
 def _inputs(tags: Mapping[str, str]) -> list[Any]:

@@ -27,13 +27,16 @@ def approve(model: str, version: str, why: str, as_json: bool) -> None:
       2  a mistake in the input: unknown, never judged, refused, needing no approval, or approved already
     """
     with one_line_errors():
-        from flows import repository, settings
+        from flows import registry, repository, settings
         from flows.catalogue import database
         from flows.gates import record
+        from models.experiments import GATE
 
         checkout = repository.find(Path.cwd())
         who = record.approver(checkout.top)
-        now = record.approve(database.open(settings.load(checkout.main)), model, version, who, why)
+        chosen = settings.load(checkout.main)
+        now = record.approve(database.open(chosen), model, version, who, why)
+        registry.mark(chosen, {(one.decision.model, one.decision.version): {GATE: one.decision.verdict} for one in now})
         if as_json:
             rows = [
                 (one.decision.model, one.decision.version, one.decision.verdict, one.decision.reason) for one in now

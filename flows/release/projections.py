@@ -21,7 +21,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session, selectinload
 
 from data.params import UserError
-from flows import repository
+from flows import registry, repository
 from flows.catalogue import journal, schema
 from flows.production import pointers
 from flows.production.pointers import Member, Pointer
@@ -30,6 +30,7 @@ from flows.release import tags
 from flows.release.findings import Finding
 from flows.release.stores import Stores
 from models import tracking
+from models.experiments import RELEASE
 
 Log = Sequence[Pointer]  # of one family, oldest first
 
@@ -82,6 +83,8 @@ def follow(stores: Stores, family: str, after: Callable[[str, list[Finding]], No
                 raise UserError("; ".join(silent))
             newest = pointers.newest(stores.bucket, family)
             if newest is None or newest.number == log[-1].number:
+                members = newest.members if newest else ()
+                registry.mark(stores.settings, {(m.model, m.version): {RELEASE: title(log[-1])} for m in members})
                 return left
 
 

@@ -18,8 +18,7 @@ from flows.reproduce.remake import Remake
 from flows.settings import Settings
 from models import tracking
 from models.embedded import database_file
-
-REPRODUCED = "reproduced"  # tag of the version in MLflow
+from models.experiments import REPRODUCED
 
 
 def record(job: Remake, made: Mapping[str, Entry], proof: Proof) -> list[str]:
@@ -73,6 +72,7 @@ def _in_registry(settings: Settings, proof: Proof) -> Iterator[str]:
             found = client.search_model_versions(wanted) if weights else []
             for version in found:
                 client.set_model_version_tag(name, version.version, REPRODUCED, _tag(model.verdict, proof))
+                client.set_tag(version.run_id, REPRODUCED, _tag(model.verdict, proof))
         except Exception as error:  # a verdict stands whether or not the registry answers
             yield f"not in the registry: {tracking.first_line(error)}"
             return

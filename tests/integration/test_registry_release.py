@@ -16,7 +16,7 @@ import yaml
 from safetensors.torch import save_file
 
 import models
-from data import manifest, samples, shards
+from data import kept, manifest, samples, shards
 from data.params import UserError
 from flows import finish, registry
 from flows.release import doctor, stores, tags
@@ -138,6 +138,9 @@ def first(project, settings):
     os.environ["MLFLOW_TRACKING_URI"] = settings.mlflow_uri
     with tracking.open_run("tokenizer", {"lr": 1}, {}) as trained:
         trained.tags({tracking.WEIGHTS: weights})
+    with tracking.open_run("evaluate@tokenizer", {}, {}) as evaluated:
+        evaluated.results(METRICS["tokenizer"])
+        evaluated.tags({tracking.OUTPUT: kept.digest(project / "artifacts/evaluate/tokenizer")})
     with stores.opened(settings) as places:
         yield run, trained, released(places, run), places
     os.environ.pop("MLFLOW_TRACKING_URI")
@@ -161,23 +164,46 @@ def test_a_version_carries_digests_commit_data_and_parents(first, settings, proj
     student = client(settings).get_model_version("depth-small", "1")
     digests = {one.model.name: one.weights for one in made.registered}
     assert tokenizer.tags["weights"] == digests["tokenizer"]
-    assert tokenizer.tags["git_commit"] == run.commit
     assert tokenizer.tags["git_tag"] == run.tag
-    assert tokenizer.tags["dvc_lock"] == registry.sha256(project / "dvc.lock")
+    made_of = {one.name: logged_model(client(settings), one).tags for one in (tokenizer, maskgit, student)}
+    assert made_of["tokenizer"]["git_commit"] == run.commit
+    assert made_of["tokenizer"]["dvc_lock"] == registry.sha256(project / "dvc.lock")
     lock = yaml.safe_load((project / "dvc.lock").read_text())
-    assert tokenizer.tags["data.scenes"] == lock["stages"]["scenes"]["outs"][0]["md5"]
-    assert maskgit.tags["parent.tokenizer"] == digests["tokenizer"]
-    assert student.tags["parent.depth-teacher"] == digests["depth-teacher"]
+    assert made_of["tokenizer"]["data.scenes"] == lock["stages"]["scenes"]["outs"][0]["md5"]
+    assert made_of["maskgit"]["parent.tokenizer"] == digests["tokenizer"]
+    assert made_of["depth-small"]["parent.depth-teacher"] == digests["depth-teacher"]
+
+
+def test_a_versions_page_shows_its_metric_its_gate_and_its_release_in_few_tags(first, settings):
+    found = {name: client(settings).get_model_version(name, "1") for name in ("maskgit", "depth-small")}
+    shown = {"metric": "gfwd 12", "gate": "passed", "release": "images #1", "gto_tag": "maskgit@v1.0.0"}
+    assert shown.items() <= found["maskgit"].tags.items()
+    assert len(found["maskgit"].tags) == len(shown) + len(("weights", "config", "git_tag"))
+    assert found["depth-small"].tags["gate"] == "refused"
+    assert "release" not in found["depth-small"].tags
+    assert "**gfwd 12**" in found["maskgit"].description
+    assert client(settings).get_run(found["maskgit"].run_id).data.tags["gate"] == "passed"
 
 
 def test_a_version_belongs_to_the_run_that_trained_it_and_shows_its_evaluation(first, settings):
     _, trained, *_ = first
     version = client(settings).get_model_version("tokenizer", "1")
     assert version.run_id == trained.run_id
-    assert client(settings).get_run(trained.run_id).data.metrics == METRICS["tokenizer"]
     teacher = client(settings).get_model_version("depth-teacher", "1")
     metrics = {m.key: m.value for m in logged_model(client(settings), teacher).metrics}
-    assert metrics == METRICS["depth"]["teacher"]
+    assert metrics == {"eval/teacher/delta1": 0.9}  # a bar for each class would hide it
+
+
+def test_a_metric_stands_once_on_the_evaluations_run_and_not_on_the_trainings(first, settings):
+    _, trained, *_ = first
+    version = client(settings).get_model_version("tokenizer", "1")
+    metrics = logged_model(client(settings), version).metrics
+    evaluation = {one.run_id for one in metrics}.pop()
+    assert client(settings).get_run(evaluation).data.tags["stage"] == "evaluate@tokenizer"
+    assert client(settings).get_run(evaluation).data.tags["gate"] == "passed"
+    assert {f"eval/{name}" for name in METRICS["tokenizer"]} == {one.key for one in metrics}
+    assert all(len(client(settings).get_metric_history(evaluation, one.key)) == 1 for one in metrics)
+    assert client(settings).get_run(trained.run_id).data.metrics == {}
 
 
 def test_the_family_that_passes_is_in_production_and_the_other_says_why(first, settings):

@@ -86,14 +86,17 @@ class Registry:
     """Two versions with one weights digest: both are the model that was made again."""
 
     def __init__(self):
-        self.noted = {}
+        self.noted, self.runs = {}, {}
 
     def search_model_versions(self, wanted):
         assert f"tag.weights = '{'a' * 64}'" in wanted
-        return [SimpleNamespace(version="3"), SimpleNamespace(version="5")]
+        return [SimpleNamespace(version=number, run_id=f"trained {number}") for number in ("3", "5")]
 
     def set_model_version_tag(self, name, version, key, value):
         self.noted[name, version] = (key, value)
+
+    def set_tag(self, run_id, key, value):
+        self.runs[run_id] = (key, value)
 
 
 def test_every_version_of_these_weights_gets_the_verdict(tmp_path, monkeypatch):
@@ -102,6 +105,7 @@ def test_every_version_of_these_weights_gets_the_verdict(tmp_path, monkeypatch):
     chosen = settings.load(tmp_path).model_copy(update={"mlflow_uri": "http://mlflow"})
     assert list(record._in_registry(chosen, proof(IDENTICAL))) == []
     assert set(registry.noted) == {("tokenizer", "3"), ("tokenizer", "5")}
+    assert set(registry.runs.values()) == set(registry.noted.values())
     key, value = registry.noted["tokenizer", "3"]
     assert key == "reproduced"
     assert value.startswith("identical, 20")

@@ -1,5 +1,7 @@
 """Run tracking: what is recorded, and that a missing MLflow or server never stops a stage."""
 
+import json
+import re
 import socket
 import subprocess
 import sys
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from models import mlflow_server, tracking
+from models import experiments, mlflow_server, tracking
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +51,7 @@ def test_a_run_keeps_params_losses_by_step_figures_and_tags(uri, home, tmp_path,
     assert kept.data.params == {"lr": "0.001", "net.dim": "8"}
     assert {"stage": "tokenizer", "run": "r1", "input.scenes": "abc", "output": "def"}.items() <= kept.data.tags.items()
     assert [(d.dataset.name, d.dataset.digest) for d in kept.inputs.dataset_inputs] == [("scenes", "abc")]
-    assert [m.step for m in mlflow.get_metric_history(run.run_id, "train_loss")] == [0, 1, 2]
+    assert [m.step for m in mlflow.get_metric_history(run.run_id, "train/loss")] == [0, 1, 2]
     assert any("reconstructions" in f.path for f in mlflow.list_artifacts(run.run_id, "images"))
     assert mlflow.get_experiment(kept.info.experiment_id).name == "tokenizer"
     assert (home / ".remint" / "mlflow").is_dir()  # artifacts lie beside the database, not in the cwd
@@ -67,21 +69,57 @@ def test_a_stage_that_fails_leaves_a_failed_run(uri):
         stage()
     kept = client(uri).get_run(runs[0])
     assert kept.info.status == "FAILED"
-    assert kept.data.metrics == {"train_loss": 1.0}
+    assert kept.data.metrics == {"train/loss": 1.0}
 
 
 def test_more_metrics_than_one_request_may_hold_all_arrive(uri):
     with tracking.open_run("proxy") as run:
         for step in range(1100):
             run.metrics({"train_loss": step}, step)
-    assert len(client(uri).get_metric_history(run.run_id, "train_loss")) == 1100
+    assert len(client(uri).get_metric_history(run.run_id, "train/loss")) == 1100
+
+
+def test_metrics_are_grouped_by_what_measured_them():
+    assert tracking.grouped("train_loss") == "train/loss"
+    assert tracking.grouped("val_loss") == "val/loss"
+    assert tracking.grouped("images_per_second") == "speed/images_per_second"
+
+
+def test_an_evaluations_metrics_are_those_over_all_classes():
+    values = {"teacher": {"delta1": 0.9, "delta1_glass": 0.8}, "small": {"delta1": 0.8}}
+    assert tracking.final("evaluate@depth", values) == {"eval/teacher/delta1": 0.9, "eval/small/delta1": 0.8}
+    assert tracking.final("tokenizer", {"psnr": 24.0, "val_loss": 1.0}) == {"val/psnr": 24.0}
+
+
+def test_the_results_of_a_stage_are_kept_whole_in_a_file_beside_their_metrics(uri):
+    with tracking.open_run("evaluate@maskgit") as run:
+        run.results({"gfwd": 0.2, "class_agreement_glass": 90.0})
+    mlflow = client(uri)
+    assert mlflow.get_run(run.run_id).data.metrics == {"eval/gfwd": 0.2}
+    assert [file.path for file in mlflow.list_artifacts(run.run_id)] == ["metrics.json"]
+
+
+def test_a_runs_name_says_when_before_its_stage():
+    assert tracking.run_name("tokenizer-warmup", "20261127T180159Z-23fb4fd") == "1127T1801 tokenizer-warmup"
+    assert re.fullmatch(r"\d{4}T\d{4} tokens", tracking.run_name("tokens", None))
+    assert re.fullmatch(r"\d{4}T\d{4} tokens", tracking.run_name("tokens", "r1"))
+
+
+def test_an_experiments_page_links_to_a_view_with_the_headline_metric_first(uri):
+    mlflow = client(uri)
+    identifier = experiments.experiment(mlflow, "generator")
+    tags = mlflow.get_experiment(identifier).tags
+    assert f"#/experiments/{identifier}/runs?viewStateShareKey=headline" in tags["mlflow.note.content"]
+    state = json.loads(json.loads(tags["mlflow.sharedViewState.headline"])["state"])
+    assert state["selectedColumns"][0] == "metrics.`eval/gfwd`"
+    assert experiments.experiment(mlflow, "generator") == identifier
 
 
 def test_stages_of_a_family_share_an_experiment():
-    assert tracking.family_of("generator@maskgit") == "generator"
-    assert tracking.family_of("evaluate@maskgit") == "generator"
-    assert tracking.family_of("depth-student@small") == tracking.family_of("evaluate@depth") == "depth"
-    assert tracking.family_of("something-new") == "something-new"
+    assert experiments.family_of("generator@maskgit") == "generator"
+    assert experiments.family_of("evaluate@maskgit") == "generator"
+    assert experiments.family_of("depth-student@small") == experiments.family_of("evaluate@depth") == "depth"
+    assert experiments.family_of("something-new") == "something-new"
 
 
 def test_without_a_database_nothing_is_tracked_and_that_is_said_once(tmp_path, monkeypatch, capsys):
