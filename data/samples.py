@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -17,7 +18,8 @@ class Samples:
     """The samples of one split ("train", "val", or None for all) of a folder, in the manifest's order.
 
     `image(i)` is uint8 (H, W, 3); `disparity(i)` is float32 (H, W) in [0, 1], proportional to 1/z with 0 for
-    sky (no surface). `labels` is int64 (N,), -1 without a class. A corrupt sample raises UserError when read.
+    sky (no surface). `labels` is int64 (N,), -1 without a class, which only data without classes may have. A corrupt
+    sample raises UserError when read.
     """
 
     def __init__(self, folder: str | Path, split: str | None = None) -> None:
@@ -28,8 +30,14 @@ class Samples:
             raise UserError(f"{self.folder}/manifest.parquet has no samples in split '{split}'")
         self.keys = [r["key"] for r in self.rows]
         self.labels = np.array([r["label"] for r in self.rows], dtype=np.int64)
-        info = self.folder / "info.json"
-        self.class_names: list[str] = json.loads(info.read_text()).get("classes", []) if info.exists() else []
+        self.class_names = _classes(self.folder / "info.json")
+        count = len(self.class_names)
+        wrong = np.flatnonzero((self.labels < 0) | (self.labels >= count))[:count]
+        if len(wrong):
+            raise UserError(
+                f"{self.folder}: sample {self.keys[wrong[0]]} has label {self.labels[wrong[0]]}, but the classes of "
+                f"info.json are 0 to {count - 1}; run the stage that writes this folder again"
+            )
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -39,11 +47,17 @@ class Samples:
         r = self.rows[i]
         return shards.read(self.folder, shards.Entry(r["key"], r["shard"], r["offset"], r["bytes"], r["sha256"]))
 
+    def member(self, i: int, name: str, what: str) -> bytes:
+        found = self.members(i)
+        if name not in found:
+            raise UserError(f"{self.folder}: sample {self.keys[i]} has no {what} ({name}); use data that has")
+        return found[name]
+
     def image(self, i: int) -> np.ndarray:
-        return np.asarray(Image.open(BytesIO(self.members(i)["rgb.png"])).convert("RGB"))
+        return np.asarray(Image.open(BytesIO(self.member(i, "rgb.png", "picture"))).convert("RGB"))
 
     def disparity(self, i: int) -> np.ndarray:
-        return decode_disparity(self.members(i)["disp.png"])
+        return decode_disparity(self.member(i, "disp.png", "depth"))
 
     def images(self) -> np.ndarray:
         """All pictures, uint8 (N, H, W, 3); they must have one size."""
@@ -52,6 +66,15 @@ class Samples:
     def disparities(self) -> np.ndarray:
         """All disparities, float32 (N, H, W)."""
         return np.stack([self.disparity(i) for i in range(len(self))])
+
+
+def _classes(path: Path) -> list[str]:
+    """The classes that info.json names, if it does."""
+    try:
+        values: Any = json.loads(path.read_text()) if path.exists() else {}
+        return [str(name) for name in values.get("classes", [])]
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise UserError(f"{path} cannot be read ({error}); run the stage that writes this folder again") from None
 
 
 def encode_png(array: np.ndarray) -> bytes:

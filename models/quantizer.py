@@ -4,7 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from data.params import UserError
 from models import ranks
+from models.learning import STARTING
 
 
 class VectorQuantizer(nn.Module):
@@ -101,6 +103,19 @@ class VectorQuantizer(nn.Module):
             self.sums[dead] = revived * mean
         self.codebook.copy_(self._mean(self.sums, self.counts))
         self.updates += 1
+
+
+def starting(images: Tensor, seed: int, codes: int, places: int) -> Tensor:
+    """A seeded sample of a training set (N, ...), in its order, to start a codebook from by k-means.
+
+    places: vectors of each; UserError where all together are fewer than the codes, before anything is trained.
+    """
+    if min(len(images), STARTING) * places < codes:
+        raise UserError(
+            f"{codes} codes cannot start from {places} vectors in each of {min(len(images), STARTING)} pictures; use "
+            "fewer codes or more pictures"
+        )
+    return images[_permutation(len(images), seed)[:STARTING].sort().values]
 
 
 def _permutation(n: int, seed: int) -> Tensor:

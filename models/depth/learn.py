@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
+from data.params import UserError
 from models import stage
 from models.depth import losses, net
 from models.depth.augment import augment
@@ -36,6 +37,9 @@ def learn(
     accelerate: Accelerate = ALONE,
 ) -> tuple[nn.Module, list[dict]]:
     """Train a net of the given sizes on `train`; returns it with averaged weights, and the curves."""
+    for side in train.images.shape[1:3]:
+        if side % sizes.patch_size:
+            raise UserError(f"pictures of {side} pixels are no multiple of net.patch_size ({sizes.patch_size})")
     torch.manual_seed(seed)
     made = net.build(**asdict(sizes))
     images, disparities = torch.from_numpy(train.images), torch.from_numpy(train.disparities)

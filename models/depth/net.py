@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from data.params import UserError
 from models import device, saved
 from models.layers import sincos_2d
 
@@ -134,9 +136,24 @@ def load(folder: str | Path) -> nn.Module:
 
 
 def predict(net: nn.Module, images: np.ndarray, batch: int = 32) -> np.ndarray:
-    """Disparity, float32 (N, H, W), larger = nearer, known up to scale and shift, of pictures uint8 (N, H, W, 3)."""
+    """Disparity, float32 (N, H, W), larger = nearer, known up to scale and shift, of pictures uint8 (N, H, W, 3).
+
+    The net works in whole patches: where H or W is no multiple of them, the picture is brought to the nearest multiple,
+    and the disparity back to the picture's size (bilinear both times).
+    """
     net.eval()
-    return device.in_batches(net, lambda part: disparity(net, part), torch.tensor(images), batch).numpy()
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+        raise UserError(f"pictures must be uint8 (N, H, W, 3), not {images.dtype} {images.shape}")
+    patch, size = net.config.patch_size, images.shape[1:3]  # type: ignore[union-attr]
+    fitted = tuple(max(1, round(side / patch)) * patch for side in size)
+
+    def whole(part: Tensor) -> Tensor:
+        if fitted == size:
+            return disparity(net, part)
+        found = disparity(net, F.interpolate(normalise(part), fitted, mode="bilinear", antialias=True))
+        return F.interpolate(found[:, None], size, mode="bilinear")[:, 0]
+
+    return device.in_batches(net, whole, torch.tensor(images), batch).numpy()
 
 
 def _initialise(net: Any, grid: int) -> None:

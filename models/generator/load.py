@@ -68,6 +68,9 @@ def check_tokenizer(generator: Generator, folder: Path) -> None:
 def draw_tokens(generator: Generator, labels: Tensor, seed: int, how: Sampling | None = None) -> Tensor:
     """Tokens int64 (N, K) for the labels (N,) in [0, classes); the same seed draws the same on the same device."""
     net, place = generator.net, device.of(generator.net)
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(generator.classes):
+        wrong = int(labels.min()) if labels.min() < 0 else int(labels.max())
+        raise UserError(f"label {wrong} is of no class; the generator's are 0 to {len(generator.classes) - 1}")
     random = torch.Generator(place).manual_seed(seed)
 
     def predict(tokens: Tensor, classes: Tensor) -> Tensor:

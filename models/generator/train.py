@@ -109,6 +109,9 @@ def read_tokens(folder: Path) -> Tokens:
     stored = saved.tensors(folder / "tokens.safetensors")
     info = json.loads((folder / "info.json").read_text())
     long = {k: v.long() for k, v in stored.items()}
+    for split in ("train", "val"):
+        within(long[f"{split}_tokens"], info["codes"], f"{folder}: {split}_tokens")
+        within(long[f"{split}_labels"][:, None], len(info["classes"]), f"{folder}: {split}_labels")
     return Tokens(
         long["train_tokens"],
         long["train_labels"],
@@ -118,6 +121,13 @@ def read_tokens(folder: Path) -> Tokens:
         info["codes"],
         info["tokenizer"],
     )
+
+
+def within(rows: Tensor, count: int, what: str) -> None:
+    """UserError that names the first row (N, K) which holds something beyond 0 to count - 1."""
+    wrong = torch.nonzero(((rows < 0) | (rows >= count)).any(1)).flatten()
+    if len(wrong):
+        raise UserError(f"{what}: row {int(wrong[0])} goes beyond 0 to {count - 1}; run the tokens stage again")
 
 
 def arguments() -> argparse.Namespace:

@@ -19,6 +19,7 @@ from models.metrics import codebook, image
 from models.optim import muon_adamw
 from models.proxy.params import ProxyParams
 from models.proxy.vqgan import VQGAN
+from models.quantizer import starting
 from models.training import Batch, Batches, Fit, Task, fit
 
 
@@ -59,6 +60,7 @@ def learn(p: ProxyParams, config: dict, train: Tensor, held_out: Tensor, run: st
     """Train on uint8 images (N, 3, H, W); returns the averaged network and the curves."""
     torch.manual_seed(p.seed)
     net = VQGAN(**config)
+    sample = starting(train, p.seed, p.codes, (train.shape[-1] // net.downscale) ** 2)
     start = p.quantises_from
 
     def make(indices: Tensor, random: torch.Generator) -> Batch:
@@ -67,7 +69,7 @@ def learn(p: ProxyParams, config: dict, train: Tensor, held_out: Tensor, run: st
     def step(net: Any, batch: Batch, progress: float) -> dict[str, Tensor]:
         quantise = round(progress * p.steps) >= start
         if net.training and round(progress * p.steps) == start:
-            net.begin_quantising(unit(train[:512]).to(device.of(net)))
+            net.begin_quantising(unit(sample).to(device.of(net)))
         restored, commitment = net(batch["images"], quantise)
         error = restored.float() - batch["images"]
         mse = error.square().mean()

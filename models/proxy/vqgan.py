@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from data.params import UserError
 from models import device
 from models.quantizer import VectorQuantizer
 
@@ -22,10 +23,10 @@ class VQGAN(nn.Module):
         self, *, channels: Sequence[int], blocks: int, stem: int, codes: int, code_dim: int, decay: float = 0.95
     ) -> None:
         super().__init__()
-        self.downscale = stem * 2 ** (len(channels) - 1)
         self.encoder = Encoder(channels, blocks, stem, code_dim)
         self.quantizer = VectorQuantizer(codes, code_dim, decay=decay)
         self.decoder = Decoder(channels, blocks, stem, code_dim)
+        self.downscale = self.encoder.downscale
 
     def forward(self, images: Tensor, quantise: bool = True) -> tuple[Tensor, Tensor]:
         """Images (B, 3, H, W) -> reconstruction, unclamped, and the commitment loss (zero where not quantised)."""
@@ -53,6 +54,7 @@ class Encoder(nn.Module):
 
     def __init__(self, channels: Sequence[int], blocks: int, stem: int, code_dim: int) -> None:
         super().__init__()
+        self.downscale = stem * 2 ** (len(channels) - 1)
         self.fold = nn.PixelUnshuffle(stem)
         self.stem = Conv(3 * stem**2, channels[0])
         depth = blocks * len(channels)
@@ -67,6 +69,9 @@ class Encoder(nn.Module):
 
     def features(self, images: Tensor) -> list[Tensor]:
         """What each level sees, finest first: (B, width, H/stem/2^level, W/stem/2^level)."""
+        height, width = images.shape[-2:]
+        if height % self.downscale or width % self.downscale:
+            raise UserError(f"the proxy takes pictures in multiples of {self.downscale} pixels, not {height} x {width}")
         x = self.stem(self.fold(images * 2 - 1))
         found = []
         for level in self.levels:

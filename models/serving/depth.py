@@ -1,6 +1,6 @@
 """A depth model as a pyfunc: uint8 images (N, H, W, 3) -> float32 disparity (N, H, W), larger = nearer.
 
-Disparity is known up to scale and shift. H and W must be multiples of the net's patch size.
+Disparity is known up to scale and shift, and has the size of its picture, whatever that is.
 """
 
 from __future__ import annotations

@@ -3,12 +3,15 @@
 import torch
 from torch import Tensor, nn
 
+from data.params import UserError
 from models.layers import Block, init_weights, sincos_2d
 from models.quantizer import VectorQuantizer
 
 
 class TiTok(nn.Module):
     """Images (B, 3, H, W) in [0, 1] -> K tokens -> logits over the proxy's codes (B, h * w, proxy_codes).
+
+    Images have the size that it was made for, `image_size`; others are refused.
 
     Latent tokens are read out in their own order (the published code's `is_legacy=False`; its legacy mode reshapes
     without a transpose, which mixes the tokens). There is no class token: nothing reads it.
@@ -31,6 +34,8 @@ class TiTok(nn.Module):
         decay: float = 0.95,
     ) -> None:
         super().__init__()
+        if image_size % patch:
+            raise ValueError(f"image_size {image_size} is not a multiple of patch {patch}")
         self.encoder = Encoder(image_size // patch, patch, width, encoder_layers, heads, latents, token_dim)
         self.quantizer = VectorQuantizer(codes, token_dim, unit=True, decay=decay)
         self.decoder = Decoder(proxy_grid, width, decoder_layers, heads, latents, token_dim, proxy_codes)
@@ -62,7 +67,7 @@ class Encoder(nn.Module):
         self, grid: int, patch: int, width: int, layers: int, heads: int, latents: int, token_dim: int
     ) -> None:
         super().__init__()
-        self.latents = latents
+        self.latents, self.size = latents, grid * patch
         self.patches = nn.Conv2d(3, width, patch, patch)
         self.positions = nn.Parameter(sincos_2d(grid, grid, width))  # (N, width)
         # Of the order of the patches' positions: at the usual .02 every latent token starts out the same.
@@ -74,6 +79,12 @@ class Encoder(nn.Module):
         init_weights(self, layers)
 
     def forward(self, images: Tensor) -> Tensor:
+        if images.shape[-2:] != (self.size, self.size):  # borders would be cut off without a word
+            height, width = images.shape[-2:]
+            raise UserError(
+                f"this tokenizer was made for pictures of {self.size} x {self.size} pixels, not {height} x {width}; "
+                "resize or cut them"
+            )
         patches = self.patches(images * 2 - 1).flatten(2).transpose(1, 2) + self.positions  # (B, N, width)
         latents = self.latent_tokens.expand(len(images), -1, -1)  # (B, K, width)
         x = self.blocks(self.norm_in(torch.cat([patches, latents], dim=1)))

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from data.params import UserError
 from models import saved
 from models.proxy.vqgan import Decoder
 from models.tokenizer.losses import soft_codes
@@ -14,6 +15,8 @@ from models.tokenizer.titok import TiTok
 
 class Tokenizer(nn.Module):
     """Images (B, 3, H, W) in [0, 1] <-> tokens (B, K): `encode` and `decode`.
+
+    H and W are those it was trained for; UserError for pictures of another size, and for tokens that it does not have.
 
     titok: keyword arguments of `TiTok`; pixels: those of the proxy's `Decoder`. Pixels come from the expected proxy
     code at each place, not from the likeliest, so that training can reach the transformer behind it.
@@ -42,6 +45,11 @@ class Tokenizer(nn.Module):
     @torch.no_grad()
     def decode(self, tokens: Tensor) -> Tensor:
         """Tokens (B, K) -> images (B, 3, H, W) in [0, 1]."""
+        latents = self.titok.encoder.latents
+        if tokens.ndim != 2 or tokens.shape[1] != latents:
+            raise UserError(f"this tokenizer has {latents} tokens for each picture, not {tuple(tokens.shape[1:])}")
+        if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < self.codes:
+            raise UserError(f"tokens go from 0 to {self.codes - 1}, not {int(tokens.min())} to {int(tokens.max())}")
         return self(tokens).clamp(0, 1)
 
 

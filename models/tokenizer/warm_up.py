@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data import entry
+from data.params import UserError
 from data.samples import Samples
 from models import device, figures, learning, saved, stage
 from models.images import flip, to_array, to_tensor, unit
@@ -22,6 +23,7 @@ from models.metrics import codebook, image
 from models.optim import muon_adamw
 from models.proxy.load import load as load_proxy
 from models.proxy.vqgan import VQGAN
+from models.quantizer import starting
 from models.tokenizer.losses import soft_codes
 from models.tokenizer.params import WarmUpParams
 from models.tokenizer.titok import TiTok
@@ -70,7 +72,10 @@ def main() -> None:
 
 
 def network(p: WarmUpParams, proxy: VQGAN, image_size: int) -> dict:
-    """The arguments of `TiTok`, as config.json keeps them."""
+    """The arguments of `TiTok`, as config.json keeps them; UserError where the pictures cannot be divided so."""
+    for name, pixels in (("warmup.patch", p.patch), ("the proxy's places", proxy.downscale)):
+        if image_size % pixels:
+            raise UserError(f"pictures of {image_size} pixels are no multiple of {name} ({pixels})")
     return {
         "image_size": image_size,
         "patch": p.patch,
@@ -93,6 +98,7 @@ def learn(
     torch.manual_seed(p.seed)
     net = WarmUp(TiTok(**config), p.width, 3 * proxy.downscale**2, proxy.quantizer.codebook)
     codes = torch.stack([proxy_codes(proxy, train), proxy_codes(proxy, train.flip(-1))])  # (2, N, h * w)
+    sample = starting(train, p.seed, p.codes, p.latents)
     start = p.quantises_from
 
     def make(indices: Tensor, random: torch.Generator) -> Batch:
@@ -102,7 +108,7 @@ def learn(
     def step(net: Any, batch: Batch, progress: float) -> dict[str, Tensor]:
         now = round(progress * p.steps)
         if net.training and now == start:
-            net.begin_quantising(unit(train[:512]).to(device.of(net)))
+            net.begin_quantising(unit(sample).to(device.of(net)))
         logits, read_out, commitment = net(batch["images"], now >= start)
         truth, vectors = batch["codes"].long(), net.proxy_codebook
         cross_entropy = F.cross_entropy(logits.flatten(0, 1), truth.flatten())

@@ -135,3 +135,35 @@ def test_near_duplicates_have_near_hashes():
 def test_sixteen_bit_disparity_survives_its_png():
     disparity = np.random.default_rng(0).random((8, 8)).astype(np.float32)
     np.testing.assert_allclose(decode_disparity(encode_disparity(disparity)), disparity, atol=0.5 / 65535 + 1e-7)
+
+
+def test_a_label_of_no_class_is_named_with_its_sample(tmp_path):
+    folder_of_samples(tmp_path)
+    (tmp_path / "info.json").write_text('{"classes": ["a"]}')
+    rows = manifest.read(tmp_path).to_pylist()
+    for label in (-1, 1):
+        manifest.write([{**row, "label": label if row["key"] == "00000002" else 0} for row in rows], tmp_path)
+        with pytest.raises(
+            UserError, match=f"sample 00000002 has label {label}, but the classes of info.json are 0 to 0"
+        ):
+            Samples(tmp_path)
+    (tmp_path / "info.json").write_text('{"classes": []}')
+    assert Samples(tmp_path).labels[2] == 1
+
+
+def test_a_sample_without_depth_is_named(tmp_path):
+    entries = shards.write(
+        tmp_path, "test", [("a", {"rgb.png": encode_png(np.zeros((8, 8, 3), np.uint8))})], per_shard=1
+    )
+    about = {"source": "test", "licence": "CC0-1.0", "label": -1, "class_name": "", "split": "val"}
+    manifest.write([manifest.row(entries[0], np.zeros((8, 8, 3), np.uint8), **about)], tmp_path)
+    with pytest.raises(UserError, match=r"sample a has no depth \(disp.png\)"):
+        Samples(tmp_path).disparities()
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"classes": 3}'])
+def test_a_damaged_info_is_named(tmp_path, content):
+    folder_of_samples(tmp_path)
+    (tmp_path / "info.json").write_text(content)
+    with pytest.raises(UserError, match="info.json cannot be read"):
+        Samples(tmp_path)

@@ -89,6 +89,26 @@ def test_pictures_of_other_sizes_are_accepted(saved):
     assert net.predict(saved[0], wide).shape == (1, 32, 48)
 
 
+@pytest.mark.parametrize("size", [(61, 75), (33, 31), (5, 9), (8, 100)])
+def test_a_disparity_has_the_size_of_its_picture(saved, size):
+    assert net.predict(saved[0], np.zeros((2, *size, 3), dtype=np.uint8)).shape == (2, *size)
+
+
+def test_a_disparity_of_another_size_lies_where_its_picture_does(saved):
+    rows = np.linspace(0, 255, 64).astype(np.uint8)
+    picture = np.broadcast_to(rows[None, :, None, None], (1, 64, 64, 3)).copy()
+    whole, cut = net.predict(saved[0], picture)[0], net.predict(saved[0], picture[:, :61, :61])[0]
+    assert np.corrcoef(whole[:61, :61].mean(1), cut.mean(1))[0, 1] > 0.9
+
+
+@pytest.mark.parametrize(
+    "images", [np.zeros((1, 32, 32, 3)), np.zeros((32, 32, 3), np.uint8), np.zeros((1, 3, 32, 32), np.uint8)]
+)
+def test_what_are_no_pictures_is_refused(saved, images):
+    with pytest.raises(UserError, match=r"pictures must be uint8 \(N, H, W, 3\), not"):
+        net.predict(saved[0], images)
+
+
 def test_a_folder_without_weights_is_the_users_error(tmp_path):
     with pytest.raises(UserError, match="config.json does not exist"):
         net.load(tmp_path)

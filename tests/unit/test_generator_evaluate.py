@@ -5,7 +5,7 @@ import torch
 
 from data.params import UserError
 from models import saved
-from models.generator import evaluate, load, probe
+from models.generator import evaluate, load, probe, train
 from models.generator.params import Sampling
 from models.images import flip
 
@@ -70,3 +70,16 @@ def test_a_generator_knows_its_tokenizer(tmp_path):
 def test_no_generator_in_a_folder_is_said(tmp_path):
     with pytest.raises(UserError, match="config.json does not exist; run the stage that trains it first"):
         load.load(tmp_path)
+
+
+@pytest.mark.parametrize("label", [-1, 2])
+def test_a_label_of_no_class_is_refused(label):
+    generator = load.Generator(torch.nn.Module(), "maskgit", Sampling(8, 1.0, "linear", 1.0), ("a", "b"), "")
+    with pytest.raises(UserError, match=f"label {label} is of no class; the generator's are 0 to 1"):
+        load.draw_tokens(generator, torch.tensor([0, label]), seed=0)
+
+
+def test_a_row_of_tokens_that_goes_beyond_the_codes_is_named():
+    train.within(torch.tensor([[0, 1], [1, 1]]), 2, "train_tokens")
+    with pytest.raises(UserError, match="train_tokens: row 1 goes beyond 0 to 1"):
+        train.within(torch.tensor([[0, 1], [1, 2]]), 2, "train_tokens")

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from data.params import UserError
 from models.proxy.cut import decode_cut, dither_order, nearest_kept
 from models.proxy.vqgan import VQGAN
 
@@ -51,3 +52,8 @@ def test_a_missing_place_gets_the_mean_of_its_nearest_neighbours():
     assert weights[0].tolist() == [1, 0, 0, 0, 0, 0]
     assert weights[1].tolist() == [0.5, 0, 0.5, 0, 0, 0]
     assert weights[3].tolist() == [1, 0, 0, 0, 0, 0]
+
+
+def test_a_picture_that_its_grid_does_not_divide_is_refused(proxy):
+    with pytest.raises(UserError, match="in multiples of 4 pixels, not 18 x 16"):
+        proxy.encode(torch.rand(1, 3, 18, 16))

@@ -97,3 +97,28 @@ def test_without_quantisation_the_decoder_still_sees_unit_vectors():
 def test_a_folder_without_a_tokenizer_is_a_users_mistake(tmp_path):
     with pytest.raises(UserError, match="run the stage that trains it"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize(("height", "width"), [(18, 16), (16, 19), (32, 32), (8, 8)])
+def test_a_picture_of_another_size_is_refused_and_not_cut(height, width):
+    with pytest.raises(UserError, match=f"made for pictures of 16 x 16 pixels, not {height} x {width}"):
+        tokenizer().encode(torch.rand(1, 3, height, width))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "said"),
+    [
+        (torch.full((2, 6), 32), "tokens go from 0 to 31, not 32 to 32"),
+        (torch.full((2, 6), -1), "tokens go from 0 to 31, not -1 to -1"),
+        (torch.zeros(2, 1, dtype=torch.int64), "6 tokens for each picture"),
+        (torch.zeros(6, dtype=torch.int64), "6 tokens for each picture"),
+    ],
+)
+def test_tokens_that_it_does_not_have_are_refused(tokens, said):
+    with pytest.raises(UserError, match=said):
+        tokenizer().decode(tokens)
+
+
+def test_a_patch_that_does_not_divide_the_picture_is_refused():
+    with pytest.raises(ValueError, match="image_size 16 is not a multiple of patch 5"):
+        TiTok(**{**TITOK, "patch": 5})

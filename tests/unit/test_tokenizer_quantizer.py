@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from models.quantizer import VectorQuantizer
+from data.params import UserError
+from models.quantizer import VectorQuantizer, starting
 
 
 def quantizer(codebook, **options):
@@ -84,3 +85,19 @@ def test_evaluation_leaves_the_codebook_alone():
     before = net.codebook.clone()
     net(torch.randn(20, 3))
     assert torch.equal(net.codebook, before)
+
+
+def test_a_codebook_starts_from_a_seeded_sample_of_the_whole_training_set():
+    images = torch.arange(3000)
+    chosen = starting(images, seed=0, codes=512, places=1)
+    assert len(chosen) == 512
+    assert chosen.tolist() == sorted(set(chosen.tolist()))
+    assert chosen.float().mean() == pytest.approx(1500, abs=100)  # of the first 512 it would be 256
+    assert torch.equal(chosen, starting(images, seed=0, codes=512, places=1))
+    assert not torch.equal(chosen, starting(images, seed=1, codes=512, places=1))
+    assert torch.equal(starting(images[:40], 0, 32, 1), images[:40])  # all of a small one
+
+
+def test_more_codes_than_vectors_are_refused_before_training():
+    with pytest.raises(UserError, match="65 codes cannot start from 2 vectors in each of 32 pictures"):
+        starting(torch.zeros(32), seed=0, codes=65, places=2)
