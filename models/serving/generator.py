@@ -14,12 +14,17 @@ class Generator(PythonModel):
     """Draws one image per label; the same labels and the same seed draw the same images."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        import models
+        try:
+            from models.registry import load
+        except ImportError as error:
+            raise ImportError(
+                "another package `models` or `data` was imported before; this model brings its own"
+            ) from error
         from models.generator.load import check_tokenizer
 
-        self.generator = models.load(Path(context.artifacts["model"]))
+        self.generator = load(Path(context.artifacts["model"]))
         check_tokenizer(self.generator, Path(context.artifacts["tokenizer"]))
-        self.tokenizer = models.load(Path(context.artifacts["tokenizer"]))
+        self.tokenizer = load(Path(context.artifacts["tokenizer"]))
 
     def predict(
         self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None

@@ -14,9 +14,14 @@ class Tokenizer(PythonModel):
     """Encodes images of the size it was trained for and shows what the tokens keep of them."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        import models
+        try:
+            from models.registry import load
+        except ImportError as error:
+            raise ImportError(
+                "another package `models` or `data` was imported before; this model brings its own"
+            ) from error
 
-        self.net = models.load(Path(context.artifacts["model"]))
+        self.net = load(Path(context.artifacts["model"]))
 
     def predict(
         self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None

@@ -290,10 +290,16 @@ def test_a_wrong_reference_names_the_near_one(first, reference, says):
 
 
 OUTSIDE = """
-import json, sys
+import json, sys, types
 import numpy as np
 import mlflow
 out = {}
+sys.modules["models"] = types.ModuleType("models")  # as of another project
+try:
+    mlflow.pyfunc.load_model("models:/tokenizer@production")
+except ImportError as error:
+    out["foreign"] = str(error)
+del sys.modules["models"]
 image = np.zeros((2, 16, 16, 3), np.uint8)
 found = mlflow.pyfunc.load_model("models:/tokenizer@production").predict(image)
 out["tokenizer"] = {name: [list(value.shape), str(value.dtype)] for name, value in found.items()}
@@ -318,6 +324,7 @@ def test_another_program_loads_every_family_outside_the_repository(first, settin
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
+    assert found["foreign"] == "another package `models` or `data` was imported before; this model brings its own"
     assert found["tokenizer"] == {"tokens": [[2, TOKENS], "int64"], "reconstructions": [[2, SIZE, SIZE, 3], "uint8"]}
     assert found["maskgit"] == [[2, SIZE, SIZE, 3], "uint8", True]
     assert found["depth"] == [[2, SIZE, SIZE], "float32"]
