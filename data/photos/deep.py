@@ -40,8 +40,8 @@ def grey(picture: Image.Image) -> Image.Image:
 
 def _from_whole_numbers(values: np.ndarray, bits: int, white: float | None) -> np.ndarray:
     if bits <= 16:  # a table, as arithmetic on a large photograph would take gigabytes
-        largest = 2**bits - 1
-        table = np.round(np.arange(2**bits) * (255 / largest)).astype(np.uint8)
+        largest = (1 << bits) - 1
+        table = np.round(np.arange(1 << bits) * (255 / largest)).astype(np.uint8)
         return table[np.clip(values, 0, largest)]
     values = values.astype(np.int32).view(np.uint32)  # Pillow has only signed ones
     if white is None:
