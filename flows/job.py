@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from data.params import UserError
 from flows import parameters, plan, repository, settings, workspace
 from flows.arrivals import given
 from flows.budget import Budget
@@ -81,7 +80,8 @@ def prepared(
         started, environment, root = _opened(stack, chosen, checkout.head)
         identifier = root.name
         arrived = given.put(root, chosen)
-        changes = _changes(root, chosen, recipe, [*arrived, *assignments])
+        changes = _changes(root, recipe, [*arrived, *assignments])
+        changes = given.listed(root, chosen, changes)
         commit = _commit_parameters(root, identifier, changes) if changes or arrived else checkout.head
         parameters.check(root)
         workspace.start_from(chosen, root, newest)
@@ -148,22 +148,13 @@ def _identity(chosen: Settings, commit: str) -> tuple[datetime, str]:
         time.sleep(0.2)
 
 
-def _changes(root: Path, chosen: Settings, recipe: str | None, assignments: Sequence[str]) -> dict[str, Any]:
-    """The parameters this run changes; a folder named with REMINT_PHOTOS is one, so that the run's commit says it."""
-    every = list(assignments)
-    if chosen.photos is not None:
-        folder = chosen.photos.expanduser().absolute()
-        if not folder.is_dir():
-            raise UserError(f"REMINT_PHOTOS={chosen.photos}: there is no such folder")
-        every.insert(0, f"photos.source={folder}")
-    if recipe is None and not every:
-        return {}
-    return parameters.changes(root, recipe, every)
+def _changes(root: Path, recipe: str | None, assignments: Sequence[str]) -> dict[str, Any]:
+    return {} if recipe is None and not assignments else parameters.changes(root, recipe, assignments)
 
 
 def _commit_parameters(root: Path, identifier: str, changes: Mapping[str, Any]) -> str:
     parameters.apply(root, changes)
     said = "\n".join(f"{key} = {value}" for key, value in changes.items())
-    paths = [path.as_posix() for path in (parameters.FILE, given.LIST) if (root / path).exists()]
+    paths = [parameters.FILE.as_posix(), *given.lists(root)]
     message = f"Set the parameters of run {identifier}\n\n{said}"
     return repository.commit(root, message, paths, allow_empty=not changes)

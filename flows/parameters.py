@@ -17,6 +17,7 @@ from data import params, plain_yaml
 from data.params import UserError, near
 from flows.graph import Stage
 from flows.plan import Plan
+from flows.settings import is_foreign
 
 RECIPES = Path("models/recipes")
 FILE = Path("params.yaml")
@@ -58,7 +59,7 @@ def check(root: Path) -> None:
     read(root)
     if not (root / CHECK).exists():
         return
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    plain = {name: value for name, value in os.environ.items() if not is_foreign(name)}
     command = [sys.executable, "-m", ".".join(CHECK.with_suffix("").parts)]
     done = subprocess.run(command, cwd=root, env=plain, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode:

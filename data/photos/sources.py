@@ -60,16 +60,16 @@ def find(source: str | Path) -> list[Photo]:
     return sorted(photos, key=lambda photo: (photo.name, photo.path))
 
 
-def located(source: str | Path) -> Path:
-    """Where a source lies; UserError when it is not there or of no kind that is known."""
-    path = Path(source)
+def located(source: str | Path, root: Path = Path()) -> Path:
+    """Where a source lies, seen from `root`; UserError when it is not there or of no kind that is known."""
+    path = root / source
     if not str(source).strip():
         raise UserError("photos.source is empty; name a folder of photographs or a YAML list")
-    if path.parts[0].startswith("~"):  # DVC would look for a folder of this name
-        raise UserError(f"photos.source: {source} is not understood by DVC; write the whole path: {path.expanduser()}")
+    if (whole := Path(source).expanduser()) != Path(source):  # DVC would look for a folder of this name
+        raise UserError(f"photos.source: {source} is not understood by DVC; write the whole path: {whole}")
     if not path.exists():
         raise UserError(f"photos.source: {source} does not exist; name a folder by its whole path, or a list in git")
-    if not path.is_dir() and path.suffix.lower() not in KINDS:
+    if not path.is_dir() and not (path.is_file() and path.suffix.lower() in KINDS):
         raise UserError(f"photos.source: {source} is neither a folder of photographs nor a YAML list of them")
     return path
 

@@ -84,7 +84,7 @@ class FolderIncoming:
                 except OSError:  # a link to nothing, or gone meanwhile
                     continue
                 key = path.relative_to(self.root).as_posix()
-                yield Item(_printable(key), key, about.st_size, _stamp(about))
+                yield Item(_printable(key), key, about.st_size, stamp(about))
 
     def fetch(self, item: Item, path: Path) -> None:
         try:  # a pipe would make the reader wait for ever
@@ -98,7 +98,7 @@ class FolderIncoming:
                 raise Unfetched("is not a regular file")
             while chunk := source.read(CHUNK):
                 copy.write(chunk)
-            if _stamp(os.fstat(file)) != item.stamp:
+            if stamp(os.fstat(file)) != item.stamp:
                 raise Unfetched("changes while it is read")
 
 
@@ -141,7 +141,7 @@ def _unreadable(error: OSError) -> None:
     raise UserError(f"{VARIABLE}: {error.filename} cannot be read ({error.strerror}); correct its permissions")
 
 
-def _stamp(about: os.stat_result) -> str:
+def stamp(about: os.stat_result) -> str:
     """Nobody can set the time of a file's last change, `ctime`, by hand."""
     return f"{about.st_ino} {about.st_size} {about.st_mtime_ns} {about.st_ctime_ns}"
 

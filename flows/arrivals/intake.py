@@ -10,6 +10,7 @@ memory, and a batch is written for every thousand.
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -222,7 +223,7 @@ def _source(root: Path) -> Iterator[tuple[Arrival, Path]]:
     source = root / Path(params.load(Photos, "photos", root / "params.yaml").source).expanduser()
     if source.suffix != arrivals.SUFFIX:
         for photo in sources.find(source):
-            if photo.path.is_file():
+            if os.access(photo.path, os.R_OK) and photo.path.is_file():  # the stage sets others aside
                 about = {"licence": photo.licence, "author": photo.author, "title": photo.title, "url": photo.url}
                 yield Arrival(sha256_of(photo.path), photo.path.stat().st_size, photo.name, **about), photo.path
         return

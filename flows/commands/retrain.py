@@ -163,10 +163,20 @@ def _close(
     for line in table.release_lines(release):
         print(line)
     print(f"Recorded as {run.tag} in {seconds:.0f} s.")
-    print(f"To have its outputs here: git checkout {run.tag} -- dvc.lock params.yaml && dvc checkout")
+    print(f"To have its outputs here: git checkout {run.tag} -- {' '.join(_recorded(run))} && dvc checkout")
     if page:
         print(f"Report: {page}")
     return OK
+
+
+def _recorded(run: "RunInfo") -> list[str]:
+    """The files by which a run's commit differs from the one that it started from, but for metrics."""
+    from flows import repository
+    from flows.arrivals import given
+
+    lists = [path.as_posix() for path in (given.LIST, given.FOLDER)]
+    there = repository.git(Path.cwd(), "ls-tree", "--full-tree", "--name-only", run.commit, *lists).splitlines()
+    return ["dvc.lock", "params.yaml", *there]
 
 
 def _summary(

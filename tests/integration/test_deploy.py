@@ -181,12 +181,13 @@ def test_photographs_that_arrive_start_a_run_that_is_given_them(settings: Settin
     root, inbox = tmp_path / "project", tmp_path / "inbox"
     watched = arriving.project(root, str(inbox))
     stage = {
-        "cmd": 'python -m data.photos.collect --source "${photos.source}" --out artifacts/photos',
+        "cmd": "python -m data.photos.collect --out artifacts/photos",
         "deps": ["${photos.source}"],
         "params": ["seed", "photos"],
         "outs": [{"artifacts/photos": {"persist": True}}],
     }
     (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"photos": stage}}))
+    shutil.copytree(ROOT / "data", root / "data", dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     (root / "mlflow").mkdir()
     (root / "mlflow" / "promotion.yaml").write_text("{}\n")
     tell(root, "add", "-A")
