@@ -93,7 +93,7 @@ def run(job: Job, progress: Progress, dead: Collection[str] = ()) -> Outcome:
             from flows import retrain  # not before: Prefect reads the environment when it is imported
 
             with notify.failure(job.settings, job.run):
-                outcome = retrain.retrain(job, progress, lambda: _tracking_is_open(opening, job.settings))
+                outcome = retrain.retrain(job, progress, lambda: _tracking_is_open(opening, job.settings, progress))
             notify.tell(job.settings, notify.of_run(outcome))
             return outcome
     finally:
@@ -122,10 +122,7 @@ def complete(job: Job, left: Noted, progress: Progress) -> Outcome:
 
 def _open_tracking(settings: Settings, environment: Mapping[str, str]) -> subprocess.Popen:
     """Make the tracking database before stages use it at once: its migrations take seconds and may not race."""
-    code = (  # MLFLOW_TRACKING_URI is set
-        "import mlflow, os; from models import embedded; embedded.make(os.environ['MLFLOW_TRACKING_URI']); "
-        "mlflow.MlflowClient().search_experiments(max_results=1)"
-    )
+    code = "from models import tracking; tracking.prepare()"  # MLFLOW_TRACKING_URI is set
     return subprocess.Popen(
         [sys.executable, "-c", code],  # without the address: everybody can read a process's arguments
         env=dict(environment),
@@ -137,9 +134,13 @@ def _open_tracking(settings: Settings, environment: Mapping[str, str]) -> subpro
     )
 
 
-def _tracking_is_open(opening: subprocess.Popen, settings: Settings) -> None:
+def _tracking_is_open(opening: subprocess.Popen, settings: Settings, progress: Progress) -> None:
+    """Wait for the tracking database, and note what had to be done to it; UserError if it cannot be opened."""
     _, words = opening.communicate()
+    said = [line for line in words.splitlines() if line.strip() and not line.startswith(("(Background", "[SQL"))]
     if opening.returncode != 0:
-        said = [line for line in words.splitlines() if line.strip() and not line.startswith(("(Background", "[SQL"))]
-        last = said[-1] if said else f"exit code {opening.returncode}"
+        last = said[-1].removeprefix("data.params.UserError: ") if said else f"exit code {opening.returncode}"
         raise UserError(f"MLflow cannot open {mlflow_server.shown(settings.mlflow_uri)}: {last}")
+    for line in said:
+        if line.startswith("tracking: "):
+            progress.note(line)

@@ -48,9 +48,12 @@ def experiment(client: Any, name: str) -> str:
     """Return the id of an experiment, making it if needed; two processes may do so at once.
 
     With the embedded database, artifacts lie beside it; a server decides for itself. Its page says what it holds, and
-    links to a view of its runs that has columns for the headline metrics, which MLflow's own has not.
+    links to a view of its runs that has columns for the headline metrics, which MLflow's own has not. One that somebody
+    deleted is restored: MLflow keeps its name taken, and takes no run in it.
     """
     found = client.get_experiment_by_name(name)
+    if found is not None and found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
     if found is None:
         database = embedded.database_file(client.tracking_uri)
         location = embedded.location(database, name) if database else None
@@ -65,6 +68,15 @@ def experiment(client: Any, name: str) -> str:
             client.set_experiment_tag(identifier, key, value)
         return identifier
     return str(found.experiment_id)
+
+
+def restore(client: Any) -> list[str]:
+    """Restore the experiments of all stages that somebody deleted; returns their names."""
+    found = {name: client.get_experiment_by_name(name) for name in ABOUT}
+    deleted = [name for name, one in found.items() if one is not None and one.lifecycle_stage == "deleted"]
+    for name in deleted:
+        experiment(client, name)
+    return deleted
 
 
 def page(identifier: str, name: str) -> dict[str, str]:

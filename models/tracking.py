@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from data.entry import ask_loopback_directly
+from data.params import UserError
 from models import embedded
-from models.experiments import experiment, family_of
+from models.experiments import experiment, family_of, restore
 from models.metrics import METRICS
 from models.mlflow_server import answers, refusal, shown
 
@@ -129,6 +130,18 @@ class MlflowTracker:
             say(f"tracking: MLflow did not take a record ({first_line(error)}); the stage goes on")
             return False
         return True
+
+
+def prepare() -> None:
+    """Make the tracking database ready for all stages of a run, and say what had to be restored for it.
+
+    UserError if it cannot be opened.
+    """
+    client, reason = connect()
+    if client is None:
+        raise UserError(reason)
+    for name in restore(client):
+        say(f"tracking: MLflow's experiment '{name}' had been deleted; it is restored, because runs are recorded in it")
 
 
 @contextmanager

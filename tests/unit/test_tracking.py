@@ -115,6 +115,17 @@ def test_an_experiments_page_links_to_a_view_with_the_headline_metric_first(uri)
     assert experiments.experiment(mlflow, "generator") == identifier
 
 
+def test_a_deleted_experiment_is_restored_before_a_run_and_by_a_stage(uri, capsys):
+    mlflow = client(uri)
+    for restore in (tracking.prepare, lambda: experiments.experiment(mlflow, "depth")):
+        identifier = experiments.experiment(mlflow, "depth")
+        mlflow.delete_experiment(identifier)
+        restore()
+        assert mlflow.get_experiment(identifier).lifecycle_stage == "active"
+        mlflow.create_run(identifier)
+    assert "MLflow's experiment 'depth' had been deleted; it is restored" in capsys.readouterr().err
+
+
 def test_stages_of_a_family_share_an_experiment():
     assert experiments.family_of("generator@maskgit") == "generator"
     assert experiments.family_of("evaluate@maskgit") == "generator"
