@@ -11,9 +11,11 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import inspect
 import math
 import types
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -50,6 +52,20 @@ class Range:
     def __str__(self) -> str:
         limits = {"at least": self.least, "above": self.above, "at most": self.most, "below": self.below}
         return " and ".join(f"{words} {limit:,}" for words, limit in limits.items() if limit is not None) + self.why
+
+
+@dataclass(frozen=True)
+class Length:
+    """How many items a list has, both included."""
+
+    least: int
+    most: int
+
+    def __contains__(self, value: typing.Sized) -> bool:
+        return self.least <= len(value) <= self.most
+
+    def __str__(self) -> str:
+        return f"a list of {self.least if self.least == self.most else f'{self.least} to {self.most}'} items"
 
 
 @dataclass(frozen=True)
@@ -106,23 +122,35 @@ def read(path: str | Path) -> dict[str, Any]:
 
 def build(cls: type[T], values: dict[str, Any], where: str, shared: dict[str, Any] | None = None) -> T:
     """Make the dataclass from plain values, checking names and types; nested dataclasses are built too."""
-    hints = _hints(typing.cast(Any, cls))
-    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    for key in values:
-        if key not in fields:
-            raise UserError(f"{where}.{key} is not a parameter{near(key, fields)}")
-    own, values = values, {**{k: v for k, v in (shared or {}).items() if k in fields}, **values}
-    made = {}
-    for name, field in fields.items():
-        if name in values:
-            place = f"{where}.{name}" if name in own else f"{where.rpartition(': ')[0]}: {name}"
-            made[name] = _typed(values[name], hints[name], place)
-        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise UserError(f"{where}.{name} is missing; it must be {_name(hints[name])}")
+    made = arguments(cls, values, where, shared)
     try:
         return cls(**made)
     except (ValueError, UserError) as error:  # a __post_init__ that checks fields together
-        raise UserError(f"{where}: {error}") from None
+        raise UserError(f"{where.rstrip(':')}: {error}") from None
+
+
+def arguments(cls: type, values: dict[str, Any], where: str, shared: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Arguments of a class, a dataclass or any other with type hints, from plain values; UserError as of `build`.
+
+    where: of the values, "FILE: SECTION", or "FILE:" of those that are the whole file.
+    """
+    fields = _fields(cls)
+    for key in values:
+        if key not in fields:
+            raise UserError(f"{_under(where, key)} is not a parameter{near(key, fields)}")
+    own, values = values, {**{k: v for k, v in (shared or {}).items() if k in fields}, **values}
+    made = {}
+    for name, (hint, required) in fields.items():
+        if name in values:
+            place = _under(where, name) if name in own else f"{where.rpartition(': ')[0]}: {name}"
+            made[name] = _typed(values[name], hint, place)
+        elif required:
+            raise UserError(f"{_under(where, name)} is missing; it must be {_name(hint)}")
+    return made
+
+
+def _under(where: str, name: str) -> str:
+    return f"{where} {name}" if where.endswith(":") else f"{where}.{name}"
 
 
 def near(word: str, known: typing.Iterable[str]) -> str:
@@ -135,8 +163,11 @@ def near(word: str, known: typing.Iterable[str]) -> str:
 
 
 @functools.cache
-def _hints(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls, include_extras=True)
+def _fields(cls: Any) -> dict[str, tuple[Any, bool]]:
+    """By name type hint, and whether it must be given."""
+    hints = typing.get_type_hints(cls if dataclasses.is_dataclass(cls) else cls.__init__, include_extras=True)
+    known = inspect.signature(cls).parameters
+    return {name: (hints[name], one.default is inspect.Parameter.empty) for name, one in known.items()}
 
 
 def _typed(value: Any, hint: Any, where: str) -> Any:
@@ -146,29 +177,29 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
         made = _typed(value, plain, where)
         for limit in limits:
             if made is not None and made not in limit:
-                raise UserError(f"{where} must be {limit}, not {value!r}")
+                raise UserError(f"{where} must be {limit}, not {_shown(value)}")
         return made
     if typing.get_origin(hint) is typing.Literal:
         known = typing.get_args(hint)
         if value not in known:
-            raise UserError(f"{where} must be one of {', '.join(known)}, not {value!r}")
+            raise UserError(f"{where} must be one of {', '.join(known)}, not {_shown(value)}")
         return value
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, dict):
-            raise UserError(f"{where} must be a section of key: value lines, not {value!r}")
+            raise UserError(f"{where} must be a section of key: value lines, not {_shown(value)}")
         return build(typing.cast(type, hint), value, where)
-    if typing.get_origin(hint) in (tuple, list):
+    if typing.get_origin(hint) in (tuple, list, Sequence):
         if not isinstance(value, list):
-            raise UserError(f"{where} must be a list, not {value!r}")
+            raise UserError(f"{where} must be a list, not {_shown(value)}")
         item = typing.get_args(hint)[0]
         return tuple(_typed(v, item, f"{where}[{i}]") for i, v in enumerate(value))
     options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     for option in options:
         if option in (float, int) and isinstance(value, int | float) and not isinstance(value, bool):
+            if isinstance(value, int) and abs(value) > LARGEST:
+                raise UserError(f"{where} must be below 2^63, not {_shown(value)}")
             if not math.isfinite(value):
                 raise UserError(f"{where} must be a finite number, not {value}")
-            if abs(value) > LARGEST and isinstance(value, int):
-                raise UserError(f"{where} must be below 2^63, not {value}")
             if option is float:
                 return float(value)
         if option is type(None) and value is None:
@@ -176,10 +207,24 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
         plain = typing.get_origin(option) or option
         if isinstance(plain, type) and isinstance(value, plain) and (plain is bool) == isinstance(value, bool):
             return value
-    raise UserError(f"{where} must be {_name(hint)}, not {value!r}")
+    raise UserError(f"{where} must be {_name(hint)}, not {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]} ..."
 
 
 def _name(hint: Any) -> str:
+    """What a value must be, in words."""
+    if typing.get_origin(hint) is typing.Annotated:
+        return _name(typing.get_args(hint)[0])
+    if typing.get_origin(hint) is typing.Literal:
+        return f"one of {', '.join(typing.get_args(hint))}"
+    if typing.get_origin(hint) in (tuple, list, Sequence):
+        return "a list"
+    if dataclasses.is_dataclass(hint) or hint is dict or typing.get_origin(hint) is dict:
+        return "a section"
     words = {
         int: "a whole number",
         float: "a number",

@@ -15,6 +15,7 @@ Weight = Annotated[float, Range(0, 10**6)]  # of a loss; 0 leaves it out
 Batch = Annotated[int, Range(1, 65_536)]
 Threads = Annotated[int, Range(1, 1024, why=": as many as torch uses, since the bytes depend on it")]
 Width = Annotated[int, Range(1, 16_384)]
+Heads = Annotated[int, Range(1, 1024)]
 Layers = Annotated[int, Range(1, 200)]
 STARTING = 512  # pictures from whose vectors a codebook starts, by k-means
 MEETING = ("TORCHELASTIC_RUN_ID", "NODE_RANK", "GROUP_RANK", "SLURM_JOB_ID")  # set where somebody starts all nodes

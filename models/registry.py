@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,14 +36,11 @@ def load(reference: str | Path) -> Any:
 
 def loader_of(folder: Path) -> str:
     """Tell from config.json which module loads a model folder."""
-    path = saved.find(folder) / "config.json"
-    try:
-        config = json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from None
+    config = saved.config(folder)
     for key, module in LOADERS.items():
         if key in config:
             return module
+    path = saved.find(folder) / "config.json"
     raise UserError(f"{path} is of no model that can be loaded: it has none of the keys {', '.join(LOADERS)}")
 
 

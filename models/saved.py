@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data.params import UserError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+LARGEST = 1 << 20  # bytes of a config.json
 
 
 def write(folder: Path, state: dict[str, Any], config: dict[str, Any]) -> None:
@@ -24,7 +30,58 @@ def write(folder: Path, state: dict[str, Any], config: dict[str, Any]) -> None:
 def read(folder: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """(config, state) of a model folder, or of the one in a stage's output folder."""
     place = find(folder)
-    return json.loads((place / "config.json").read_text()), tensors(place / "model.safetensors")
+    return config(place), tensors(place / "model.safetensors")
+
+
+def config(folder: str | Path) -> dict[str, Any]:
+    """What config.json of a model folder holds; UserError where it is no JSON object that any of ours could be."""
+    path = find(folder) / "config.json"
+    try:
+        if path.stat().st_size > LARGEST:
+            raise ValueError(f"it has {path.stat().st_size:,} bytes, more than {LARGEST:,}")
+        values = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once, parse_constant=_no_number)
+    except RecursionError:
+        raise UserError(f"{path} cannot be read: it is nested too deeply; bring the model again") from None
+    except (OSError, ValueError) as error:  # also what is not UTF-8
+        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}; bring the model again") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path} must hold a JSON object, not {type(values).__name__}")
+    return values
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"'{twice}' is there twice")
+    return dict(pairs)
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is no number")
+
+
+def restore(make: Callable[[], nn.Module], state: dict[str, Any], folder: str | Path) -> Any:
+    """The net that `make` builds, in evaluation mode, with its folder's weights; UserError where they are of another.
+
+    Shapes are compared before anything has a size: a config.json may ask for more memory than there is.
+    """
+    import torch
+
+    place = find(folder)
+    try:
+        with torch.device("meta"):
+            wanted = {name: tuple(x.shape) for name, x in make().state_dict().items()}
+    except Exception as error:  # whatever a net's layers say of sizes that do not fit together
+        raise UserError(f"{place / 'config.json'} describes no net: {' '.join(str(error).split())}") from None
+    found = {name: tuple(x.shape) for name, x in state.items()}
+    if wrong := next((name for name in sorted(wanted.keys() | found) if wanted.get(name) != found.get(name)), None):
+        raise UserError(
+            f"{place / 'config.json'} describes another net than model.safetensors: {wrong} is "
+            f"{found.get(wrong, 'missing')} there, {wanted.get(wrong, 'nothing')} by the description"
+        )
+    net = make()
+    net.load_state_dict(state)
+    return net.eval()
 
 
 def tensors(path: Path) -> dict[str, Any]:

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from data import params
 from data.params import UserError
 from models import device, saved
+from models.depth.params import BackboneConfig, CheckpointConfig
 from models.layers import sincos_2d
 
+T = TypeVar("T")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as Depth Anything
 BLOCKS = "encoder.layer."  # the part of a parameter's name that marks the transformer blocks
 
@@ -126,13 +130,31 @@ def save_processor(folder: Path, image_size: int, patch_size: int) -> None:
 
 
 def load(folder: str | Path) -> nn.Module:
-    """The net saved in `folder`, ready for `predict`; UserError when no Depth Anything checkpoint is there."""
+    """The net saved in `folder`, ready for `predict`; UserError when no whole Depth Anything checkpoint is there."""
     from transformers import DepthAnythingForDepthEstimation
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # it would show a tenth of a second
-    net = DepthAnythingForDepthEstimation.from_pretrained(str(saved.find(folder)), use_safetensors=True)
+    place = saved.find(folder)
+    path, config = place / "config.json", saved.config(place)
+    known(BackboneConfig, known(CheckpointConfig, config, f"{path}:").backbone_config, f"{path}: backbone_config")
+    try:
+        loaded: Any = DepthAnythingForDepthEstimation.from_pretrained(
+            str(place), use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    except Exception as error:  # whatever transformers says of values that do not fit together
+        raise UserError(f"{path} describes no Depth Anything net: {' '.join(str(error).split())[:200]}") from None
+    net, about = loaded
+    wrong = {*about["missing_keys"], *about["unexpected_keys"], *(name for name, *_ in about["mismatched_keys"])}
+    if wrong:  # transformers would have drawn them at random
+        raise UserError(f"{path} describes another net than model.safetensors: {min(wrong)} and {len(wrong) - 1} more")
     return for_cpu(net).eval()
+
+
+def known(cls: type[T], values: dict[str, Any], where: str) -> T:
+    """What of the values has a field in the dataclass, checked."""
+    names = {field.name for field in fields(cls)}  # type: ignore[arg-type]
+    return params.build(cls, {name: value for name, value in values.items() if name in names}, where)
 
 
 def predict(net: nn.Module, images: np.ndarray, batch: int = 32) -> np.ndarray:

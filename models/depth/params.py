@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from data.params import Count, Range, Seed, Share
+from data.params import Count, Length, Range, Seed, Share
 from models.learning import ALONE, Accelerate, Batch, Learning, Threads, Weight, Width
 
 LARGE = 1024  # width of ViT-L
@@ -40,6 +40,32 @@ class NetParams:
         for factor in self.factors:
             if factor != round(factor) and 1 / factor != round(1 / factor):
                 raise ValueError(f"factors must be whole numbers or one over a whole number, not {factor}")
+
+
+Size = Annotated[int | None, Range(1, 16_384)]
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """What must be right in `backbone_config` of a checkpoint, where it is there, before transformers builds a net."""
+
+    hidden_size: Size = None
+    num_hidden_layers: Annotated[int | None, Range(1, 200)] = None
+    num_attention_heads: Size = None
+    patch_size: Size = None
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """The same of the rest of its config.json."""
+
+    backbone_config: dict
+    patch_size: Size = None
+    reassemble_hidden_size: Size = None
+    neck_hidden_sizes: Annotated[tuple[Width, ...], Length(1, 16)] = ()
+    reassemble_factors: Annotated[tuple[float, ...], Length(1, 16)] = ()
+    fusion_hidden_size: Size = None
+    head_hidden_size: Size = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,9 +113,5 @@ class EvaluateParams:
     many batches of scenes are kept as one shard."""
 
     threads: Threads
-    motorcycle: tuple[Annotated[int, Range(16, 4096)], ...]
+    motorcycle: Annotated[tuple[Annotated[int, Range(16, 4096)], ...], Length(2, 2)]
     per_shard: Count
-
-    def __post_init__(self) -> None:
-        if len(self.motorcycle) != 2:
-            raise ValueError(f"motorcycle must be a height and a width, not {list(self.motorcycle)}")

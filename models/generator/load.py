@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from data import params
 from data.params import UserError, near
 from models import device, saved
 from models.generator.maskgit import MaskGit
@@ -33,6 +34,17 @@ class Generator:
     tokenizer: str
 
 
+@dataclass(frozen=True)
+class Stored:
+    """What config.json holds."""
+
+    kind: str
+    net: dict[str, Any]
+    sampler: Sampling
+    classes: tuple[str, ...]
+    tokenizer: str
+
+
 def config(kind: str, net: dict[str, Any], sampling: Sampling, classes: list[str], tokenizer: str) -> dict[str, Any]:
     """What config.json holds; `load` reads it."""
     return {"kind": kind, "net": net, "sampler": asdict(sampling), "classes": classes, "tokenizer": tokenizer}
@@ -47,11 +59,16 @@ def build(kind: str, arguments: dict[str, Any]) -> Any:
 
 def load(folder: Path) -> Generator:
     """The generator of `folder`; UserError where there is none."""
-    stored, state = saved.read(folder)
-    net = build(stored["kind"], stored["net"])
-    net.load_state_dict(state)
-    sampling = Sampling(**stored["sampler"])
-    return Generator(net.eval(), stored["kind"], sampling, tuple(stored["classes"]), stored["tokenizer"])
+    values, state = saved.read(folder)
+    where = f"{saved.find(folder) / 'config.json'}:"
+    stored = params.build(Stored, values, where)
+    if stored.kind not in NETS:
+        raise UserError(f"{where} '{stored.kind}' is not a kind of generator{near(stored.kind, NETS)}")
+    arguments = params.arguments(NETS[stored.kind], stored.net, f"{where} net")
+    if arguments["classes"] != len(stored.classes):
+        raise UserError(f"{where} net.classes is {arguments['classes']}, but classes names {len(stored.classes)}")
+    net = saved.restore(lambda: build(stored.kind, arguments), state, folder)
+    return Generator(net, stored.kind, stored.sampler, stored.classes, stored.tokenizer)
 
 
 def check_tokenizer(generator: Generator, folder: Path) -> None:

@@ -7,10 +7,16 @@ from the tokenizer's codebook (0.49 nats), so that codes which decode alike are 
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 
+from data.params import Range
+from models.generator.params import Dropout
 from models.layers import Block, init_weights
+from models.learning import Heads, Layers, Width
+from models.tokenizer.params import Latents, Tokens
 
 
 class MaskGit(nn.Module):
@@ -20,7 +26,15 @@ class MaskGit(nn.Module):
     """
 
     def __init__(
-        self, *, codes: int, classes: int, length: int, dim: int, depth: int, heads: int, dropout: float = 0.0
+        self,
+        *,
+        codes: Tokens,
+        classes: Annotated[int, Range(1, 10**6)],
+        length: Latents,
+        dim: Width,
+        depth: Layers,
+        heads: Heads,
+        dropout: Dropout = 0.0,
     ) -> None:
         super().__init__()
         self.length, self.mask_token, self.no_class = length, codes, classes

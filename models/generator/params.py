@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from data.params import Range, Seed
-from models.learning import Layers, Threads, Training, Width
+from models.learning import Heads, Layers, Threads, Training, Width
+
+Dropout = Annotated[float, Range(0, below=1)]
 
 
 @dataclass(frozen=True)
@@ -15,8 +17,8 @@ class Net:
 
     dim: Width
     depth: Layers
-    heads: Annotated[int, Range(1, 1024)]
-    dropout: Annotated[float, Range(0, below=1)]
+    heads: Heads
+    dropout: Dropout
 
     def __post_init__(self) -> None:
         if self.dim % self.heads:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from data import params
 from models import saved
 from models.proxy.vqgan import VQGAN
 
@@ -9,6 +10,6 @@ from models.proxy.vqgan import VQGAN
 def load(folder: Path) -> VQGAN:
     """The frozen VQGAN of `folder`; UserError where there is none."""
     config, state = saved.read(folder)
-    net = VQGAN(**config)
-    net.load_state_dict(state)
-    return net.eval().requires_grad_(False)
+    arguments = params.arguments(VQGAN, config, f"{saved.find(folder) / 'config.json'}:")
+    net: VQGAN = saved.restore(lambda: VQGAN(**arguments), state, folder)
+    return net.requires_grad_(False)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from data.params import Range
+from data.params import Length, Range
 from models.learning import Quantised, Weight, Width
 
+Blocks = Annotated[int, Range(1, 100)]
+Stem = Annotated[int, Range(1, 64)]
 Codes = Annotated[int, Range(2, 32_768, why=": indices are kept in 16 bits")]
 
 
@@ -18,17 +20,12 @@ class ProxyParams(Quantised):
     Muon trains the convolutions of the levels: after 430 steps it is where AdamW alone is after 1,500.
     """
 
-    channels: tuple[Width, ...]
-    blocks: Annotated[int, Range(1, 100)]
-    stem: Annotated[int, Range(1, 64)]
+    channels: Annotated[tuple[Width, ...], Length(1, 8)]
+    blocks: Blocks
+    stem: Stem
     codes: Codes
     code_dim: Width
     l1: Weight
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 1 <= len(self.channels) <= 8:
-            raise ValueError(f"channels must have one width for each of 1 to 8 levels, not {len(self.channels)}")
 
     @property
     def downscale(self) -> int:

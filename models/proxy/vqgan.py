@@ -1,13 +1,16 @@
 """VQGAN without normalisation layers: an image becomes a grid of codes, and the codes become an image again."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from data.params import UserError
+from data.params import Length, Share, UserError
 from models import device
+from models.learning import Width
+from models.proxy.params import Blocks, Codes, Stem
 from models.quantizer import VectorQuantizer
 
 
@@ -20,7 +23,14 @@ class VQGAN(nn.Module):
     """
 
     def __init__(
-        self, *, channels: Sequence[int], blocks: int, stem: int, codes: int, code_dim: int, decay: float = 0.95
+        self,
+        *,
+        channels: Annotated[Sequence[Width], Length(1, 8)],
+        blocks: Blocks,
+        stem: Stem,
+        codes: Codes,
+        code_dim: Width,
+        decay: Share = 0.95,
     ) -> None:
         super().__init__()
         self.encoder = Encoder(channels, blocks, stem, code_dim)
@@ -83,7 +93,9 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Vectors (B, h, w, code_dim) -> images (B, 3, H, W), about [0, 1] but unclamped."""
 
-    def __init__(self, channels: Sequence[int], blocks: int, stem: int, code_dim: int) -> None:
+    def __init__(
+        self, channels: Annotated[Sequence[Width], Length(1, 8)], blocks: Blocks, stem: Stem, code_dim: Width
+    ) -> None:
         super().__init__()
         self.config = {"channels": list(channels), "blocks": blocks, "stem": stem, "code_dim": code_dim}
         self.stem = Conv(code_dim, channels[-1])

@@ -6,7 +6,11 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from data.params import Count, Range, Share
-from models.learning import Batch, Layers, Quantised, Rate, Threads, Training, Weight, Width
+from models.learning import Batch, Heads, Layers, Quantised, Rate, Threads, Training, Weight, Width
+
+Patch = Annotated[int, Range(1, 256)]
+Latents = Annotated[int, Range(1, 4096)]
+Tokens = Annotated[int, Range(2, 2**20)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,14 +23,14 @@ class WarmUpParams(Quantised):
     the tokens what the eye sees first.
     """
 
-    patch: Annotated[int, Range(1, 256)]
+    patch: Patch
     width: Width
     encoder_layers: Layers
     decoder_layers: Layers
-    heads: Annotated[int, Range(1, 1024)]
-    latents: Annotated[int, Range(1, 4096)]
+    heads: Heads
+    latents: Latents
     token_dim: Width
-    codes: Annotated[int, Range(2, 2**20)]
+    codes: Tokens
     embedding: Weight
     pixels: Weight
 

@@ -1,11 +1,16 @@
 """TiTok: one transformer reads an image into K tokens, another writes proxy codes from them (Yu et al. 2024)."""
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 
-from data.params import UserError
+from data.params import Range, Share, UserError
 from models.layers import Block, init_weights, sincos_2d
+from models.learning import Heads, Layers, Width
+from models.proxy.params import Codes
 from models.quantizer import VectorQuantizer
+from models.tokenizer.params import Latents, Patch, Tokens
 
 
 class TiTok(nn.Module):
@@ -20,18 +25,18 @@ class TiTok(nn.Module):
     def __init__(
         self,
         *,
-        image_size: int,
-        patch: int,
-        width: int,
-        encoder_layers: int,
-        decoder_layers: int,
-        heads: int,
-        latents: int,
-        token_dim: int,
-        codes: int,
-        proxy_grid: int,
-        proxy_codes: int,
-        decay: float = 0.95,
+        image_size: Annotated[int, Range(1, 8192)],
+        patch: Patch,
+        width: Width,
+        encoder_layers: Layers,
+        decoder_layers: Layers,
+        heads: Heads,
+        latents: Latents,
+        token_dim: Width,
+        codes: Tokens,
+        proxy_grid: Annotated[int, Range(1, 1024)],
+        proxy_codes: Codes,
+        decay: Share = 0.95,
     ) -> None:
         super().__init__()
         if image_size % patch:

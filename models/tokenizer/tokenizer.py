@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from data import params
 from data.params import UserError
 from models import saved
 from models.proxy.vqgan import Decoder
@@ -56,6 +57,9 @@ class Tokenizer(nn.Module):
 def load(folder: Path) -> Tokenizer:
     """The trained tokenizer of `folder`, in evaluation mode; UserError where there is none."""
     config, state = saved.read(folder)
-    net = Tokenizer(**config)
-    net.load_state_dict(state)
-    return net.eval().requires_grad_(False)
+    where = f"{saved.find(folder) / 'config.json'}:"
+    parts = params.arguments(Tokenizer, config, where)
+    titok = params.arguments(TiTok, parts["titok"], f"{where} titok")
+    pixels = params.arguments(Decoder, parts["pixels"], f"{where} pixels")
+    net: Tokenizer = saved.restore(lambda: Tokenizer(titok=titok, pixels=pixels), state, folder)
+    return net.requires_grad_(False)
