@@ -22,7 +22,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export HF_HUB_OFFLINE := 1
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help retrain test soak ui stack stack-down stack-secrets bench lint format clean
+.PHONY: help retrain test soak ui stack stack-down stack-secrets stack-origin bench lint format clean
 help:
 	@sed -n 's/^#   //p' Makefile
 
@@ -46,6 +46,10 @@ stack-down: $(READY)  ## ends them; what they hold stays
 
 stack-secrets:  ## random passwords for the stack in .secrets/; needs nothing installed
 	@$(PYTHON) -m flows.stack.secrets $(ARGS)
+
+stack-origin:  ## a bare copy of this repository, which containers clone and push to; needs only git
+	@test -d .remint/origin.git || git clone --quiet --bare . .remint/origin.git
+	@echo 'git remote add origin "$(CURDIR)/.remint/origin.git"   # then push there what workers shall run'
 
 bench: $(READY)  ## speed, as ratios within one run
 	@$(BIN)/python tests/bench/run.py $(ARGS)

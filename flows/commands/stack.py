@@ -67,16 +67,17 @@ def status(context: click.Context, as_json: bool) -> None:
 
 
 @stack.command(short_help="Print the variables of one of its users.")
-@click.argument("user", type=click.Choice(["releaser", "worker", "reader"]))
+@click.argument("user", type=click.Choice(["releaser", "worker", "reader", "photographer"]))
 @click.option("--host", metavar="NAME", help="The stack's machine as seen from there; default: this machine.")
 @click.option("--domain", metavar="NAME", help="The stack is behind a proxy: https://mlflow.NAME, https://s3.NAME, ...")
 def env(user: str, host: str | None, domain: str | None) -> None:
-    """Print what a releaser, a worker or a reader has in the environment, as lines NAME=value. They hold passwords.
+    """Print what one of its users has in the environment, as lines NAME=value. They hold passwords.
 
     \b
     Examples:
       remint stack env releaser > releaser.env && set -a && . ./releaser.env && set +a
       remint stack env worker --domain remint.example.org > worker.env     for a machine with GPUs
+      remint stack env photographer > bring.env                            for who puts photographs into REMINT_INCOMING
     """
     with one_line_errors("remint stack env"):
         from flows.stack import uses

@@ -34,14 +34,20 @@ def worker(pool: str, name: str | None, devices: str) -> None:
     Exit codes: 0 it was asked to end, 2 a mistake in the input or a server that does not answer at the start
     """
     with one_line_errors("remint worker"):
+        from flows import confined
         from flows.remote import device, join
+        from flows.triggers import declared
 
         chosen = join.settings_here(Path.cwd())
         host = join.host(chosen, pool, name, lambda: device.chosen(devices, pool))
         join.check(host)
         join.prepare(host)
-        from flows.remote import worker as serving  # not before: Prefect reads the environment when it is imported
+        # not before: Prefect reads the environment when it is imported
+        from flows.remote import worker as serving
 
+        runs = declared.read(chosen.root / declared.FILE).entrypoints(pool) if pool == "flows" else {}
         join.announce(host)
-        serving.serve(host)
+        if not confined.possible():
+            say(f"worker {host.name}: no Landlock here, so a stage could read what other processes of this user hold")
+        serving.serve(host, runs)
         say(f"worker {host.name} has ended")

@@ -22,7 +22,6 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import Worker as Known
 from prefect.client.schemas.objects import WorkerStatus
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
-from prefect.workers.process import ProcessWorker
 
 from data.params import UserError, near
 from flows.production.bucket import Denied
@@ -38,6 +37,12 @@ DESCRIPTIONS = {
     "cpu": "Stages that need no GPU.",
     "gpu": "Stages that train or run networks.",
     FLOWS: "Flows that order stages and wait for them.",
+}
+# Nothing that a flow run may set: command, variables and folder of a flow are its worker's. Prefect's own template
+# of pools of processes would let everybody with the server's login run any command with the worker's keys.
+JOB_TEMPLATE: dict[str, Any] = {
+    "job_configuration": {"stream_output": True},  # Prefect wants something in it
+    "variables": {"type": "object", "properties": {}, "additionalProperties": False},
 }
 FLOW = "stage"
 ENTRYPOINT = "flows.remote.stage.stage"
@@ -88,9 +93,8 @@ def ensure() -> None:
             try:
                 client.read_work_pool(name)
             except ObjectNotFound:
-                template = ProcessWorker.get_default_base_job_template()
                 wanted = WorkPoolCreate(
-                    name=name, type="process", base_job_template=template, description=DESCRIPTIONS[name]
+                    name=name, type="process", base_job_template=JOB_TEMPLATE, description=DESCRIPTIONS[name]
                 )
                 with contextlib.suppress(ObjectAlreadyExists):  # by another worker at the same moment
                     client.create_work_pool(wanted)

@@ -3,6 +3,7 @@
     refuse.commit(root, "1a2b...", "main,remint/*")     # and it is here afterwards, fetched from origin
     refuse.environment(work, environment.describe(worktree))
     refuse.stage(work, known)
+    refuse.flow_run(flow_run, deployment, {"nightly": "flows.triggers.deployed.retraining"})
 
 Each raises Refused, whose words say why and what to do. Names and commits come from the ledger: they reach git as
 arguments only, checked before, and nothing of them is ever given to a shell.
@@ -11,14 +12,19 @@ arguments only, checked before, and nothing of them is ever given to a shell.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data.params import near
 from flows import repository
 from flows.environment import Environment
 from flows.remote.ledger import Work
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun
+    from prefect.client.schemas.responses import DeploymentResponse
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SHOWN = 3  # packages that are named
@@ -91,6 +97,36 @@ def environment(work: Work, here: Environment) -> None:
             f"this machine is of class '{here.machine}', the run allows '{wanted['machine']}', and other machines "
             "give other bytes; start a worker on one of that class"
         )
+
+
+def flow_run(asked: FlowRun, deployment: DeploymentResponse | None, declared: Mapping[str, str]) -> str:
+    """The entry point of a flow run: that of its deployment in this clone's infra/prefect.yaml, by name, in `declared`.
+
+    Whoever has a login of Prefect's server may write there what he wants: another entry point, a command, variables,
+    steps before the flow. None of them is run here.
+    """
+    if deployment is None:
+        raise Refused("it belongs to no deployment, and workers run what infra/prefect.yaml declares")
+    title = f"deployment '{deployment.name[:80]}'"
+    if deployment.name not in declared:
+        raise Refused(f"{title} is not in this worker's infra/prefect.yaml{near(deployment.name, declared)}")
+    entrypoint = declared[deployment.name]
+    if deployment.entrypoint != entrypoint:
+        raise Refused(
+            f"{title} has entry point '{str(deployment.entrypoint)[:80]}', declared is {entrypoint}; remint deploy"
+        )
+    if deployment.pull_steps:
+        raise Refused(f"{title} has pull steps, and workers run none; remint deploy")
+    no_variables(asked.job_variables, "the flow run")
+    no_variables(deployment.job_variables, title)
+    return entrypoint
+
+
+def no_variables(given: Mapping[str, object] | None, of: str) -> None:
+    """Commands, variables and folders are the worker's own affair."""
+    if given:
+        names = ", ".join(sorted(given))[:80]
+        raise Refused(f"{of} sets job variables ({names}), and workers let nobody set any; start it without them")
 
 
 def _tips(root: Path, patterns: list[str]) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """A Prefect worker that runs stages from its own warm process, one at a time, and outlives everything around it.
 
-    worker.serve(host)      # until SIGTERM
+    worker.serve(host, {"nightly": "flows.triggers.deployed.retraining"})      # until SIGTERM
 
 Prefect's worker starts an engine process for each run, which takes seconds, and gives up when its server has been
 away for a minute. This one polls and beats in a loop of its own that waits for the server with growing pauses, while
@@ -17,7 +17,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,8 @@ import httpx
 from anyio import to_thread
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Crashed, Running
+from prefect.states import Crashed, Failed, Running
+from prefect.utilities.processutils import command_to_string
 from prefect.workers.base import BaseWorker
 from prefect.workers.process import (
     ProcessJobConfiguration,
@@ -41,7 +42,7 @@ from prefect.workers.process import (
 from data.params import UserError
 from flows import environment
 from flows.console import ends, say
-from flows.remote import evict, execute, ledger, pools, roster, stage
+from flows.remote import evict, execute, ledger, pools, refuse, roster, stage
 from flows.remote.execute import Host
 from flows.remote.ledger import Outcome
 
@@ -145,19 +146,22 @@ class StageWorker(_Serving, BaseWorker[ProcessJobConfiguration, ProcessVariables
 
         say(f"worker {self.name}: begins {flow_run.name}")
         with anyio.CancelScope(shield=True):  # the attempt is closed by what it does, never by Prefect
-            ended = await to_thread.run_sync(self._attempt, flow_run.name, hear)
+            ended = await to_thread.run_sync(self._attempt, flow_run, hear)
             self.place = ""
             state = stage.state(ended)
             say(f"worker {self.name}: {flow_run.name}: {state.name}: {state.message}")
             await self._tell(flow_run, state)
         return ProcessWorkerResult(status_code=0, identifier=str(os.getpid()))
 
-    def _attempt(self, name: str, hear: execute.Hear) -> execute.Ended:
+    def _attempt(self, flow_run: FlowRun, hear: execute.Hear) -> execute.Ended:
         store = ledger.open(self.host.settings).store
         with contextlib.suppress(UserError):
-            roster.put(store, replace(self.entry, stage=name))
+            roster.put(store, replace(self.entry, stage=flow_run.name))
         try:
+            refuse.no_variables(flow_run.job_variables, "the flow run")
             return execute.attempt(self.host, self.place, self.leave, hear)
+        except refuse.Refused as error:
+            return execute.Ended(Outcome("refused", self.name, why=str(error)), True)
         except UserError as error:  # the ledger has been away for long
             return execute.Ended(Outcome("failed", self.name, why=str(error)), False)
         finally:
@@ -184,14 +188,14 @@ class StageWorker(_Serving, BaseWorker[ProcessJobConfiguration, ProcessVariables
 class FlowWorker(_Serving, ProcessWorker):
     """Serves the pool of orchestrating flows: each in a process of its own, in this clone, any number at once."""
 
-    def __init__(self, host: Host, leave: threading.Event) -> None:
+    def __init__(self, host: Host, leave: threading.Event, declared: Mapping[str, str]) -> None:
         super().__init__(
             host.pool,
             name=host.name,
             create_pool_if_not_found=False,
             heartbeat_interval_seconds=HEARTBEAT_SECONDS,
         )
-        self.host, self.leave, self.entry = host, leave, _entry(host)
+        self.host, self.leave, self.entry, self.declared = host, leave, _entry(host), declared
         self.place = ""
         self.running: dict[UUID, str] = {}
 
@@ -205,11 +209,27 @@ class FlowWorker(_Serving, ProcessWorker):
         configuration: ProcessJobConfiguration,
         task_status: anyio.abc.TaskStatus[int] | None = None,
     ) -> ProcessWorkerResult:
-        configuration.working_dir = self.host.settings.root
+        """Run a declared flow; nothing of what is run is taken from the server, whoever may have written it there."""
+        deployment = await self.client.read_deployment(flow_run.deployment_id) if flow_run.deployment_id else None
+        try:
+            entrypoint = refuse.flow_run(flow_run, deployment, self.declared)
+        except refuse.Refused as error:
+            say(f"worker {self.name}: {flow_run.name} is refused: {error}")
+            refused: State[Any] = Failed(name="Refused", message=str(error))
+            await self.client.set_flow_run_state(flow_run.id, refused, force=True)
+            if task_status is not None:
+                task_status.started(0)
+            return ProcessWorkerResult(status_code=0, identifier="refused")
+        configuration = ProcessJobConfiguration(
+            command=command_to_string([sys.executable, "-m", "prefect.engine"]),
+            working_dir=self.host.settings.root,
+            env={"PREFECT__FLOW_ENTRYPOINT": entrypoint},
+        )
+        configuration.prepare_for_flow_run(flow_run)
         say(f"worker {self.name}: begins {flow_run.name}")
         self.running[flow_run.id] = flow_run.name
-        try:
-            result = await super().run(flow_run, configuration, task_status)
+        try:  # without its deployment, from which Prefect's worker would load a flow once more if this one crashes
+            result = await super().run(flow_run.model_copy(update={"deployment_id": None}), configuration, task_status)
         finally:
             self.worked = time.monotonic()
             self.running.pop(flow_run.id, None)
@@ -232,18 +252,21 @@ class FlowWorker(_Serving, ProcessWorker):
             self._runs_task_group.cancel_scope.cancel()
 
 
-def serve(host: Host) -> None:
-    """Serve the host's pool until SIGTERM or Ctrl-C. PREFECT_API_URL is set, and the pool is there."""
+def serve(host: Host, declared: Mapping[str, str]) -> None:
+    """Serve the host's pool until SIGTERM or Ctrl-C. PREFECT_API_URL is set, and the pool is there.
+
+    declared: the entry point of each deployment that a worker of the pool `flows` runs, and of no other.
+    """
     leave = threading.Event()
-    anyio.run(partial(_serve, host, leave))
+    anyio.run(partial(_serve, host, leave, declared))
 
 
-async def _serve(host: Host, leave: threading.Event) -> None:
+async def _serve(host: Host, leave: threading.Event, declared: Mapping[str, str]) -> None:
     async with _leaving(host, leave) as ends:
         pause = 0.5
         while not leave.is_set():
-            kind = FlowWorker if host.pool == pools.FLOWS else StageWorker
-            worker = kind(host, leave)
+            flows = host.pool == pools.FLOWS
+            worker = FlowWorker(host, leave, declared) if flows else StageWorker(host, leave)
             ends.append(worker)
             try:
                 async with worker:

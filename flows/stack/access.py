@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-Right = Literal["read", "write"]  # who may write may also read and delete
+Right = Literal["read", "write", "add"]  # who may write may also read and delete; who may add, only put and list
 
 DATA, ARTIFACTS, PRODUCTION, MLFLOW = "remint-data", "remint-artifacts", "remint-production", "remint-mlflow"
 BUCKETS = {
@@ -17,11 +17,13 @@ BUCKETS = {
     PRODUCTION: "releases",
     MLFLOW: "what MLflow's server keeps of runs and models",
 }
-ADMIN = "admin"  # makes the buckets, puts photographs in; nothing that runs all the time has its keys
-USERS: Mapping[str, Mapping[str, Right]] = {
+ADMIN = "admin"  # makes the buckets; nothing that runs all the time has its keys
+INCOMING = f"{DATA}/photographs"  # REMINT_INCOMING in infra/stack/client.env
+USERS: Mapping[str, Mapping[str, Right]] = {  # bucket, or bucket/prefix
     "mlflow": {MLFLOW: "write"},
     "worker": {DATA: "read", ARTIFACTS: "write"},
     "releaser": {DATA: "read", ARTIFACTS: "write", PRODUCTION: "write"},
+    "photographer": {INCOMING: "add"},
     "reader": {PRODUCTION: "read"},
 }
 READ = ("s3:GetObject", "s3:ListBucket", "s3:GetBucketLocation")
@@ -33,7 +35,13 @@ WRITE = (
     "s3:ListMultipartUploadParts",
     "s3:ListBucketMultipartUploads",
 )
-SEAWEED: Mapping[Right, tuple[str, ...]] = {"read": ("Read", "List"), "write": ("Read", "List", "Write", "Tagging")}
+ADD = ("s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts")
+ACTIONS: Mapping[Right, tuple[str, ...]] = {"read": READ, "write": WRITE, "add": ADD}
+SEAWEED: Mapping[Right, tuple[str, ...]] = {
+    "read": ("Read", "List"),
+    "write": ("Read", "List", "Write", "Tagging"),
+    "add": ("List", "Write"),  # its Write includes to delete: what was taken in lies elsewhere by then
+}
 
 
 def identities(keys: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
@@ -45,9 +53,9 @@ def identities(keys: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
 
     every = [identity(ADMIN, ["Admin", "Read", "List", "Write", "Tagging"])]
     for name, rights in USERS.items():
-        every.append(
-            identity(name, [f"{word}:{bucket}" for bucket, right in rights.items() for word in SEAWEED[right]])
-        )
+        places = {place: f"{place}/*" if "/" in place else place for place in rights}
+        actions = [f"{word}:{places[place]}" for place, right in rights.items() for word in SEAWEED[right]]
+        every.append(identity(name, actions))
     return {"identities": every}
 
 
@@ -55,14 +63,24 @@ def policy(bucket: str) -> dict[str, Any]:
     """The bucket's policy, for a server whose buckets have such: Ceph, Amazon."""
     statements = []
     for name, rights in USERS.items():
-        if bucket in rights:
-            statements.append(
-                {
-                    "Sid": name,
-                    "Effect": "Allow",
-                    "Principal": {"AWS": [f"arn:aws:iam:::user/{name}"]},
-                    "Action": list(WRITE if rights[bucket] == "write" else READ),
-                    "Resource": [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"],
-                }
-            )
+        for place, right in rights.items():
+            whole, _, prefix = place.partition("/")
+            if whole == bucket:
+                statements += _statements(name, right, f"arn:aws:s3:::{bucket}", prefix)
     return {"Version": "2012-10-17", "Statement": statements}
+
+
+def _statements(user: str, right: Right, bucket: str, prefix: str) -> list[dict[str, Any]]:
+    """What a user may do in a bucket, or below a prefix of it."""
+    own = {"Effect": "Allow", "Principal": {"AWS": [f"arn:aws:iam:::user/{user}"]}}
+    actions = {"Sid": user, **own, "Action": list(ACTIONS[right])}
+    if not prefix:
+        return [{**actions, "Resource": [bucket, f"{bucket}/*"]}]
+    listed = {
+        "Sid": f"{user}Lists",
+        **own,
+        "Action": ["s3:ListBucket"],
+        "Resource": [bucket],
+        "Condition": {"StringLike": {"s3:prefix": [f"{prefix}/*"]}},
+    }
+    return [{**actions, "Resource": [f"{bucket}/{prefix}/*"]}, listed]

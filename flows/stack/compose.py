@@ -60,8 +60,14 @@ def variables_of(path: Path) -> dict[str, str]:
     """The variables in a file of lines NAME=value; UserError if it is not there."""
     if not path.exists():
         raise UserError(f"{path} does not exist; make it: make stack-secrets")
-    lines = [line.strip() for line in path.read_text().splitlines()]
-    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    made = {}
+    for number, line in enumerate(map(str.strip, path.read_text().splitlines()), 1):
+        if line and not line.startswith("#"):
+            name, equals, value = line.partition("=")
+            if not equals:
+                raise UserError(f"{path}, line {number}: it has no =; lines are NAME=value or begin with #")
+            made[name] = value
+    return made
 
 
 def _service(name: str, entry: Mapping[str, Any], root: Path, secrets: Path | None) -> Service:

@@ -91,6 +91,7 @@ def files(values: Mapping[str, str]) -> dict[str, dict[str, str]]:
         "worker": {**s3("worker"), **tracking("worker"), **prefect},
         "releaser": {**s3("releaser"), **tracking("releaser"), **prefect, **catalogue},
         "reader": {**s3("reader"), **tracking("reader")},
+        "photographer": s3("photographer"),
     }
 
 

@@ -14,6 +14,7 @@ USERS = {
     "releaser": "retrain and release",
     "worker": "join with a worker",
     "reader": "read what is in production",
+    "photographer": "bring photographs",
 }
 
 Outside = Callable[[str], str]  # a text with addresses of the containers -> with those that hold elsewhere

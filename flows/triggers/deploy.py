@@ -72,22 +72,25 @@ def known(client: SyncPrefectClient) -> dict[str, DeploymentResponse]:
 
 
 def _pool(client: SyncPrefectClient, name: str, description: str) -> Change:
-    """Make a pool of processes, or correct its description; its limit and a pause are the operators' business."""
+    """Make a pool of processes, or correct what is ours of it; its limit and a pause are the operators' business."""
     from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
     from prefect.exceptions import ObjectNotFound
-    from prefect.workers.process import ProcessWorker
 
+    from flows.remote.pools import JOB_TEMPLATE
+
+    wanted: dict[str, Any] = {"description": description, "base_job_template": JOB_TEMPLATE}
     try:
         there = client.read_work_pool(name)
     except ObjectNotFound:
-        template = ProcessWorker.get_default_base_job_template()
-        wanted = WorkPoolCreate(name=name, type="process", description=description, base_job_template=template)
-        client.create_work_pool(wanted)
+        client.create_work_pool(WorkPoolCreate(name=name, type="process", **wanted))
         return Change("work pool", name, "created", description)
-    if (there.description or "") == description:
+    if there.type != "process":  # one of Kubernetes, say, whose template is infra/k8s/gpu-job-template.json
+        del wanted["base_job_template"]
+    differing = {key: value for key, value in wanted.items() if (getattr(there, key) or "") != value}
+    if not differing:
         return Change("work pool", name, "unchanged", description)
-    client.update_work_pool(name, WorkPoolUpdate(description=description))
-    return Change("work pool", name, "updated", "description")
+    client.update_work_pool(name, WorkPoolUpdate(**differing))
+    return Change("work pool", name, "updated", ", ".join(differing).replace("_", " "))
 
 
 def _deployment(client: SyncPrefectClient, one: Deployment, flow: Flow[..., Any]) -> Change:
@@ -99,6 +102,8 @@ def _deployment(client: SyncPrefectClient, one: Deployment, flow: Flow[..., Any]
         "entrypoint": one.entrypoint,
         "work_pool_name": one.work_pool,
         "parameters": one.parameters,
+        "job_variables": {},
+        "pull_steps": None,
         "parameter_openapi_schema": flow.parameters.model_dump_for_openapi(),
         "tags": [MADE],
     }
@@ -110,7 +115,9 @@ def _deployment(client: SyncPrefectClient, one: Deployment, flow: Flow[..., Any]
         made = [DeploymentScheduleCreate(**each) for each in schedules]
         client.create_deployment(flow_id, one.name, schedules=made, enforce_parameter_schema=True, **wanted)
         return Change("deployment", one.name, "created", f"{_crons(one.schedules)} in {one.work_pool}")
-    differing: dict[str, Any] = {key: value for key, value in wanted.items() if getattr(there, key) != value}
+    differing: dict[str, Any] = {
+        key: value for key, value in wanted.items() if (getattr(there, key) or None) != (value or None)
+    }
     if schedule_words(there) != [str(cron) for cron in one.schedules]:
         differing["schedules"] = schedules
     if not differing:

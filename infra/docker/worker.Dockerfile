@@ -1,6 +1,6 @@
 # Workers, the bootstrap job, and the command line: everything of requirements.lock, and this checkout.
-#   docker build -f infra/docker/worker.Dockerfile --target cpu -t remint/worker:cpu .
-#   docker build -f infra/docker/worker.Dockerfile --target gpu -t remint/worker:gpu .
+#   docker build -f infra/docker/worker.Dockerfile --target cpu -t remint/worker:0.1.0-cpu .
+#   docker build -f infra/docker/worker.Dockerfile --target gpu -t remint/worker:0.1.0-gpu .
 # TORCH_INDEX: PyTorch's index of CPU builds (pytorch.org names it) makes the cpu image 4 GB smaller; torch's version
 # is that of the lock in any case. UID: of who owns the git repository that workers clone, if it is a folder.
 FROM python:3.11.14-slim-bookworm AS base

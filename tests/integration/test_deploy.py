@@ -9,8 +9,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
+import httpx
 import pytest
 import yaml
 
@@ -143,7 +145,33 @@ def test_the_commands_print_tables_and_json(
 
 
 @pytest.mark.soak
-def test_two_triggers_at_once_give_one_run_on_a_worker(settings: Settings, tmp_path: Path) -> None:
+def attacked(api: Any, proof: Path) -> Iterator[UUID]:
+    """What somebody with the server's login can ask of the worker that has the releaser's keys; the runs' ids."""
+    from prefect.workers.process import ProcessWorker
+
+    # the pool's own template refuses variables at the door; who has the login can change it
+    nightly = api.read_deployment_by_name("retraining/nightly")
+    command = {"command": f"touch {proof}"}
+    with pytest.raises(httpx.HTTPStatusError, match="422|409"):
+        api.create_flow_run_from_deployment(nightly.id, job_variables=command)
+    template = ProcessWorker.get_default_base_job_template()
+    api.request("PATCH", "/work_pools/flows", json={"base_job_template": template})
+    for variables in (command, {"env": {"PYTHONSTARTUP": "mine.py"}}):
+        yield api.create_flow_run_from_deployment(nightly.id, job_variables=variables).id
+    mine = api.create_deployment(nightly.flow_id, "mine", work_pool_name="flows", entrypoint="flows.retrain.retrain")
+    yield api.create_flow_run_from_deployment(mine).id
+    watch = api.read_deployment_by_name("data-watch/watch")
+    api.request("PATCH", f"/deployments/{watch.id}", json={"entrypoint": "os.system"})
+    yield api.create_flow_run_from_deployment(watch.id).id
+    prove = api.read_deployment_by_name("reproduction/prove")
+    steps = [{"prefect.deployments.steps.run_shell_script": {"script": f"touch {proof}"}}]
+    api.request("PATCH", f"/deployments/{prove.id}", json={"pull_steps": steps})
+    yield api.create_flow_run_from_deployment(prove.id).id
+
+
+def test_two_triggers_at_once_give_one_run_on_a_worker_that_runs_nothing_else(
+    settings: Settings, tmp_path: Path
+) -> None:
     root = settings.root
     applied(settings)
     tell(root, "remote", "add", "origin", str(root))
@@ -160,12 +188,30 @@ def test_two_triggers_at_once_give_one_run_on_a_worker(settings: Settings, tmp_p
             wait(lambda: all(api.read_flow_run(one).state.is_final() for one in ids), "two runs")  # type: ignore[union-attr]
             ended = [api.read_flow_run(one).state for one in ids]
             assert {one.name: one.last_state for one in schedule.every(api)}["nightly"] == "Completed"
+            attacks = list(attacked(api, tmp_path / "ran"))
+            wait(lambda: all(api.read_flow_run(one).state.is_final() for one in attacks), "refusals")  # type: ignore[union-attr]
+            refused = [api.read_flow_run(one).state for one in attacks]
     finally:
         worker.terminate()
         worker.wait(60)
         words.seek(0)
         sys.stdout.write(words.read())
     assert [state.name for state in ended if state] == ["Completed", "Completed"]
+    assert [state.name for state in refused if state] == ["Refused"] * 5
+    words = "\n".join(str(state.message) for state in refused if state)
+    for said in (
+        "the flow run sets job variables (command), and workers let nobody set any",
+        "the flow run sets job variables (env)",
+        "deployment 'mine' is not in this worker's infra/prefect.yaml",
+        "deployment 'watch' has entry point 'os.system', declared is flows.triggers.deployed.data_watch",
+        "deployment 'prove' has pull steps",
+    ):
+        assert said in words
+    assert not (tmp_path / "ran").exists()
+    undone = applied(settings)
+    assert undone["flows"] == ("updated", "base job template")
+    assert (undone["watch"], undone["prove"]) == (("updated", "entrypoint"), ("updated", "pull steps"))
+    assert applied(settings)["prove"][0] == "unchanged"
     (tag,) = tell(root, "tag", "--list", "run/*").split()
     said = sorted(str(state.message) for state in ended if state)
     assert said[0].startswith("nothing to do")

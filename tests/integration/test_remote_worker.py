@@ -9,6 +9,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import yaml
 from prefect.states import Scheduled
 
 from data.params import UserError
@@ -205,8 +206,12 @@ def nap(seconds: float):
 
 @pytest.mark.soak
 def test_flows_run_in_the_clone_any_number_at_once_and_end_with_their_worker(farm):
-    worker = farm.start("flows", REMINT_CATALOGUE=f"sqlite:///{farm.folder / 'catalogue.db'}")
-    (worker.clone / "napping.py").write_text(NAP)
+    clone = farm.clone("flows-napping")
+    (clone / "napping.py").write_text(NAP)
+    (clone / "infra").mkdir()
+    nap = {"name": "nap", "entrypoint": "napping.nap", "work_pool": "flows"}
+    (clone / "infra" / "prefect.yaml").write_text(yaml.safe_dump({"work_pools": {"flows": {}}, "deployments": [nap]}))
+    worker = farm.start("flows", "flows-napping", REMINT_CATALOGUE=f"sqlite:///{farm.folder / 'catalogue.db'}")
     naps = worker.clone / "naps.txt"
     with farm.client() as client:
         deployment = client.create_deployment(

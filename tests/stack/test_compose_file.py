@@ -83,10 +83,23 @@ def test_only_what_people_and_other_machines_speak_to_is_published():
     assert {name for name, entry in SERVICES.items() if entry.get("ports")} == {"postgres", "s3", "mlflow", "prefect"}
 
 
-@pytest.mark.parametrize("name", sorted(OWN))
-def test_own_services_have_no_privilege(name):
+@pytest.mark.parametrize("name", SERVICES)
+def test_no_service_has_a_privilege_that_it_does_not_begin_with(name):
     assert SERVICES[name]["cap_drop"] == ["ALL"]
     assert SERVICES[name]["security_opt"] == ["no-new-privileges:true"]
+    becomes = ["CHOWN", "SETGID", "SETUID"] if name == "s3" else []  # its image begins as root and becomes another
+    assert SERVICES[name].get("cap_add", []) == becomes
+    assert SERVICES["postgres"]["user"] == "postgres"
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_no_container_has_the_checkout_s_git_folder_and_only_one_may_write_to_the_copy_of_it(name):
+    mounts = [volume.split(":") for volume in SERVICES[name].get("volumes", [])]
+    assert not any(source.startswith(("./.git", ".git")) for source, *_ in mounts)
+    writable = [inside for _, inside, *mode in mounts if inside.startswith("/origin") and mode != ["ro"]]
+    assert writable == (["/origin"] if name == "worker-flows" else [])
+    if writable:  # what git would execute for whoever pushes there from this machine
+        assert {"/origin/config", "/origin/hooks"} <= {inside for _, inside, *mode in mounts if mode == ["ro"]}
 
 
 @pytest.mark.parametrize("name", SERVICES)

@@ -1,10 +1,14 @@
 """infra/k8s: objects of the published schemas, without privilege, and overlays that Kustomize can build."""
 
+import json
 import re
 import shutil
 
 import pytest
 
+from flows.remote import pools
+from flows.stack import compose, secrets
+from flows.stack.places import PORTS
 from tests.stack import manifests
 
 validate = pytest.importorskip("kubernetes_validate")
@@ -83,19 +87,11 @@ def test_gpu_pods_ask_for_a_gpu_and_go_to_a_node_that_has_one():
 
 def test_prefect_s_job_template_makes_valid_gpu_jobs():
     """Filled in as a Kubernetes worker fills it in, with its defaults and Prefect's own values."""
-    import json
-
     from prefect.utilities.templating import apply_values
 
     template = json.loads((manifests.FOLDER / "gpu-job-template.json").read_text())
     properties = template["variables"]["properties"]
     values = {name: entry["default"] for name, entry in properties.items() if "default" in entry}
-    values |= {
-        "name": "stage-x",
-        "labels": {"prefect.io/flow-run-name": "x"},
-        "command": ["prefect", "flow-run", "execute"],
-    }
-    values["env"] = [{"name": "PREFECT__FLOW_RUN_ID", "value": "1"}]
     job = apply_values(template["job_configuration"], values, remove_notset=True)["job_manifest"]
     check(job)
     pod = job["spec"]["template"]["spec"]
@@ -106,5 +102,71 @@ def test_prefect_s_job_template_makes_valid_gpu_jobs():
     for part in ("command", "envFrom", "volumeMounts", "securityContext"):
         assert container[part] == worker[part]
     assert pod["volumes"] == manifests.pods(manifests.written("base"))["worker-gpu"]["volumes"]
+    assert container["env"] == [{"name": "PREFECT__FLOW_ENTRYPOINT", "value": pools.ENTRYPOINT}]
     used = set(re.findall(r"\{\{ (\w+) \}\}", json.dumps(template["job_configuration"])))
     assert used == set(properties)
+
+
+@pytest.mark.parametrize(
+    "template", [pools.JOB_TEMPLATE, json.loads((manifests.FOLDER / "gpu-job-template.json").read_text())]
+)
+def test_no_flow_run_may_say_what_is_run_where_or_with_which_variables(template):
+    assert template["variables"]["additionalProperties"] is False
+    sizes = {"gpus", "cpu", "memory", "finished_job_ttl", "stream_output"}
+    sizes |= {"job_watch_timeout_seconds", "pod_watch_timeout_seconds"}
+    assert set(template["variables"]["properties"]) <= sizes
+    for name in ("command", "env", "working_dir"):  # not even as something that Prefect would add to
+        assert name not in template["job_configuration"]
+
+
+def allowed(policies, kind, own, other, port):
+    """Whether the policies let a pod of app `own` take (Ingress) or make (Egress) a connection with one of `other`."""
+
+    def selects(selector, app):
+        wanted = selector.get("matchLabels", {}).get("app", app)
+        listed = [set(one["values"]) for one in selector.get("matchExpressions", []) if one["key"] == "app"]
+        return wanted == app and all(app in values for values in listed)
+
+    sides = {"Ingress": ("ingress", "from"), "Egress": ("egress", "to")}
+    rules, peers = sides[kind]
+    about = [p["spec"] for p in policies if kind in p["spec"]["policyTypes"] and selects(p["spec"]["podSelector"], own)]
+    assert about, f"{own}: nobody says anything, so everything is allowed"
+    return any(
+        selects(peer["podSelector"], other) and port in [one["port"] for one in rule.get("ports", [{"port": port}])]
+        for spec in about
+        for rule in spec.get(rules, [])
+        for peer in rule[peers]
+        if "podSelector" in peer
+    )
+
+
+def test_pods_reach_the_servers_that_their_settings_name_and_no_other(tmp_path):
+    secrets.make(tmp_path)
+    services = compose.read(manifests.ROOT, tmp_path, variables={})
+    policies = [entry for entry in manifests.written("base") if entry["kind"] == "NetworkPolicy"]
+    for name, service in services.items():
+        said = " ".join(service.environment.values())
+        for server, port in PORTS.items():
+            needs = server != name and (f"{server}:{port}" in said or server in service.environment.values())
+            needs = needs and not (server == "mlflow" and name == "mlflow")
+            found = allowed(policies, "Egress", name, server, port), allowed(policies, "Ingress", server, name, port)
+            assert found == (needs, needs), (name, server)
+    for stranger in ("postgres", "s3"):  # servers begin nothing
+        assert not any(allowed(policies, "Egress", stranger, server, port) for server, port in PORTS.items())
+
+
+def test_stages_and_nodes_of_a_training_reach_what_a_worker_of_stages_does_and_no_database():
+    policies = [entry for entry in manifests.written("base") if entry["kind"] == "NetworkPolicy"]
+    for name in ("stage", "ddp", "worker-cpu"):
+        reached = [server for server, port in PORTS.items() if allowed(policies, "Egress", name, server, port)]
+        assert reached == ["s3", "mlflow", "prefect"], name
+
+
+def test_only_the_pod_that_releases_may_push_and_has_the_releaser_s_keys():
+    holders = {"git-push": set(), "releaser": set()}
+    for name, container in manifests.containers(manifests.written("base", "ddp")).items():
+        for source in container.get("envFrom", []):
+            secret = source.get("secretRef", {}).get("name")
+            if secret in holders:
+                holders[secret].add(name)
+    assert holders == {"git-push": {"worker-flows"}, "releaser": {"worker-flows"}}

@@ -95,21 +95,23 @@ def test_prefect_wants_a_login_for_everything_but_its_health(ports, values):
     assert answer(f"{address}/admin/version", f"remint:{values['prefect.server']}") == 200
 
 
-@pytest.mark.parametrize("user", access.USERS)
+def s3_of(ports, values, name):
+    return s3.client(f"http://127.0.0.1:{ports['s3']}", (values[f"s3.{name}.key"], values[f"s3.{name}.secret"]))
+
+
+def may(call, **arguments):
+    try:
+        call(**arguments)
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "AccessDenied":
+            raise
+        return False
+    return True
+
+
+@pytest.mark.parametrize("user", [user for user in access.USERS if user != "photographer"])
 def test_s3_lets_each_user_do_what_the_table_says_and_no_more(stack, ports, values, user):
-    def client(name):
-        return s3.client(f"http://127.0.0.1:{ports['s3']}", (values[f"s3.{name}.key"], values[f"s3.{name}.secret"]))
-
-    def may(call, **arguments):
-        try:
-            call(**arguments)
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "AccessDenied":
-                raise
-            return False
-        return True
-
-    mine, admin = client(user), client(access.ADMIN)
+    mine, admin = s3_of(ports, values, user), s3_of(ports, values, access.ADMIN)
     for bucket in access.BUCKETS:
         right = access.USERS[user].get(bucket)
         admin.put_object(Bucket=bucket, Key="there", Body=b"1")
@@ -119,6 +121,35 @@ def test_s3_lets_each_user_do_what_the_table_says_and_no_more(stack, ports, valu
         assert may(mine.delete_object, Bucket=bucket, Key="there") == (right == "write")
         assert not may(mine.delete_bucket_policy, Bucket=bucket)
     assert not may(mine.create_bucket, Bucket=f"of-{user}")
+
+
+def test_a_photographer_may_put_photographs_where_they_arrive_and_nothing_else(as_, ports, values):
+    as_("photographer")
+    mine, admin = s3_of(ports, values, "photographer"), s3_of(ports, values, access.ADMIN)
+    bucket, prefix = os.environ["REMINT_INCOMING"].removeprefix("s3://").split("/")
+    assert f"{bucket}/{prefix}" == access.INCOMING
+    mine.put_object(Bucket=bucket, Key=f"{prefix}/summer/beach.jpg", Body=b"jpeg")
+    big = mine.create_multipart_upload(Bucket=bucket, Key=f"{prefix}/big.tiff")  # as tools do above some megabytes
+    part = {"Bucket": bucket, "Key": f"{prefix}/big.tiff", "UploadId": big["UploadId"]}
+    tag = mine.upload_part(**part, PartNumber=1, Body=b"tiff")["ETag"]
+    mine.complete_multipart_upload(**part, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": tag}]})
+    keys = {entry["Key"] for entry in mine.list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/")["Contents"]}
+    assert {f"{prefix}/summer/beach.jpg", f"{prefix}/big.tiff"} <= keys
+    admin.put_object(Bucket=bucket, Key="elsewhere", Body=b"1")
+    refused = [
+        (mine.put_object, {"Bucket": bucket, "Key": "elsewhere", "Body": b"2"}),
+        (mine.put_object, {"Bucket": bucket, "Key": f"{prefix}-of-others/x.jpg", "Body": b"2"}),
+        (mine.put_object, {"Bucket": access.PRODUCTION, "Key": "releases/images/000001.json", "Body": b"{}"}),
+        (mine.get_object, {"Bucket": bucket, "Key": "elsewhere"}),
+        (mine.delete_object, {"Bucket": bucket, "Key": f"{prefix}/summer/beach.jpg"}),
+        (mine.list_objects_v2, {"Bucket": bucket}),
+        (mine.list_objects_v2, {"Bucket": access.ARTIFACTS}),
+        (mine.delete_bucket_policy, {"Bucket": bucket}),
+    ]
+    assert [call for call, given in refused if may(call, **given)] == []
+    assert (
+        s3_of(ports, values, "releaser").get_object(Bucket=bucket, Key=f"{prefix}/big.tiff")["Body"].read() == b"tiff"
+    )
 
 
 def test_a_worker_cannot_release_and_a_reader_cannot_write_as_the_commands_see_it(as_):

@@ -1,7 +1,9 @@
 """Compose, Kubernetes, images and the native start say the same: commands, ports, variables, contents."""
 
+import json
 import os
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -17,8 +19,7 @@ CONTAINERS = manifests.containers(WRITTEN)
 DOCKERFILES = {
     "remint/mlflow": ROOT / "mlflow" / "Dockerfile",
     "remint/prefect": ROOT / "infra" / "docker" / "prefect.Dockerfile",
-    "remint/worker:cpu": ROOT / "infra" / "docker" / "worker.Dockerfile",
-    "remint/worker:gpu": ROOT / "infra" / "docker" / "worker.Dockerfile",
+    "remint/worker": ROOT / "infra" / "docker" / "worker.Dockerfile",
 }
 
 
@@ -44,6 +45,21 @@ def test_images_are_the_same(services, name):
     assert CONTAINERS[name]["image"] == services[name].image
 
 
+def test_the_tag_of_every_image_of_ours_is_this_version_so_that_another_version_is_another_image():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    template = json.loads((manifests.FOLDER / "gpu-job-template.json").read_text())
+    stage = template["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]["containers"][0]["image"]
+    every = [entry["image"] for entry in CONTAINERS.values()]
+    every += [entry["image"] for entry in manifests.containers(manifests.written("ddp")).values()]
+    every += [stage.removeprefix("registry.example.org/")]
+    for path in (*DOCKERFILES.values(), ROOT / "docs" / "stack.md"):
+        every += re.findall(r"remint/(?:mlflow|prefect|worker):\S+", path.read_text())
+    ours = {image for image in every if image.startswith("remint/")}
+    version = project["version"]
+    servers = {f"remint/{name}:{version}" for name in ("mlflow", "prefect")}
+    assert ours == servers | {f"remint/worker:{version}-{kind}" for kind in ("cpu", "gpu")}
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_commands_are_the_same(services, name):
     container = CONTAINERS[name]
@@ -58,7 +74,11 @@ def test_commands_are_the_same(services, name):
 def test_variables_come_from_the_same_files(services, name):
     ours = {("secretRef" if f.startswith(".secrets/") else "configMapRef", Path(f).stem) for f in services[name].files}
     theirs = {(kind, source["name"]) for entry in CONTAINERS[name]["envFrom"] for kind, source in entry.items()}
-    where_git_is = {("configMapRef", "origin"), ("secretRef", "git")}  # in compose: REMINT_ORIGIN, the user's git
+    where_git_is = {
+        ("configMapRef", "origin"),
+        ("secretRef", "git"),
+        ("secretRef", "git-push"),
+    }  # in compose: REMINT_ORIGIN, the user's git
     assert theirs - where_git_is == ours
     assert bool(theirs & where_git_is) == ("REMINT_ORIGIN" in services[name].environment)
 
@@ -74,8 +94,7 @@ def test_health_is_asked_in_the_same_way(services, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_files_and_volumes_are_at_the_same_paths(services, name):
-    apart = {"/origin"}  # a checkout on this machine
-    mine = {path for path in services[name].mounts if path not in apart}
+    mine = {path for path in services[name].mounts if not path.startswith("/origin")}  # a repository on this machine
     theirs = {mount["mountPath"] for mount in CONTAINERS[name].get("volumeMounts", [])}
     for path in mine - ({"/cache"} if name == "bootstrap" else set()):  # which reads no data
         assert any(path == there or path.startswith(f"{there}/") for there in theirs), path
@@ -163,7 +182,7 @@ def test_mlflow_s_image_has_what_its_settings_need(services):
 
 
 def test_the_worker_s_image_has_the_whole_lock_and_this_checkout():
-    text = DOCKERFILES["remint/worker:cpu"].read_text()
+    text = DOCKERFILES["remint/worker"].read_text()
     assert "-r /srv/remint/requirements.lock" in text
     assert "COPY . /srv/remint" in text
     for target in ("cpu", "gpu"):

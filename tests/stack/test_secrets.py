@@ -71,6 +71,7 @@ def test_each_is_given_its_own_and_nothing_else(folder):
     assert given["worker"] == {*s3["worker"], "mlflow.worker", "prefect.server"}
     assert given["releaser"] == {*s3["releaser"], "mlflow.releaser", "prefect.server", "database.catalogue"}
     assert given["reader"] == {*s3["reader"], "mlflow.reader"}
+    assert given["photographer"] == s3["photographer"]
     assert given["mlflow"] == {*s3["mlflow"], "mlflow.admin", "mlflow.session", "database.mlflow"}
     assert given["prefect"] == {"database.prefect", "prefect.server"}
     assert "database.postgres" in given["postgres"]
@@ -83,6 +84,7 @@ def test_seaweedfs_is_told_the_rights_of_the_table(folder):
     rights = {entry["name"]: entry["actions"] for entry in told["identities"]}
     assert rights.pop(access.ADMIN)[0] == "Admin"
     assert rights["reader"] == ["Read:remint-production", "List:remint-production"]
+    assert rights.pop("photographer") == ["List:remint-data/photographs/*", "Write:remint-data/photographs/*"]
     for name, actions in rights.items():
         assert all(":" in action for action in actions), name  # of a bucket, never of all
         writes = {action.partition(":")[2] for action in actions if action.startswith("Write")}
@@ -93,7 +95,7 @@ def test_seaweedfs_is_told_the_rights_of_the_table(folder):
 
 def test_policies_say_the_same_as_the_table():
     for bucket in access.BUCKETS:
-        statements = access.policy(bucket)["Statement"]
+        statements = [one for one in access.policy(bucket)["Statement"] if "photographer" not in one["Sid"]]
         assert {statement["Sid"] for statement in statements} == {
             n for n, rights in access.USERS.items() if bucket in rights
         }
@@ -102,6 +104,15 @@ def test_policies_say_the_same_as_the_table():
             assert writes == (access.USERS[statement["Sid"]][bucket] == "write")
             assert all("*" not in action for action in statement["Action"])
             assert all(f":::{bucket}" in resource for resource in statement["Resource"])
+
+
+def test_a_right_below_a_prefix_is_one_there_and_to_list_there():
+    put, lists = (one for one in access.policy(access.DATA)["Statement"] if "photographer" in one["Sid"])
+    assert put["Resource"] == ["arn:aws:s3:::remint-data/photographs/*"]
+    assert "s3:PutObject" in put["Action"]
+    assert not {"s3:GetObject", "s3:DeleteObject", "s3:ListBucket"} & set(put["Action"])
+    assert lists["Action"] == ["s3:ListBucket"]
+    assert lists["Condition"] == {"StringLike": {"s3:prefix": ["photographs/*"]}}
 
 
 def test_git_ignores_them():
