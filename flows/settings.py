@@ -38,8 +38,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from data.params import UserError
 from models.embedded import database_uri
 
-QUIET = {  # every tool's telemetry and update check, off
+QUIET = {  # every tool's telemetry, update check and advertisements, off
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     "DO_NOT_TRACK": "1",
     "DVC_NO_ANALYTICS": "true",
     "GX_ANALYTICS_ENABLED": "false",

@@ -27,7 +27,12 @@ from models.mlflow_server import shown
 
 MLFLOW_PORT, PREFECT_PORT = 5000, 4200  # where people expect them; the next free ones if they are taken
 START_SECONDS = 120
-WHERE = "(choose 'Model training' at the top left: runs, pictures and the registry are there)"
+TRAINING = "/#/experiments?workflowType=machine_learning"  # its first page is about language models, and telemetry
+# Prefect's pages ask an analytics host whatever its settings say; a browser that is told so asks only this machine
+POLICY = (
+    "content-security-policy:default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob: "
+    "http://127.0.0.1:* http://localhost:* ws://127.0.0.1:* ws://localhost:*"
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class Page:
     health: str = ""
     command: Sequence[str] = ()
     environment: Mapping[str, str] | None = None
-    hint: str = ""
+    first: str = ""  # what to open of it
 
 
 def serve(settings: Settings) -> None:
@@ -55,7 +60,7 @@ def serve(settings: Settings) -> None:
             for page in own:
                 _wait_for(page, servers[page.tool], settings.home)
             for page in pages:
-                print(f"{page.tool:8} {page.address}  {page.hint}".rstrip(), flush=True)
+                print(f"{page.tool:8} {page.address}{page.first}", flush=True)
             if own:
                 print("Ctrl-C ends both" if len(own) == 2 else "Ctrl-C ends it", flush=True)
                 _watch(servers, settings.home)
@@ -67,7 +72,7 @@ def mlflow_page(settings: Settings) -> Page:
     """MLflow over the embedded database, or the server that is named in the settings."""
     uri = settings.mlflow_uri
     if uri.startswith(("http://", "https://")):
-        return Page("MLflow", shown(uri), hint=WHERE)
+        return Page("MLflow", shown(uri).rstrip("/"), first=TRAINING)
     port = free_port(MLFLOW_PORT)
     store = ["--backend-store-uri", uri, "--default-artifact-root", str(settings.home / "mlflow")]
     program = str(Path(sys.executable).with_name("mlflow"))  # `python -m mlflow` does not exist
@@ -75,7 +80,8 @@ def mlflow_page(settings: Settings) -> Page:
     address = f"http://127.0.0.1:{port}"
     # Its job runner is eight processes for features of language models.
     environment = child_environment(settings) | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    return Page("MLflow", address, f"{address}/health", [*command, "--workers", "1"], environment, WHERE)
+    command += ["--workers", "1", "--uvicorn-opts", f'--header "{POLICY}"']
+    return Page("MLflow", address, f"{address}/health", command, environment, TRAINING)
 
 
 def prefect_page(settings: Settings) -> Page:
@@ -91,7 +97,7 @@ def prefect_page(settings: Settings) -> Page:
         "PREFECT_API_BLOCKS_REGISTER_ON_START": "0",
     }
     command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning", "--header", POLICY]
     return Page("Prefect", address, f"{address}/api/health", command, child_environment(settings) | only_show)
 
 

@@ -29,7 +29,7 @@ from flows.stack.access import ADMIN, USERS
 from flows.stack.compose import Service
 from flows.stack.places import PORTS, Places
 from flows.stack.processes import Process
-from flows.ui import free_port
+from flows.ui import TRAINING, free_port
 
 PACKAGES = "apt-get install postgresql ceph-mon ceph-osd ceph-mgr ceph-common radosgw"
 SCALED = ("worker-cpu", "worker-nogpu")  # as many processes as wanted
@@ -267,7 +267,8 @@ def how_to_use(stack: Stack) -> str:
     """What a person does with a stack that runs."""
     ports = stack.ports()
     lines = [
-        f"MLflow   http://127.0.0.1:{ports['mlflow']}   user admin, password: mlflow.admin in .secrets/values.json",
+        f"MLflow   http://127.0.0.1:{ports['mlflow']}{TRAINING}",
+        "         user admin, password: mlflow.admin in .secrets/values.json",
         f"Prefect  http://127.0.0.1:{ports['prefect']}   log in as remint:PASSWORD, prefect.server in the same file",
         f"S3       http://127.0.0.1:{ports['s3']}   keys in .secrets/*.env",
         "",

@@ -11,6 +11,7 @@ import pytest
 from flows.settings import Settings
 from flows.stack import compose, secrets
 from flows.stack.places import PORTS, Places
+from flows.ui import POLICY
 from tests.stack import manifests
 
 ROOT = Path(__file__).parents[2]
@@ -127,8 +128,9 @@ def test_the_native_start_runs_the_containers_commands_elsewhere(services, tmp_p
     places = Places(ROOT, tmp_path, {name: port + 10000 for name, port in PORTS.items()}, "ssh://there/remint.git")
     assert places.command(services["mlflow"], "mlflow") == [
         *("mlflow", "server", "--app-name", "basic-auth", "--serve-artifacts"),
-        *("--host", "127.0.0.1", "--port", "15000", "--workers", "2"),
+        *("--host", "127.0.0.1", "--port", "15000", "--workers", "2", "--uvicorn-opts", f'--header "{POLICY}"'),
     ]
+    assert places.command(services["prefect"], "prefect")[-2:] == ["--header", POLICY]
     assert places.command(services["worker-cpu"], "worker-cpu-1") == [
         str(ROOT / "infra" / "docker" / "worker.sh"),
         *("remint", "worker", "--pool", "cpu"),
