@@ -106,7 +106,7 @@ def register(
     from flows.release import tags
 
     registered = registry.register_models(ran, stores.settings, family)
-    tagged = tags.tag_versions(registered, ran, stores.settings)
+    tagged = tags.tag_versions(registered, stores.settings)
     alarms = record.record_run(stores.catalogue, stores.settings, ran, stages, results, tagged)
     return Release(tuple(tagged), tuple(alarms))
 

@@ -10,6 +10,7 @@ REFERENCE = re.compile(r"(?P<model>[A-Za-z0-9][A-Za-z0-9_-]*)(@(?P<which>[A-Za-z
 VERSION = re.compile(r"v?(\d{1,9})(\.0\.0)?")
 PRODUCTION, PREVIOUS = "production", "previous"  # the aliases that releases move
 GTO_TAG = "gto_tag"  # on a version in MLflow: its tag in git
+RUN_TAG = "git_tag"  # and that of the run that made it
 
 
 def parse(reference: str) -> tuple[str, str | None]:

@@ -21,9 +21,11 @@ import yaml
 
 from data import kept
 from data.params import UserError
-from flows import packing
+from flows import packing, repository
 from flows.console import say
 from flows.families import Model, evaluation_of, models_of, parents_of, sha256
+from flows.reference import RUN_TAG
+from flows.release import tags
 from flows.run import RunInfo
 from flows.settings import Settings
 from flows.table import headline
@@ -34,6 +36,20 @@ from models.saved import weights_digest
 
 GUARDS = ("validate",)  # stages that let data through and add nothing to it
 METRIC = "metric"  # tag of a version: its headline metric in words
+DVC_LOCK, DATA = "dvc_lock", "data."  # tags of a version, beside those in models.tracking
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a version was made from, for good: the run that made it first, whose commit is its commit of record.
+
+    Other runs may meet the same model again, judge it and release it; they change nothing of this.
+    """
+
+    tag: str  # of the run: run/<id>
+    commit: str
+    dvc_lock: str  # sha256 of dvc.lock at that commit
+    data: Mapping[str, str]  # data stage -> DVC's digests of its outputs
 
 
 @dataclass(frozen=True)
@@ -49,6 +65,18 @@ class Registered:
     new: bool = True  # False: this model had been registered before
     tags: Mapping[str, str] = field(default_factory=dict)
     config: str = ""  # sha256 of config.json
+
+    @property
+    def record(self) -> Record:
+        """By the version's own tags in MLflow."""
+        lacking = [name for name in (RUN_TAG, tracking.COMMIT, DVC_LOCK) if not self.tags.get(name)]
+        if lacking:
+            raise UserError(
+                f"{self.model.name} v{self.version} has no tag {lacking[0]} in MLflow's registry, so nothing says "
+                "which run made it; delete that version there and register it again: remint promote FAMILY RUN"
+            )
+        data = {key.removeprefix(DATA): value for key, value in self.tags.items() if key.startswith(DATA)}
+        return Record(self.tags[RUN_TAG], self.tags[tracking.COMMIT], self.tags[DVC_LOCK], data)
 
 
 def register_models(run: RunInfo, settings: Settings, family: str | None = None) -> list[Registered]:
@@ -97,15 +125,15 @@ def _register(client: Any, run: RunInfo, model: Model) -> Registered:
         logged = logged_model(client, known)
         _log_metrics(client, run, model, known.run_id, logged.model_id, metrics)
         client.set_model_version_tag(model.name, known.version, METRIC, _metric(metrics))
-        tags = {**logged.tags, **known.tags}  # versions of before have all of them as their own
-        return Registered(model, int(known.version), weights, parents, metrics, known.run_id, False, tags, config)
-    lock = yaml.safe_load((run.workspace / "dvc.lock").read_text())
-    tags = {tracking.WEIGHTS: weights, tracking.CONFIG: config, "git_tag": run.tag, METRIC: _metric(metrics)}
+        about = {**logged.tags, **known.tags}  # versions of before have all of them as their own
+        return Registered(model, int(known.version), weights, parents, metrics, known.run_id, False, about, config)
+    record = _record(run, model, weights, config)
+    about = {tracking.WEIGHTS: weights, tracking.CONFIG: config, RUN_TAG: record.tag, METRIC: _metric(metrics)}
     made_of = {
-        tracking.COMMIT: run.commit,
-        "dvc_lock": sha256(run.workspace / "dvc.lock"),
+        tracking.COMMIT: record.commit,
+        DVC_LOCK: record.dvc_lock,
         **{f"parent.{name}": digest for name, digest in parents.items()},
-        **{f"data.{name}": digest for name, digest in data_of(lock, model.path.as_posix()).items()},
+        **{f"{DATA}{name}": digest for name, digest in record.data.items()},
     }
     run_id = _run_of(client, run, model, weights)
     model_id = _log_model(client, run, model, run_id)
@@ -115,15 +143,27 @@ def _register(client: Any, run: RunInfo, model: Model) -> Registered:
         model.name,
         source=f"models:/{model_id}",
         run_id=run_id,
-        tags=tags,
-        description=_description(run, model, metrics, made_of),
+        tags=about,
+        description=_description(model, metrics, record, made_of),
         model_id=model_id,
     )
     # by this tag the model's own page finds its version
     version = json.dumps([{"name": made.name, "version": made.version}])
     client.set_logged_model_tags(model_id, {**made_of, "mlflow.modelVersions": version})
-    tags |= made_of
-    return Registered(model, int(made.version), weights, parents, metrics, run_id, True, tags, config)
+    return Registered(model, int(made.version), weights, parents, metrics, run_id, True, about | made_of, config)
+
+
+def _record(run: RunInfo, model: Model, weights: str, config: str) -> Record:
+    """Of a model that is new in this registry: the run that git's tag of the model names, if it has one, else this run.
+
+    A registry may be new or have lost the version, and nothing that git, bundles or other catalogues say of it changes.
+    """
+    known = tags.find(run.workspace, model.name, weights, config)
+    stands = tags.read(run.workspace).get(known.run) if known else None
+    tag, commit = (known.run, known.commit) if known and known.commit == stands else (run.tag, run.commit)
+    text = repository.file_at(run.workspace, commit, "dvc.lock") or ""
+    data = data_of(yaml.safe_load(text) or {}, model.path.as_posix())
+    return Record(tag, commit, repository.digest_at(run.workspace, commit, "dvc.lock") or "", data)
 
 
 def mark(settings: Settings, marks: Mapping[tuple[str, int], Mapping[str, str]]) -> None:
@@ -155,7 +195,7 @@ def _metric(metrics: Mapping[str, float]) -> str:
     return f"{key} {metrics[key]:.4g} {METRICS[key].unit}".rstrip()
 
 
-def _description(run: RunInfo, model: Model, metrics: Mapping[str, float], made_of: Mapping[str, str]) -> str:
+def _description(model: Model, metrics: Mapping[str, float], record: Record, made_of: Mapping[str, str]) -> str:
     """A version's page, in Markdown: its numbers, the headline first, and what it was made from."""
     first = headline(metrics)
     names = [name for name in (first, *METRICS) if name and name in METRICS and name in metrics]
@@ -165,7 +205,7 @@ def _description(run: RunInfo, model: Model, metrics: Mapping[str, float], made_
         [
             f"{model.desc or model.name}: **{_metric(metrics)}**",
             "",
-            f"Made by `{run.tag}`, commit `{run.commit[:12]}`, from {', '.join(sources) or 'no recorded data'}.",
+            f"Made by `{record.tag}`, commit `{record.commit[:12]}`, from {', '.join(sources) or 'no recorded data'}.",
             "",
             *(["| metric, held-out | |", "|---|---|", *rows] if rows else []),
         ]

@@ -4,6 +4,7 @@ What is read from it and written to it depends on no person's configuration: fil
 plumbing commands, past all attributes and filters, and what changes other commands' doings or words is set aside.
 """
 
+import hashlib
 import os
 import re
 import shlex
@@ -196,6 +197,14 @@ def write_tree(root: Path, commit: str) -> None:
                     file.write(objects.read(oid))
 
 
+def digest_at(root: Path, commit: str, path: str) -> str | None:
+    """SHA-256 of a file's bytes in a commit, None if this clone does not have them."""
+    if git(root, "cat-file", "-t", f"{commit}:{path}", check=False) != "blob":
+        return None
+    with _objects(root) as objects:
+        return hashlib.sha256(objects.read(f"{commit}:{path}")).hexdigest()
+
+
 def commit(root: Path, message: str, paths: Sequence[str], *, allow_empty: bool = False) -> str:
     """Commit the files `paths` in the checkout `root`, with the bytes that they have, and return the commit's hash."""
     head = git(root, "rev-parse", "--verify", "--quiet", "HEAD", check=False)
@@ -212,9 +221,9 @@ def commit(root: Path, message: str, paths: Sequence[str], *, allow_empty: bool 
     return made
 
 
-def tag(root: Path, name: str, message: str, commit: str, *, force: bool = False) -> None:
-    """Put an annotated tag on a commit; UserError if there is one of that name, unless it is to be moved."""
-    kind = ("--annotate", "--cleanup=whitespace", *(("--force",) if force else ()))
+def tag(root: Path, name: str, message: str, commit: str) -> None:
+    """Put an annotated tag on a commit; UserError if there is one of that name: nothing here ever moves a tag."""
+    kind = ("--annotate", "--cleanup=whitespace")
     git(root, *_somebody(root), "tag", *kind, "-m", message, name, commit)
 
 

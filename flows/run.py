@@ -64,6 +64,14 @@ def run_id(started: datetime, base_commit: str) -> str:
     return f"{started.astimezone(UTC):%Y%m%dT%H%M%SZ}-{base_commit[:7]}"
 
 
+def started_at(identifier: str) -> datetime | None:
+    """When a run started, by its id; None of what is no run's id."""
+    try:
+        return datetime.strptime(identifier.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    except ValueError:
+        return None
+
+
 def run_tag(identifier: str) -> str:
     """The git tag that keeps a run's commit."""
     return f"run/{identifier}"

@@ -8,8 +8,10 @@ import contextlib
 import json
 import shutil
 import subprocess
-from datetime import UTC, datetime
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -86,10 +88,17 @@ def project(root: Path) -> Settings:
     return Settings(root=root)
 
 
-def train(chosen: Settings, seed: int, evaluated: dict[str, Any] | None = None, keep: tuple[str, ...] = ()) -> RunInfo:
+def train(
+    chosen: Settings,
+    seed: int,
+    evaluated: dict[str, Any] | None = None,
+    keep: Collection[str] = (),
+    again: Mapping[str, int] = MappingProxyType({}),
+) -> RunInfo:
     """Record a run as the flow does when its stages are done: models of `seed`, in DVC's cache, under a tag.
 
     keep: models whose weights the run leaves as they are; a generator names the new tokenizer all the same.
+    again: models that come out as an earlier run of that seed had them.
     """
     from dvc.repo import Repo
 
@@ -97,7 +106,8 @@ def train(chosen: Settings, seed: int, evaluated: dict[str, Any] | None = None, 
     base = git(root, "rev-parse", "HEAD")
     (root / "params.yaml").write_text(f"seed: {seed}\n")
     for name, path in ARTIFACTS.items():
-        _model(root / path, name, None if name in keep else seed, root / ARTIFACTS["tokenizer"])
+        weights = None if name in keep else again.get(name, seed)
+        _model(root / path, name, weights, root / ARTIFACTS["tokenizer"])
     for name, values in (evaluated or EVALUATED).items():
         folder = root / "artifacts/evaluate" / name
         folder.mkdir(parents=True, exist_ok=True)
@@ -105,7 +115,7 @@ def train(chosen: Settings, seed: int, evaluated: dict[str, Any] | None = None, 
     with contextlib.chdir(root), Repo(str(root)) as repo:
         repo.commit(force=True)
     git(root, "add", "params.yaml", "artifacts/evaluate")
-    started = datetime(2026, 1, 1, 0, 0, seed, tzinfo=UTC)
+    started = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=seed)
     identifier = run.run_id(started, base)
     ran = RunInfo(
         identifier, run.run_tag(identifier), base, base, root, False, parameters.digest(root), started, "retrain"

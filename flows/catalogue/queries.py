@@ -236,6 +236,13 @@ def last_runs(session: Session, count: int) -> list[Past]:
     return found
 
 
+def record_of(session: Session, tag: str) -> tuple[str, str] | None:
+    """Commit of record and weights of the version with this tag in git: those of the run that made it."""
+    wanted = select(Run.commit, ModelVersion.weights).join(ModelVersion, ModelVersion.run_id == Run.id)
+    row = session.execute(wanted.where(ModelVersion.tag == tag)).first()
+    return None if row is None else (row[0], row[1])
+
+
 def _rows(session: Session, statement: Executable, **values: Any) -> list[Any]:
     """Rows of columns, read beside the ORM, which takes as long as the database for each statement."""
     session.flush()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
-from flows import environment
+from flows import environment, repository
 from flows.catalogue import datasets
 from flows.catalogue import stages as locked
 from flows.catalogue.alarms import Alarm, sound
@@ -27,9 +27,10 @@ from flows.catalogue.datasets import Dataset
 from flows.catalogue.schema import DataVersion, Edge, Execution, ModelVersion, Photograph, Run
 from flows.environment import Environment
 from flows.graph import Stage
-from flows.reference import GTO_TAG
-from flows.run import BROKEN, RunInfo, StageResult, run_tag
+from flows.reference import GTO_TAG, RUN_TAG
+from flows.run import BROKEN, RunInfo, StageResult, run_tag, started_at
 from flows.settings import Settings
+from models.tracking import COMMIT
 
 if TYPE_CHECKING:
     from flows.registry import Registered
@@ -62,6 +63,8 @@ def record_run(
     def write(session: Session) -> list[Alarm]:
         for found in data:
             _data_version(session, found)
+        for one in registered:
+            _maker(session, run, one)
         _run(session, run, results, here)
         _executions(session, run, executed)
         for one in registered:
@@ -159,6 +162,37 @@ def _run(session: Session, run: RunInfo, results: Sequence[StageResult], here: E
     session.flush()
 
 
+def _maker(session: Session, run: RunInfo, one: Registered) -> None:
+    """Write the run that made a version, where this run only met it again and the catalogue lacks its maker.
+
+    As a new catalogue does: a version is never another run's. Git knows the run, but for what asked for it.
+    """
+    tag, commit = one.tags.get(RUN_TAG, run.tag), one.tags.get(COMMIT, run.commit)
+    identifier = tag.removeprefix(run_tag(""))
+    if identifier == run.id or session.get(Run, identifier) is not None:
+        return
+    root = run.workspace
+    base = repository.git(root, "rev-parse", "--verify", "--quiet", f"{commit}^", check=False) or commit
+    where = environment.of_commit(root, commit) if base != commit else None
+    started = started_at(identifier) or datetime.now(UTC)
+    row = Run(
+        id=identifier,
+        seq=(session.scalar(select(func.max(Run.seq))) or 0) + 1,
+        tag=tag,
+        commit=commit,
+        base_commit=base,
+        trigger="",
+        parameters=repository.digest_at(root, commit, "params.yaml") or "",
+        environment=where.digest if where else "",
+        machine=where.machine if where else "",
+        state="done",
+        started=started,
+        ended=started,
+    )
+    session.add(row)
+    session.flush()
+
+
 def _executions(session: Session, run: RunInfo, executed: Iterable[_Executed]) -> None:
     """Write what became of each stage; the first word counts: who completes a run sees its stages as current."""
     known = set(session.scalars(select(Execution.stage).where(Execution.run_id == run.id)))
@@ -176,9 +210,9 @@ def _model_version(session: Session, run: RunInfo, one: Registered, edges: Mappi
     row = session.scalars(select(ModelVersion).where(*where)).one_or_none()
     tag = one.tags.get(GTO_TAG, "")
     if row is None:
-        maker = one.tags.get("git_tag", "").removeprefix(run_tag(""))  # an earlier run, if these weights were known
+        maker = one.tags.get(RUN_TAG, run.tag).removeprefix(run_tag(""))  # an earlier run, if these weights were known
         about = {"family": one.model.family, "name": one.model.name, "number": one.version, "weights": one.weights}
-        made = {"run_id": maker if session.get(Run, maker) else run.id, "mlflow_run": one.mlflow_run_id, "tag": tag}
+        made = {"run_id": maker, "mlflow_run": one.mlflow_run_id, "tag": tag}
         row = ModelVersion(**about, **made, metrics=dict(one.metrics), created=datetime.now(UTC))
         row.edges = [Edge(kind=kind, name=name, digest=digest) for (kind, name), digest in edges.items()]
         session.add(row)

@@ -126,11 +126,7 @@ def digest(manifest: Manifest) -> str:
 
 def pack(run: RunInfo, one: Registered, tag: str) -> Bundle:
     """A run's model as a bundle, read from the run's workspace; `tag` is the version's tag in git."""
-    import yaml
-
-    from flows.families import sha256
     from flows.gates.evaluation import context
-    from flows.registry import data_of
 
     trained, judged = run.workspace / one.model.path, run.workspace / one.model.evaluated
     strangers = sorted(path.name for path in trained.iterdir() if path.name not in TRAINED) if trained.is_dir() else []
@@ -141,7 +137,6 @@ def pack(run: RunInfo, one: Registered, tag: str) -> Bundle:
         )
     paths = {name: (trained if name in TRAINED else judged) / name for name in sorted(FILES)}
     there = {name: path for name, path in paths.items() if name in NEEDED or path.exists()}
-    lock = run.workspace / "dvc.lock"
     try:
         manifest = Manifest(
             model=one.model.name,
@@ -149,15 +144,7 @@ def pack(run: RunInfo, one: Registered, tag: str) -> Bundle:
             weights=one.weights,
             tag=tag,
             files=tuple(File(name, path.stat().st_size, sha256_of(path)) for name, path in there.items()),
-            lineage=Lineage(
-                run=run.id,
-                commit=run.commit,
-                tag=run.tag,
-                dvc_lock=sha256(lock),
-                parameters=run.parameters,
-                data=data_of(yaml.safe_load(lock.read_text()), one.model.path.as_posix()),
-                parents=dict(one.parents),
-            ),
+            lineage=_lineage(run, one),
             evaluation=Evaluation(
                 context(run.workspace, one.model), {name: float(value) for name, value in one.metrics.items()}
             ),
@@ -167,6 +154,24 @@ def pack(run: RunInfo, one: Registered, tag: str) -> Bundle:
     except ValueError as error:
         raise UserError(f"{one.model.name} cannot be published: {error}") from None
     return Bundle(manifest, there)
+
+
+def _lineage(run: RunInfo, one: Registered) -> Lineage:
+    """What made the version, by its commit of record: that of the run that made it, which may be an earlier one."""
+    from flows import repository
+
+    made = one.record
+    parameters = run.parameters
+    if made.commit != run.commit:
+        found = repository.digest_at(run.workspace, made.commit, "params.yaml")
+        if found is None:
+            raise UserError(
+                f"{one.model.name} v{one.version} was made by {made.tag}, and this clone does not have its commit "
+                f"{made.commit[:12]}; git fetch --tags, then again"
+            )
+        parameters = found
+    run_id = made.tag.removeprefix("run/")
+    return Lineage(run_id, made.commit, made.tag, made.dvc_lock, parameters, dict(made.data), dict(one.parents))
 
 
 def publish(bucket: Bucket, bundle: Bundle) -> str:

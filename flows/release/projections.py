@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import delete, select
@@ -22,8 +23,8 @@ from sqlalchemy.orm import Session, selectinload
 
 from data.params import UserError
 from flows import registry, repository
-from flows.catalogue import journal, schema
-from flows.production import pointers
+from flows.catalogue import journal, queries, schema
+from flows.production import bundle, pointers
 from flows.production.pointers import Member, Pointer
 from flows.reference import PREVIOUS, PRODUCTION
 from flows.release import tags
@@ -163,7 +164,8 @@ def in_git(stores: Stores, family: str, log: Log) -> list[Finding]:
             continue
         commit = commit_of(stores, member)
         if there.get(member.tag) != commit:
-            message = tags.message(name, member.version, f"commit {commit[:12]}", member.weights)
+            made = bundle.read(stores.bucket, name, member.bundle)
+            message = tags.message(name, member.version, made.lineage.tag, member.weights, made.config)
             found.append(tag_finding(stores, member.tag, message, there.get(member.tag), commit))
         if tags.assigned(name, PRODUCTION, there) != commit:
             says = _short(tags.assigned(name, PRODUCTION, there))
@@ -185,9 +187,14 @@ _FETCH = "this clone does not have the commit: git fetch --tags, with --unshallo
 
 
 def commit_of(stores: Stores, member: Member) -> str:
-    """The commit that a released version was made from, by its bundle."""
-    from flows.production import bundle
+    """The commit of record of a released version: by the catalogue, by its bundle where the catalogue lacks it.
 
+    They agree, but for bundles of an earlier Remint, which name the run that released the version.
+    """
+    with stores.catalogue.read() as session:
+        known = queries.record_of(session, member.tag)
+    if known and known[1] == member.weights:
+        return known[0]
     return bundle.read(stores.bucket, member.model, member.bundle).lineage.commit
 
 
@@ -198,10 +205,22 @@ def exists(stores: Stores, commit: str) -> bool:
 
 
 def tag_finding(stores: Stores, tag: str, message: str, says: str | None, commit: str) -> Finding:
-    """A tag that is missing or stands on another commit; it is put back where this clone has the commit."""
+    """A tag that is missing, to be put back where this clone has the commit; or one that stands on another commit.
+
+    That one is a person's to remove: whoever fetched it relies on it, and nothing here ever moves a tag.
+    """
+    if says is not None:
+        advice = f"somebody moved it; git tag -d '{tag}', then: remint doctor --repair"
+        return Finding("git", tag, _short(says), _short(commit), None, advice)
     known = exists(stores, commit)
-    repair = partial(repository.tag, stores.settings.root, tag, message, commit, force=True) if known else None
+    repair = partial(_put_back, stores.settings.root, tag, message, commit) if known else None
     return Finding("git", tag, _short(says), _short(commit), repair, "" if known else _FETCH)
+
+
+def _put_back(root: Path, tag: str, message: str, commit: str) -> None:
+    """Make a tag again, unless another process has just done it."""
+    if tags.read(root).get(tag) != commit:
+        repository.tag(root, tag, message, commit)
 
 
 def _alias(client: Any, member: Member, alias: str, says: str) -> Finding:

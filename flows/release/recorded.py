@@ -53,7 +53,7 @@ def find(stores: Stores, wanted: str | None) -> RunInfo:
     if row is not None and row.commit != commit:
         raise UserError(
             f"run {identifier}: its tag {run_tag(identifier)} was moved to commit {commit[:12]}, the run was recorded "
-            f"with {row.commit[:12]}; to put it back: remint doctor --repair"
+            f"with {row.commit[:12]}; to put it back: git tag -d {run_tag(identifier)}, then: remint doctor --repair"
         )
     noted = finish.noted(stores.settings, identifier)
     return noted.run if noted else _of_row(stores, row) or _of_tag(stores, identifier, commit)
@@ -145,10 +145,7 @@ def _of_tag(stores: Stores, identifier: str, commit: str) -> RunInfo:
     """A run of which only its tag came here, as into a clone."""
     root = stores.settings.root
     base = repository.git(root, "rev-parse", "--verify", "--quiet", f"{commit}^", check=False) or commit
-    try:
-        started = datetime.strptime(identifier.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-    except ValueError:
-        started = datetime.fromtimestamp(int(repository.git(root, "show", "-s", "--format=%ct", commit)), UTC)
+    started = run.started_at(identifier) or datetime.now(UTC)
     return RunInfo(identifier, run.run_tag(identifier), commit, base, root, False, "", started, "retrain")
 
 

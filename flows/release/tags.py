@@ -8,19 +8,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.params import UserError
 from flows import repository
 from flows.reference import GTO_TAG
-from flows.run import RunInfo
 from flows.settings import Settings
 from models import tracking
 
 if TYPE_CHECKING:
     from flows.registry import Registered
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """A version's tag: where it stands, and the run that it says made the version."""
+
+    tag: str
+    commit: str
+    run: str  # run/<id>
 
 
 def read(root: Path) -> dict[str, str]:
@@ -32,8 +40,8 @@ def read(root: Path) -> dict[str, str]:
     return {name: commits[-1] for name, *commits in lines}
 
 
-def tag_versions(registered: Sequence[Registered], run: RunInfo, settings: Settings) -> list[Registered]:
-    """The versions with their tags; what has none yet gets the next number, on the run's commit.
+def tag_versions(registered: Sequence[Registered], settings: Settings) -> list[Registered]:
+    """The versions with their tags; what has none yet gets the next number, on its commit of record.
 
     A stop between the tag and its note in MLflow leaves a tag that names the model: it is found again.
     """
@@ -44,11 +52,13 @@ def tag_versions(registered: Sequence[Registered], run: RunInfo, settings: Setti
     done = []
     for one in registered:
         name = one.model.name
-        tag = one.tags.get(GTO_TAG) or _tag_of(settings.root, name, one.weights, one.config)
+        known = None if one.tags.get(GTO_TAG) else find(settings.root, name, one.weights, one.config)
+        tag = one.tags.get(GTO_TAG) or (known.tag if known else "")
         if not tag:
             tag = next_version(name, there)
-            repository.tag(settings.root, tag, message(name, one.version, run.tag, one.weights, one.config), run.commit)
-            there[tag] = run.commit
+            words = message(name, one.version, one.record.tag, one.weights, one.config)
+            repository.tag(settings.root, tag, words, one.record.commit)
+            there[tag] = one.record.commit
         if one.tags.get(GTO_TAG) != tag:
             client.set_model_version_tag(name, str(one.version), GTO_TAG, tag)
         done.append(replace(one, tags={**one.tags, GTO_TAG: tag}))
@@ -88,9 +98,12 @@ def assigned(name: str, stage: str, tags: Mapping[str, str]) -> str | None:
     return None if newest is None or f"#{stage}!#" in newest else tags[newest]
 
 
-def _tag_of(root: Path, name: str, weights: str, config: str) -> str:
-    """The version tag whose message names these weights with this configuration, "" if there is none."""
-    shown = repository.git(
-        root, "for-each-ref", f"refs/tags/{name}@*", "--format=%(refname:strip=2) %(contents:body)", "--sort=refname"
-    )
-    return next((line.split()[0] for line in shown.splitlines() if f" weights {weights} config {config}" in line), "")
+def find(root: Path, name: str, weights: str, config: str) -> Tagged | None:
+    """The version tag whose message names these weights with this configuration, None if there is none."""
+    form = "%(refname:strip=2)%00%(*objectname)%00%(contents:subject)%00%(contents:body)%01"
+    shown = repository.git(root, "for-each-ref", f"refs/tags/{name}@*", f"--format={form}", "--sort=refname")
+    for entry in shown.split("\x01"):
+        tag, commit, subject, body = (*entry.strip().split("\0"), "", "", "")[:4]
+        if body.strip() == f"weights {weights} config {config}":
+            return Tagged(tag, commit, subject.partition(" of ")[2])
+    return None

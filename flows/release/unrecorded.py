@@ -13,6 +13,7 @@ from sqlalchemy import select
 from data.params import UserError
 from flows import finish, workspace
 from flows.catalogue import schema
+from flows.reference import RUN_TAG
 from flows.release import recorded, tags
 from flows.release.findings import Finding
 from flows.release.stores import Stores
@@ -31,7 +32,7 @@ def find(stores: Stores) -> Iterator[Finding]:
         known = set(session.execute(select(schema.ModelVersion.name, schema.ModelVersion.number)).tuples())
     by_run: dict[str, Versions] = defaultdict(dict)
     for version in _registered(stores.mlflow()):
-        name, run = (version.name, int(version.version)), version.tags.get("git_tag", "")
+        name, run = (version.name, int(version.version)), version.tags.get(RUN_TAG, "")
         if name not in known and run.startswith(run_tag("")):
             by_run[run.removeprefix(run_tag(""))][name] = version
     busy = {*workspace.living(stores.settings), *(one.run.id for one in finish.all_unfinished(stores.settings))}

@@ -65,13 +65,16 @@ def withdraw(root: Path, run: str) -> None:
 
 
 def publish(root: Path, commit: str) -> None:
-    """Push the tags that stand on a run's commit, and what is in production, as far as origin lacks them.
+    """Push the tags of a run's commit and of the commits that hold what is in production, as far as origin lacks them.
 
-    Other tags are the user's own, or those of runs that were never meant for other machines.
+    A released version may be of an earlier run. Other tags are the user's own, or those of runs that were never meant
+    for other machines.
     """
     shown = repository.git(root, "ls-remote", "--tags", NAME)
     there = {line.partition("refs/tags/")[2] for line in shown.splitlines()}
-    ours = {name for name, at in tags.read(root).items() if at == commit or "#" in name}
+    known = {name: at for name, at in tags.read(root).items() if name.startswith("run/") or "@v" in name or "#" in name}
+    commits = {commit, *(at for name, at in known.items() if "#" in name)}
+    ours = {name for name, at in known.items() if at in commits}
     if lacking := sorted(ours - there):
         patiently(_push, root, *(f"refs/tags/{name}" for name in lacking), seconds=PATIENCE_SECONDS)
 

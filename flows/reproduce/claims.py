@@ -19,7 +19,10 @@ class Claim:
 
 
 def of_release(settings: Settings, name: str, family: str, alias: str) -> Claim | None:
-    """The version that holds an alias by the newest pointer; None if nothing was released or nothing holds it."""
+    """The version that holds an alias by the newest pointer; None if nothing was released or nothing holds it.
+
+    Its commit of record is the catalogue's, its bundle's where there is none: see `projections.commit_of`.
+    """
     from flows.production import bucket, bundle, pointers
     from flows.release import projections
 
@@ -29,20 +32,18 @@ def of_release(settings: Settings, name: str, family: str, alias: str) -> Claim 
     member = getattr(stands, alias, None)
     if member is None:
         return None
-    lineage = bundle.read(place, name, member.bundle).lineage
-    by = f"{projections.title(log[-1])} in {place.name}"
-    return Claim(member.tag, lineage.commit, member.weights, by, member.bundle)
+    known = of_catalogue(settings, member.tag)
+    made = known and known.weights == member.weights and known.commit
+    commit = made or bundle.read(place, name, member.bundle).lineage.commit
+    return Claim(member.tag, commit, member.weights, f"{projections.title(log[-1])} in {place.name}", member.bundle)
 
 
 def of_catalogue(settings: Settings, tag: str) -> Claim | None:
     """What the catalogue has for a version's tag. None is made to answer a question."""
-    from sqlalchemy import select
-
-    from flows.catalogue import database, schema
+    from flows.catalogue import database, queries
 
     if not database.exists(settings):
         return None
-    wanted = select(schema.ModelVersion, schema.Run).join(schema.Run, schema.Run.id == schema.ModelVersion.run_id)
     with database.open(settings).read() as session:
-        found = session.execute(wanted.where(schema.ModelVersion.tag == tag)).first()
-        return Claim(tag, found[1].commit, found[0].weights, "the catalogue") if found else None
+        found = queries.record_of(session, tag)
+    return Claim(tag, *found, "the catalogue") if found else None

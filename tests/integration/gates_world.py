@@ -154,6 +154,7 @@ class World:
                 {"tokenizer": parent} if model.bound_to else {},
                 evaluation_of(self.root, model),
                 "m",
+                tags={"git_tag": run.tag, "git_commit": run.commit, "dvc_lock": "d" * 64},
                 config=sha256(self.root / model.path / "config.json"),
             )
             for model in models_of(self.root)

@@ -125,9 +125,7 @@ def worktree_left(places):
         alias_gone,
         alias_too_many,
         version_tag_gone,
-        version_tag_moved,
         assignment_gone,
-        run_tag_moved,
         release_forgotten,
         release_changed,
         versions_forgotten,
@@ -142,6 +140,19 @@ def test_a_disagreement_is_named_left_alone_and_on_request_repaired(places, dama
     assert all(line.startswith("repaired  ") for line in found(places, repair=True))
     assert found(places) == []
     assert places_agree(places, "images") == places_agree(places, "depth") == 1
+
+
+@pytest.mark.parametrize("damage", [version_tag_moved, run_tag_moved])
+def test_a_tag_that_was_moved_is_left_to_a_person_who_is_told_how(places, damage):
+    root, before = places.settings.root, tags.read(places.settings.root)
+    said = damage(places)
+    (line,) = found(places, repair=True)
+    assert line.startswith(f"wrong     {said}")
+    (tag,) = (name for name, at in tags.read(root).items() if before[name] != at)  # nothing moved it back
+    assert f"git tag -d '{tag}', then: remint doctor --repair" in line
+    git(root, "tag", "-d", tag)
+    assert [line[:9] for line in found(places, repair=True)] == ["repaired "]
+    assert (tags.read(root), found(places)) == (before, [])
 
 
 def test_the_command_says_what_would_be_repaired_and_its_exit_code_what_is_left(places):

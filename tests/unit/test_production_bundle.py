@@ -171,13 +171,15 @@ def test_a_run_is_packed_with_its_lineage_and_the_context_of_its_numbers(tmp_pat
     model = models_of(workspace)[0]
     run = RunInfo("id", "run/id", "c" * 40, "b" * 40, workspace, False, "p" * 64, datetime.now(UTC), "retrain")
     weights = hashlib.sha256(b"weights").hexdigest()
-    one = Registered(model, 3, weights, {"proxy": "0" * 64}, {"psnr": 21, "ssim": 0.5}, "mlflow")
+    lock = hashlib.sha256((workspace / "dvc.lock").read_bytes()).hexdigest()
+    tags = {"git_tag": run.tag, "git_commit": run.commit, "dvc_lock": lock, "data.scenes": "1.dir"}
+    one = Registered(model, 3, weights, {"proxy": "0" * 64}, {"psnr": 21, "ssim": 0.5}, "mlflow", tags=tags)
     packed = bundle.pack(run, one, "tokenizer@v3.0.0")
     made = packed.manifest
     assert (made.model, made.version, made.tag, made.weights) == ("tokenizer", 3, "tokenizer@v3.0.0", weights)
     assert [file.name for file in made.files] == ["config.json", "metrics.json", "model.safetensors"]
     assert made.lineage.data == {"scenes": "1.dir"}
-    assert made.lineage.dvc_lock == hashlib.sha256((workspace / "dvc.lock").read_bytes()).hexdigest()
+    assert (made.lineage.dvc_lock, made.lineage.parameters) == (lock, run.parameters)
     assert made.lineage.parents == {"proxy": "0" * 64}
     assert len(made.evaluation.context) == 64
     assert made.evaluation.metrics == {"psnr": 21.0, "ssim": 0.5}
@@ -188,6 +190,8 @@ def test_a_run_is_packed_with_its_lineage_and_the_context_of_its_numbers(tmp_pat
     with pytest.raises(UserError, match=r"tokenizer cannot be published: its folder .* holds extra.bin, and a bundle"):
         bundle.pack(run, one, "tokenizer@v3.0.0")
     (workspace / model.path / "extra.bin").unlink()
+    with pytest.raises(UserError, match="tokenizer v3 has no tag git_commit in MLflow's registry"):
+        bundle.pack(run, replace(one, tags={"git_tag": run.tag}), "tokenizer@v3.0.0")
     (workspace / model.path / "config.json").unlink()
     with pytest.raises(UserError, match="tokenizer cannot be published: .*config.json does not exist"):
         bundle.pack(run, one, "tokenizer@v3.0.0")

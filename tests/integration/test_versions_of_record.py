@@ -1,0 +1,188 @@
+"""A version has one commit of record, that of the run that made it: whatever is done later, every place says so."""
+
+import contextlib
+import random
+import shutil
+from collections.abc import Callable, Iterator
+
+import pytest
+import yaml
+
+from data.params import UserError
+from flows import finish, packing
+from flows.catalogue import queries
+from flows.gates import record
+from flows.production import bundle, pointers
+from flows.release import doctor, promote, recorded, rollback, stores, tags
+from flows.release.stores import Stores
+from flows.reproduce import target
+from tests.released import ARTIFACTS, EVALUATED, POLICY, copied, finished, git, train
+
+pytestmark = pytest.mark.integration
+STRICT = {"maskgit": {"thresholds": {"gfwd": 0.1}}}  # what the runs of released.EVALUATED do not reach
+ASKING = {"maskgit": {"approval": "required"}}
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Models are registered without MLflow's own format, which takes most of a run's time here."""
+
+    def pack(workspace, model, folder, about):
+        folder.mkdir(parents=True)
+        about.save(str(folder / "MLmodel"))
+
+    monkeypatch.setattr(packing, "pack", pack)
+
+
+def policy(places: Stores, values: dict) -> None:
+    root = places.settings.root
+    (root / "mlflow/promotion.yaml").write_text(yaml.safe_dump(POLICY | values))
+    git(root, "commit", "-q", "--allow-empty", "-m", "policy", "--", "mlflow/promotion.yaml")
+
+
+def versions(places: Stores) -> dict[str, str]:
+    return {name: at for name, at in tags.read(places.settings.root).items() if "@v" in name}
+
+
+def agree(places: Stores) -> None:
+    """Doctor is silent, reproduction accepts every version, and catalogue, bundles, MLflow and git name one commit."""
+    assert [str(one) for one in doctor.examine(places)] == []
+    client = places.mlflow()
+    for tag, commit in versions(places).items():
+        assert target.resolve(places.settings, tag).commit == commit
+        with places.catalogue.read() as session:
+            found = queries.record_of(session, tag)
+        assert found is not None
+        assert found[0] == commit
+        (noted,) = client.search_model_versions(f"name = '{tag.partition('@')[0]}' AND tag.gto_tag = '{tag}'")
+        assert noted.tags["git_commit"] == commit
+    for family in pointers.families(places.bucket):
+        log = pointers.log(places.bucket, family)
+        for member in {member for pointer in log for member in pointer.members}:
+            lineage = bundle.read(places.bucket, member.model, member.bundle).lineage
+            assert lineage.commit == versions(places)[member.tag]
+            assert tags.read(places.settings.root)[lineage.tag] == lineage.commit
+        for member in log[-1].members:
+            found = target.resolve(places.settings, f"{member.model}@production")
+            assert (found.tag, found.bundle) == (member.tag, member.bundle)
+
+
+def test_a_version_that_a_later_run_releases_stays_where_it_was_made(places, quick):
+    """The generator of a refused run is replaced, its tokenizer is not: the second run releases what the first made."""
+    policy(places, STRICT)
+    first = train(places.settings, 3)
+    assert [one.state for one in finished(places, first).outcomes if one.family == "images"] == ["refused"]
+    policy(places, ASKING)
+    second = train(places.settings, 4, keep=("tokenizer",))
+    assert [one.state for one in finished(places, second).outcomes if one.family == "images"] == ["waiting"]
+    record.approve(places.catalogue, "maskgit", "v4", "Ada", "looks well")
+    outcome = promote.of_run(places, "images", second.id, "Ada", "")
+    assert (outcome.state, outcome.left) == ("released", ())
+    made = {member.model: bundle.read(places.bucket, member.model, member.bundle) for member in outcome.release.members}
+    assert {name: one.lineage.run for name, one in made.items()} == {"tokenizer": first.id, "maskgit": second.id}
+    agree(places)
+    assert made["tokenizer"].lineage.parameters == first.parameters != second.parameters
+
+
+def test_a_version_that_the_registry_lost_keeps_its_commit_when_another_run_registers_it(places, quick):
+    before = versions(places)
+    again = train(places.settings, 3, keep=ARTIFACTS)
+    for name in ("mlflow.db", "catalogue.db"):
+        (places.settings.home / name).unlink()
+    with stores.opened(places.settings) as empty:
+        noted = finish.noted(places.settings, again.id)
+        with recorded.opened(empty, again) as ran:
+            made = finish.register(empty, ran, [], noted.results).registered
+        assert {one.tags["gto_tag"]: one.record.commit for one in made}.items() <= before.items()
+        assert versions(places) == before
+        for tag in (one.tags["gto_tag"] for one in made):
+            with empty.catalogue.read() as session:
+                assert queries.record_of(session, tag)[0] == before[tag]
+            assert target.resolve(places.settings, tag).commit == before[tag]
+
+
+class Sequence:
+    """Random things that people and runs do, one after the other."""
+
+    def __init__(self, places: Stores, seed: int) -> None:
+        self.places, self.random, self.number = places, random.Random(seed), 2
+        self.done: list[str] = []
+
+    def run(self) -> None:
+        finished(self.places, self._train())
+
+    def killed(self) -> None:
+        """A run that died after its tag, and a doctor who finishes it."""
+        self._train()
+        assert all(one.repaired for one in doctor.examine(self.places, repair=True))
+
+    def approve(self) -> None:
+        with self.places.catalogue.read() as session:
+            waiting = queries.waiting(session, queries.production(session))
+        for one in waiting:
+            record.approve(self.places.catalogue, one.model, f"v{one.version}", "Ada", "looks well")
+            promote.of_run(self.places, one.family, one.run, "Ada", "")
+
+    def promote(self) -> None:
+        runs = [name for name in tags.read(self.places.settings.root) if name.startswith("run/")]
+        promote.of_run(self.places, self._family(), self.random.choice([None, *runs]), "Ada", "")
+
+    def rollback(self) -> None:
+        family = self._family()
+        number = self.random.choice([None, *range(1, 1 + len(pointers.log(self.places.bucket, family)))])
+        with contextlib.suppress(UserError):  # nothing to go back to
+            rollback.rollback(self.places, family, number, "Ada")
+
+    def policy(self) -> None:
+        policy(self.places, self.random.choice([{}, {}, STRICT, ASKING]))
+
+    def step(self) -> None:
+        kinds: list[Callable[[], None]] = [self.run, self.run, self.run, self.killed, self.approve, self.promote]
+        act = self.random.choice([*kinds, self.promote, self.rollback, self.policy])
+        before = versions(self.places)
+        act()
+        self.done.append(act.__name__)
+        after = versions(self.places)
+        assert before.items() <= after.items(), "a tag was moved"
+        newest = tags.read(self.places.settings.root)[max(recorded_runs(self.places))]
+        assert {at for name, at in after.items() if name not in before} <= {newest}
+        agree(self.places)
+
+    def _train(self) -> object:
+        self.number += 1
+        pick = self.random.random
+        keep = [name for name in ARTIFACTS if pick() < 0.4]
+        again = {name: self.random.randrange(1, self.number) for name in ARTIFACTS if pick() < 0.3}
+        good, bad = EVALUATED, {"tokenizer": {}, "depth": {"teacher": {"delta1": 0.9}, "small": {"delta1": 0.3}}}
+        return train(self.places.settings, self.number, good | (bad if pick() < 0.25 else {}), keep, again)
+
+    def _family(self) -> str:
+        return self.random.choice(["images", "depth"])
+
+
+def recorded_runs(places: Stores) -> Iterator[str]:
+    return (name for name in tags.read(places.settings.root) if name.startswith("run/"))
+
+
+def follow(places: Stores, seed: int, steps: int) -> None:
+    sequence = Sequence(places, seed)
+    try:
+        for _ in range(steps):
+            sequence.step()
+    except BaseException as error:
+        error.add_note(f"seed {seed}, behind {', '.join(sequence.done)}")
+        raise
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_after_every_step_of_a_random_sequence_all_places_agree(places, quick, seed):
+    follow(places, seed, steps=5)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(20_000)
+def test_after_every_step_of_two_hundred_random_sequences_all_places_agree(two_runs, tmp_path, quick):
+    for seed in range(100, 300):
+        with stores.opened(copied(two_runs, tmp_path / "project")) as places, contextlib.chdir(places.settings.root):
+            follow(places, seed, steps=8)
+        shutil.rmtree(tmp_path / "project")
