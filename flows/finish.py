@@ -7,8 +7,10 @@ a run has come, so that a run that was interrupted between its tag and its relea
 
 from __future__ import annotations
 
+import fcntl
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,7 +69,7 @@ def record(
     """
     workspace.order_lock(ran.workspace, [stage.name for stage in stages])
     kept = [path for stage in stages for path in stage.metrics if _is_tracked(ran.workspace, path)]
-    message = f"Record the results of run {ran.id}\n\n{_where(settings, ran, results, newest)}"
+    message = f"{run.RECORDED} {ran.id}\n\n{_where(settings, ran, results, newest)}"
     commit = repository.commit(ran.workspace, message, ["dvc.lock", *kept], allow_empty=True)
     done = replace(ran, commit=commit)
     note(settings, done, results, finished=False)
@@ -144,21 +146,58 @@ def report(settings: Settings, ran: RunInfo, results: Sequence[StageResult], mad
     return pages.write(ran, results, made, settings)
 
 
-def complete(stores: Stores, left: Noted) -> tuple[tuple[StageResult, ...], Release, Path]:
-    """Register, judge, release and report a run that was recorded and then interrupted; no stage runs again."""
+def complete(stores: Stores, left: Noted) -> tuple[tuple[StageResult, ...], Release, Path] | None:
+    """Register, judge, release and report a run that was recorded and then interrupted; no stage runs again.
+
+    A family of which a newer run was judged since is only registered. None if another process completed the run.
+    """
     from flows.release import recorded
     from flows.store import Store
 
-    with recorded.opened(stores, left.run) as ran:
-        store = Store(ran.workspace)
-        try:
-            stages = store.stages
-        finally:
-            store.close()
-        made = release(stores, ran, judge(stores, ran, register(stores, ran, stages, left.results)))
-        page = report(stores.settings, ran, left.results, made)
-    note(stores.settings, left.run, left.results, finished=True)
+    with _alone(stores.settings, left.run):
+        now = noted(stores.settings, left.run.id)
+        if now is None or now.finished:
+            return None
+        with recorded.opened(stores, left.run, whole=True) as ran:
+            store = Store(ran.workspace)
+            try:
+                stages = store.stages
+            finally:
+                store.close()
+            made = register(stores, ran, stages, left.results)
+            late = _overtaken(stores, ran, made)
+            own = tuple(one for one in made.registered if one.model.family not in late)
+            judged = release(stores, ran, judge(stores, ran, replace(made, registered=own)))
+            made = replace(judged, registered=made.registered, outcomes=(*judged.outcomes, *late.values()))
+            page = report(stores.settings, ran, left.results, made)
+        note(stores.settings, left.run, left.results, finished=True)
     return left.results, made, page
+
+
+def _overtaken(stores: Stores, ran: RunInfo, made: Release) -> dict[str, Outcome]:
+    """The families of which a newer run was judged or released since: an older model must not take its place.
+
+    Runs are newer by their ids, as everywhere.
+    """
+    from flows.gates import record
+    from flows.release import promote
+
+    found = {}
+    for family, base in promote.newest(stores, sorted({one.model.family for one in made.registered})).items():
+        with stores.catalogue.read() as session:
+            newest = max([*record.runs_of(session, family), base.run if base else ""])
+        if newest > ran.id:
+            reason = f"not judged, for run {newest} was since; to have it judged all the same: remint promote {family}"
+            found[family] = promote.Outcome(family, "lost", f"{reason} {ran.id}", base)
+    return found
+
+
+@contextmanager
+def _alone(settings: Settings, ran: RunInfo) -> Iterator[None]:
+    """One process at a time completes a run; another waits, and finds it completed."""
+    with (settings.runs / ran.id / "completing.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def note(settings: Settings, ran: RunInfo, results: Sequence[StageResult], *, finished: bool) -> None:
@@ -181,14 +220,8 @@ def noted(settings: Settings, identifier: str) -> Noted | None:
     return Noted(run.from_json(values["run"]), results, values["finished"])
 
 
-def unfinished(settings: Settings, tag: str | None) -> Noted | None:
-    """The newest run, if it was recorded here and died before its models were registered and released."""
-    found = noted(settings, tag.removeprefix("run/")) if tag else None
-    return None if found is None or found.finished or found.run.id in workspace.living(settings) else found
-
-
-def all_unfinished(settings: Settings) -> list[Noted]:
-    """Every run of this machine that has its tag, was never finished, and is not alive."""
+def unfinished(settings: Settings) -> list[Noted]:
+    """Every run that was recorded here and died before its models were registered and released, the oldest first."""
     living = workspace.living(settings)
     folders = sorted(path.parent.name for path in settings.runs.glob(f"*/{RECORD}"))
     left = [noted(settings, name) for name in folders if name not in living]

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from flows import parameters, plan, repository, settings, workspace
+from flows import parameters, plan, repository, runs, settings, workspace
 from flows.arrivals import given
 from flows.budget import Budget
 from flows.graph import Stage
@@ -24,7 +24,7 @@ from flows.remote import accept, origin
 from flows.remote.key import Entry
 from flows.remote.ledger import Usage
 from flows.repository import Checkout
-from flows.run import RunInfo, run_id, run_tag
+from flows.run import SET, RunInfo, run_id, run_tag
 from flows.settings import Settings
 from flows.store import Store
 
@@ -109,7 +109,7 @@ def newest_run(chosen: Settings) -> str | None:
     """The tag of the run that was finished last; where workers run the stages, by any machine."""
     if chosen.stages == "workers":
         origin.fetch_tags(chosen.root)
-    return repository.newest_run(chosen.root)
+    return runs.newest(chosen)
 
 
 @contextmanager
@@ -156,5 +156,5 @@ def _commit_parameters(root: Path, identifier: str, changes: Mapping[str, Any]) 
     parameters.apply(root, changes)
     said = "\n".join(f"{key} = {value}" for key, value in changes.items())
     paths = [parameters.FILE.as_posix(), *given.lists(root)]
-    message = f"Set the parameters of run {identifier}\n\n{said}"
+    message = f"{SET} {identifier}\n\n{said}"
     return repository.commit(root, message, paths, allow_empty=not changes)

@@ -43,19 +43,14 @@ def check(job: Job) -> None:
         ready.check(job)
 
 
-def same_work(job: Job, left: Noted) -> bool:
-    """Whether an interrupted run was of this commit with these parameters, and so can be completed as it is."""
-    return left.run.base_commit == job.run.base_commit and left.run.parameters == job.run.parameters
-
-
 def bring_up_to_date(job: Job, say: Callable[[str], None]) -> Outcome | None:
-    """Run what the plan of a job says, or complete the newest run if only its end is missing; None: nothing to do.
+    """Complete the runs of which only the end is missing, then run what the plan of a job says; None: nothing to do.
 
     claim.UnderWay if another process does it already.
     """
     start.clear(job.settings, say)
     check(job)
-    if job.plan.empty and finish.unfinished(job.settings, job.newest) is None:
+    if job.plan.empty and not finish.unfinished(job.settings):
         _withdraw(job, claim.clear(job, say))
         return None
     start.check(job.settings, say)
@@ -64,14 +59,11 @@ def bring_up_to_date(job: Job, say: Callable[[str], None]) -> Outcome | None:
         now = newest_run(job.settings)
         if now != job.newest:  # another process had the claim till now
             job = stack.enter_context(renewed(job, now))
-        left = finish.unfinished(job.settings, now)
-        if job.plan.empty and left is None:
-            return None
-        job = replace(job, check=claimed.check)
         shown = stack.enter_context(console())
-        if left is not None and job.plan.empty and same_work(job, left):
-            return complete(job, left, shown)
-        return run(job, shown, claimed.dead)
+        completed = [complete(job, left, shown, say) for left in finish.unfinished(job.settings)]
+        if job.plan.empty:
+            return next(filter(None, reversed(completed)), None)
+        return run(replace(job, check=claimed.check), shown, claimed.dead)
 
 
 def run(job: Job, progress: Progress, dead: Collection[str] = ()) -> Outcome:
@@ -109,11 +101,26 @@ def _withdraw(job: Job, runs: Collection[str]) -> None:
             origin.withdraw(job.settings.root, identifier)
 
 
-def complete(job: Job, left: Noted, progress: Progress) -> Outcome:
-    """Register, judge, release and report a run that was recorded and then interrupted; no stage runs again."""
+def complete(job: Job, left: Noted, progress: Progress, say: Callable[[str], None]) -> Outcome | None:
+    """Register, judge, release and report a run that was recorded and then interrupted; no stage runs again.
+
+    Before the job, whatever that is of: else a later run would be judged first. None where another process was quicker,
+    or where it cannot be done and there is a newer job to do.
+    """
     progress.note(f"run {left.run.id} was interrupted before its models were released: completing it")
-    with stores.opened(job.settings) as places:
-        results, release, page = finish.complete(places, left)
+    try:
+        with stores.opened(job.settings) as places:
+            done = finish.complete(places, left)
+    except UserError as error:
+        if job.plan.empty:
+            raise
+        say(f"run {left.run.id} was interrupted and cannot be completed now: {error}; later: remint doctor --repair")
+        return None
+    if done is None:
+        return None
+    results, release, page = done
+    for outcome in release.outcomes:
+        progress.note(f"run {left.run.id}: {outcome}")
     if job.settings.stages == "workers":
         origin.publish(job.settings.root, left.run.commit)
     notify.tell(job.settings, notify.of_release(left.run, release))

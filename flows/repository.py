@@ -165,13 +165,6 @@ def _why_none(start: Path, said: str) -> str:
     return f"git does not work in {start}: {words}{advice}"
 
 
-def newest_run(root: Path) -> str | None:
-    """The tag of the run that was finished last, if there was one."""
-    return (
-        git(root, "for-each-ref", "--sort=-refname", "--count=1", "--format=%(refname:short)", "refs/tags/run/") or None
-    )
-
-
 def file_at(root: Path, commit: str, path: str) -> str | None:
     """The text of a file in a commit, None if the commit does not have it."""
     if not git(root, "ls-tree", "--name-only", commit, path):
@@ -197,12 +190,12 @@ def write_tree(root: Path, commit: str) -> None:
                     file.write(objects.read(oid))
 
 
-def digest_at(root: Path, commit: str, path: str) -> str | None:
-    """SHA-256 of a file's bytes in a commit, None if this clone does not have them."""
+def digest_at(root: Path, commit: str, path: str, algorithm: str = "sha256") -> str | None:
+    """The digest of a file's bytes in a commit, None if this clone does not have them."""
     if git(root, "cat-file", "-t", f"{commit}:{path}", check=False) != "blob":
         return None
     with _objects(root) as objects:
-        return hashlib.sha256(objects.read(f"{commit}:{path}")).hexdigest()
+        return hashlib.new(algorithm, objects.read(f"{commit}:{path}"), usedforsecurity=False).hexdigest()
 
 
 def commit(root: Path, message: str, paths: Sequence[str], *, allow_empty: bool = False) -> str:

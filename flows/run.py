@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flows.remote.ledger import Usage
 
+RECORDED, SET = "Record the results of run", "Set the parameters of run"  # its commits begin with, before its id
 BROKEN = ("failed", "stopped", "skipped")  # actions of stages of which dvc.lock knows only earlier runs
 
 

@@ -114,12 +114,12 @@ def train(
         (folder / "metrics.json").write_text(json.dumps(values))
     with contextlib.chdir(root), Repo(str(root)) as repo:
         repo.commit(force=True)
-    git(root, "add", "params.yaml", "artifacts/evaluate")
     started = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=seed)
     identifier = run.run_id(started, base)
-    ran = RunInfo(
-        identifier, run.run_tag(identifier), base, base, root, False, parameters.digest(root), started, "retrain"
-    )
+    git(root, "add", "params.yaml", "artifacts/evaluate")
+    git(root, "commit", "-q", "--allow-empty", "-m", f"{run.SET} {identifier}")
+    head, digest = git(root, "rev-parse", "HEAD"), parameters.digest(root)
+    ran = RunInfo(identifier, run.run_tag(identifier), head, base, root, False, digest, started, "retrain")
     store = Store(root)
     try:
         results = [StageResult(stage.name, "ran", 1.0) for stage in store.stages]

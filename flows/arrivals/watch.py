@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from data.params import UserError
 from data.validate import drift
-from flows import repository
+from flows import repository, runs
 from flows.arrivals import batches, confusion, measure, standing
 from flows.arrivals.batches import Batch, Log
 from flows.arrivals.given import LIST
@@ -148,7 +148,7 @@ def _last(session: Session, kind: str, what: str) -> int:
 
 def _given(settings: Settings) -> int:
     """How many photographs the newest run was given."""
-    newest = repository.newest_run(settings.root)
+    newest = runs.newest(settings)
     text = repository.file_at(settings.root, newest, LIST.as_posix()) if newest else None
     return text.count("\n") - 1 if text else 0  # behind the line that names the pool
 

@@ -117,7 +117,7 @@ def _plan(ready: "Job") -> dict[str, Any]:
 
 def _retrain(ready: "Job", as_json: bool) -> int:
     """Run what the plan says, and print what came of it."""
-    from flows import finish, launch, repository
+    from flows import finish, launch
     from flows.remote import claim
     from flows.run import StageResult
 
@@ -135,7 +135,7 @@ def _retrain(ready: "Job", as_json: bool) -> int:
         if as_json:
             print_json(_summary(None, results, finish.Release(), None, time.monotonic() - began))
         else:
-            newest = repository.newest_run(ready.settings.root) or "dvc.lock"
+            newest = ready.newest or "dvc.lock"
             print(f"Nothing to do: all {len(ready.stages)} stages are as {newest} records them.")
         return OK
     if not outcome.whole:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -64,6 +64,12 @@ def show(session: Session, model: str, version: str) -> tuple[Stored, Approval |
     if judged is None:
         raise UserError(f"{wanted.name} v{wanted.number} was never judged; remint retrain judges what it makes")
     return judged, approvals(session, [(wanted.name, wanted.number)]).get(wanted.weights)
+
+
+def runs_of(session: Session, family: str) -> Sequence[str]:
+    """The runs of which models of a family were judged."""
+    wanted = select(Row.run_id).distinct().join(ModelVersion, Row.version_id == ModelVersion.id)
+    return session.scalars(wanted.where(ModelVersion.family == family)).all()
 
 
 def of_run(session: Session, run: str) -> list[Stored]:

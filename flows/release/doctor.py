@@ -18,12 +18,13 @@ from typing import Any
 from sqlalchemy import func, select, tuple_
 
 from data.params import UserError
-from flows import finish, workspace
+from flows import finish, runs, workspace
 from flows.catalogue import journal, schema
 from flows.production import pointers
 from flows.release import bundles, procedure, projections, recorded, tags, unrecorded
 from flows.release.findings import Finding
 from flows.release.stores import Stores
+from flows.run import run_tag
 from models import tracking
 
 
@@ -129,6 +130,18 @@ def tagged(stores: Stores) -> Iterator[Finding]:
             yield projections.tag_finding(stores, tag, message, there.get(tag), commit)
 
 
+def strangers(stores: Stores) -> Iterator[Finding]:
+    """Tags below `run/` that are no run's: nothing starts from them, and other programs list them as runs."""
+    known, root = runs.Runs(stores.settings), stores.settings.root
+    for tag, wrong in runs.strangers(root).items():
+        yield Finding("git", tag, wrong, "", None, f"git tag -d '{tag}'")
+    unknown = [one for one in sorted(runs.tagged(root).items(), reverse=True) if known.known(one[0]) is None]
+    for identifier, commit in unknown[: runs.VERIFIED]:
+        wrong, tag = next(known.malformed(identifier, commit), ""), run_tag(identifier)
+        if wrong:
+            yield Finding("git", tag, f"no run: {wrong}", "", None, f"git tag -d '{tag}'")
+
+
 def twins(stores: Stores) -> Iterator[Finding]:
     """Versions of one model with the same weights and configuration: two runs registered them at once."""
     version = schema.ModelVersion
@@ -161,7 +174,7 @@ def _of_one_config(stores: Stores, name: str, numbers: list[int]) -> list[int]:
 
 def unfinished(stores: Stores) -> Iterator[Finding]:
     """Runs that were recorded and whose models were never registered and judged."""
-    for left in finish.all_unfinished(stores.settings):
+    for left in finish.unfinished(stores.settings):
         repair = partial(finish.complete, stores, left)
         yield Finding("run", left.run.id, "recorded, and stopped before its models were released", "finished", repair)
 
@@ -213,6 +226,7 @@ CHECKS: tuple[Callable[..., Iterator[Finding]], ...] = (
     releases,
     chain,
     tagged,
+    strangers,
     twins,
     unfinished,
     versions,

@@ -14,10 +14,9 @@ from pathlib import Path
 from sqlalchemy import select
 
 from data.params import UserError, near
-from flows import families, finish, parameters, repository, run, settings, workspace
+from flows import families, finish, parameters, repository, run, runs, settings, workspace
 from flows.catalogue import schema
 from flows.graph import Stage
-from flows.release import tags
 from flows.release.stores import Stores
 from flows.remote import accept, bring
 from flows.run import RunInfo, StageResult, run_tag
@@ -30,15 +29,15 @@ NAMED = 3  # runs that an error lists
 def find(stores: Stores, wanted: str | None) -> RunInfo:
     """The run of this id or tag, the newest one without either; UserError if its tag is not where it was put.
 
-    Its workspace is that of the main checkout until `opened` gives it one.
+    One of which only the tag is known must be as a run leaves it, see `flows.runs`. Its workspace is that of the main
+    checkout until `opened` gives it one.
     """
     root = stores.settings.root
-    there = {name.removeprefix("run/"): at for name, at in tags.read(root).items() if name.startswith("run/")}
-    rows = _rows(stores)
+    there, rows = runs.tagged(root), _rows(stores)
     known = sorted({*there, *rows})
     if not known:
         raise UserError(f"no run has been recorded in {root}{_shallow(stores)}; the first: remint retrain")
-    identifier = known[-1] if wanted is None else wanted.removeprefix("run/")
+    identifier = (wanted or _newest(stores, rows) or known[-1]).removeprefix(run_tag(""))
     if identifier not in known:
         close = difflib.get_close_matches(identifier, known, n=1)
         hint = f"did you mean '{close[0]}'?" if close else f"the newest: {', '.join(reversed(known[-NAMED:]))}"
@@ -46,22 +45,43 @@ def find(stores: Stores, wanted: str | None) -> RunInfo:
     row = rows.get(identifier)
     commit = there.get(identifier)
     if commit is None:
-        raise UserError(
-            f"run {identifier}: its tag {run_tag(identifier)} was deleted or not fetched; "
-            f"git fetch --tags, or: remint doctor --repair{_shallow(stores)}"
-        )
-    if row is not None and row.commit != commit:
+        raise UserError(f"run {identifier}: its tag {_lost(stores, run_tag(identifier))}")
+    known_as = row.commit if row else runs.Runs(stores.settings).known(identifier)
+    if known_as not in (None, commit):
         raise UserError(
             f"run {identifier}: its tag {run_tag(identifier)} was moved to commit {commit[:12]}, the run was recorded "
-            f"with {row.commit[:12]}; to put it back: git tag -d {run_tag(identifier)}, then: remint doctor --repair"
+            f"with {known_as[:12]}; to put it back: git tag -d {run_tag(identifier)}, then: remint doctor --repair"
+        )
+    doubt = "" if known_as else runs.Runs(stores.settings).doubt(identifier, commit)
+    if doubt:
+        raise UserError(
+            f"run {identifier} is known by its tag alone, and {doubt}; promote it where it ran, or bring what DVC "
+            "remembers of it: dvc fetch --run-cache --all-tags"
         )
     noted = finish.noted(stores.settings, identifier)
     return noted.run if noted else _of_row(stores, row) or _of_tag(stores, identifier, commit)
 
 
+def _newest(stores: Stores, rows: Mapping[str, schema.Run]) -> str | None:
+    """The newest run that counts, or that is known though its tag is gone."""
+    tag = runs.newest(stores.settings)
+    return max([*rows, *([tag.removeprefix(run_tag(""))] if tag else [])], default=None)
+
+
+def _lost(stores: Stores, tag: str) -> str:
+    """What became of the tag of a run that is known, and the next step."""
+    wrong = runs.strangers(stores.settings.root).get(tag)
+    if wrong:
+        return f"{tag} is {wrong}; git tag -d {tag}, then: remint doctor --repair"
+    return f"{tag} was deleted or not fetched; git fetch --tags, or: remint doctor --repair{_shallow(stores)}"
+
+
 @contextmanager
-def opened(stores: Stores, found: RunInfo, family: str | None = None) -> Iterator[RunInfo]:
-    """The run in a worktree with its outputs in place; UserError if `family` is not its, or not in a cache here."""
+def opened(stores: Stores, found: RunInfo, family: str | None = None, whole: bool = False) -> Iterator[RunInfo]:
+    """The run in a worktree with its outputs in place; UserError if `family` is not its, or not in a cache here.
+
+    whole: all its models must be here.
+    """
     chosen = stores.settings
     identifier = f"{found.id}-{uuid.uuid4().hex[:8]}"
     index = workspace.index_folder(chosen.worktrees / identifier)
@@ -76,7 +96,7 @@ def opened(stores: Stores, found: RunInfo, family: str | None = None) -> Iterato
             remotes = list(store.repo.config.get("remote", {}))
         finally:
             store.close()
-        if family is not None:
+        if family is not None or whole:
             _check(found, root, family, bool(remotes))
         yield replace(found, workspace=root, parameters=parameters.digest(root))
 
@@ -104,11 +124,11 @@ def results(stores: Stores, found: RunInfo, stages: Sequence[Stage]) -> tuple[St
     return noted.results if noted and noted.results else tuple(StageResult(one.name, "current", 0.0) for one in stages)
 
 
-def _check(found: RunInfo, root: Path, family: str, remotes: bool) -> None:
-    """UserError if the run's graph has no such family, or its models are not here."""
+def _check(found: RunInfo, root: Path, family: str | None, remotes: bool) -> None:
+    """UserError if the run's graph has no such family, or its models (those of all families) are not here."""
     models = families.models_of(root)
-    own = [model for model in models if model.family == family]
-    if not own:
+    own = [model for model in models if family in (None, model.family)]
+    if not own and family is not None:
         known = sorted({model.family for model in models})
         raise UserError(f"run {found.id} has no family '{family}'{near(family, known)}")
     missing = [str(model.path) for model in own if not (root / model.path / "model.safetensors").exists()]

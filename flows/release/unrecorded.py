@@ -11,10 +11,10 @@ from typing import Any
 from sqlalchemy import select
 
 from data.params import UserError
-from flows import finish, workspace
+from flows import finish, runs, workspace
 from flows.catalogue import schema
 from flows.reference import RUN_TAG
-from flows.release import recorded, tags
+from flows.release import recorded
 from flows.release.findings import Finding
 from flows.release.stores import Stores
 from flows.run import run_tag
@@ -35,13 +35,13 @@ def find(stores: Stores) -> Iterator[Finding]:
         name, run = (version.name, int(version.version)), version.tags.get(RUN_TAG, "")
         if name not in known and run.startswith(run_tag("")):
             by_run[run.removeprefix(run_tag(""))][name] = version
-    busy = {*workspace.living(stores.settings), *(one.run.id for one in finish.all_unfinished(stores.settings))}
-    there = tags.read(stores.settings.root)
+    busy = {*workspace.living(stores.settings), *(one.run.id for one in finish.unfinished(stores.settings))}
+    there = runs.tagged(stores.settings.root)
     for run, versions in sorted(by_run.items()):
         if run in busy or _young(stores, run, versions):
             continue
         what = f"{', '.join(f'{name} v{number}' for name, number in sorted(versions))} of run {run}"
-        if run_tag(run) in there:
+        if run in there:
             yield Finding("catalogue", what, "not there", "as in MLflow", partial(record, stores, run, set(versions)))
         else:
             yield Finding("catalogue", what, "not there", "as in MLflow", None, "git fetch --tags, then again")

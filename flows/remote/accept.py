@@ -41,15 +41,25 @@ class Accepted:
         folder = self.here / key[:2] / key
         paths = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime) if folder.is_dir() else []
         if paths:
-            return _load(paths[-1].read_bytes())
+            return parse(paths[-1].read_bytes())
         if self.remote is None:
             return None
         names = [name for name in self.remote.list(f"runs/{key[:2]}/{key}/") if ENTRY.search(name)]
         if not names:
             return None
-        entry = _load(self.remote.read(names[0]))
+        entry = parse(self.remote.read(names[0]))
         self._keep(key, entry)
         return entry
+
+    def knows(self, entry: Entry) -> bool:
+        """Whether the run cache has this very execution, with these outputs."""
+        if not entry.get("deps") or not entry.get("outs"):
+            return False  # DVC remembers no such stage
+        key, value = keys.of_entry(entry), keys.value_of(entry)
+        if (self.here / key[:2] / key / value).exists():
+            return True
+        name = f"runs/{key[:2]}/{key}/{value}"
+        return self.remote is not None and name in self.remote.list(name)
 
     def add(self, key: str, entry: Entry) -> None:
         """Remember an execution, here and in the remote."""
@@ -103,7 +113,7 @@ def _place(oid: str) -> str:
     return f"files/md5/{oid[:2]}/{oid[2:]}"
 
 
-def _load(text: bytes) -> dict[str, Any]:
+def parse(text: bytes) -> dict[str, Any]:
     """As DVC reads it: in another YAML's eyes 1e-05 is a text."""
     from dvc.utils.serialize import loads_yaml
 

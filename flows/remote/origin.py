@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.params import UserError
-from flows import repository
+from flows import repository, runs
 from flows.release import tags
 from flows.remote.patience import patiently
 from flows.settings import Settings
@@ -72,7 +72,8 @@ def publish(root: Path, commit: str) -> None:
     """
     shown = repository.git(root, "ls-remote", "--tags", NAME)
     there = {line.partition("refs/tags/")[2] for line in shown.splitlines()}
-    known = {name: at for name, at in tags.read(root).items() if name.startswith("run/") or "@v" in name or "#" in name}
+    theirs = {f"run/{identifier}" for identifier in runs.tagged(root)}
+    known = {name: at for name, at in tags.read(root).items() if name in theirs or "@v" in name or "#" in name}
     commits = {commit, *(at for name, at in known.items() if "#" in name)}
     ours = {name for name, at in known.items() if at in commits}
     if lacking := sorted(ours - there):

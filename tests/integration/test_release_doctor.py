@@ -59,7 +59,7 @@ def version_tag_gone(places):
 
 def version_tag_moved(places):
     root = places.settings.root
-    commit, other = tags.read(root)["tokenizer@v2.0.0"], git(root, "rev-parse", "HEAD~2")
+    commit, other = tags.read(root)["tokenizer@v2.0.0"], git(root, "rev-parse", "HEAD~3")
     git(root, "tag", "-f", "-a", "-m", "moved", "tokenizer@v2.0.0", other)
     return f"git: tokenizer@v2.0.0 is at {other[:12]}, should be at {commit[:12]}"
 

@@ -18,7 +18,7 @@ from flows.cli import main
 from flows.production import bundle, pointers
 from flows.release import doctor, marks, projections, promote, recorded, rollback, stores, tags
 from flows.settings import Settings
-from tests.released import finished, git, places_agree, train
+from tests.released import ARTIFACTS, finished, git, places_agree, train
 
 pytestmark = pytest.mark.integration
 
@@ -161,8 +161,11 @@ def test_nothing_in_production_cannot_be_rolled_back(places):
 def test_a_run_whose_tag_was_moved_or_deleted_is_refused_and_the_doctor_puts_it_back(places):
     root, tag = places.settings.root, newest_run(places)
     commit = tags.read(root)[tag]
-    git(root, "tag", "-f", tag, "HEAD~1")
+    git(root, "tag", "-f", "-a", "-m", "moved", tag, "HEAD~1")
     with pytest.raises(UserError, match=rf"{tag} was moved to commit .*, the run was recorded with {commit[:12]}"):
+        recorded.find(places, tag)
+    git(root, "tag", "-f", tag, "HEAD~1")
+    with pytest.raises(UserError, match=rf"{tag} is not annotated, as a run's is; git tag -d {tag}, then: remint doc"):
         recorded.find(places, tag)
     git(root, "tag", "-d", tag)
     with pytest.raises(UserError, match=rf"its tag {tag} was deleted or not fetched"):
@@ -207,7 +210,7 @@ def with_policy(places, policy):
     root = places.settings.root
     (root / "mlflow/promotion.yaml").write_text(yaml.safe_dump(policy))
     git(root, "commit", "-q", "-m", "policy", "--", "mlflow/promotion.yaml")
-    git(root, "tag", "-a", "-m", "run", "run/20270101T000000Z-1234567")
+    train(places.settings, 3, keep=ARTIFACTS)
 
 
 def test_a_family_that_the_gates_refuse_stays_as_it_was_and_says_why(places):

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from data.params import UserError
-from flows import job, launch, repository, settings
+from flows import job, launch, repository, run, settings
 from flows.remote import claim, ledger, origin
 from flows.remote.ledger import Beat
 from flows.triggers import started
@@ -113,10 +113,10 @@ def test_a_claim_of_another_machine_is_watched_for_a_sign_of_life(toy, monkeypat
 
 def test_who_waited_for_a_run_that_ended_has_nothing_left_to_do(toy):
     with job.prepared(toy.root) as late:
-        repository.commit(toy.root, "As a run would leave it", ["dvc.yaml"], allow_empty=True)
+        identifier = f"29990101T000000Z-{late.run.base_commit[:7]}"
         subprocess.run(["dvc", "repro", "--quiet"], cwd=toy.root, check=True)
-        recorded = repository.commit(toy.root, "Record", ["dvc.lock"])
-        repository.tag(toy.root, "run/29990101T000000Z-1a2b3c4", "x", recorded)
+        recorded = repository.commit(toy.root, f"{run.RECORDED} {identifier}", ["dvc.lock"])
+        repository.tag(toy.root, run.run_tag(identifier), "x", recorded)
         assert not late.plan.empty
         assert launch.bring_up_to_date(late, lambda text: None) is None
 
@@ -127,18 +127,19 @@ def test_a_commit_is_offered_and_withdrawn_and_tags_are_published(toy, tmp_path)
     head = toy.git("rev-parse", "HEAD")
     origin.offer(toy.root, "r1", head)
     assert "remint/r1" in refs()
-    for name in ("run/r1", "tokenizer@v1.0.0", "tokenizer#production#1"):
+    ours = {"run/20260101T000000Z-1a2b3c4", "tokenizer@v1.0.0", "tokenizer#production#1"}
+    for name in sorted({*ours, "run/latest"}):
         repository.tag(toy.root, name, name, head)
     repository.commit(toy.root, "Later", ["dvc.yaml"], allow_empty=True)
     repository.tag(toy.root, "private", "somebody's own", "HEAD")
     origin.publish(toy.root, head)
     origin.withdraw(toy.root, "r1")
     origin.withdraw(toy.root, "r1")
-    assert {"run/r1", "tokenizer@v1.0.0", "tokenizer#production#1"} <= set(refs())
-    assert not {"private", "remint/r1"} & set(refs())
+    assert ours <= set(refs())
+    assert not {"private", "run/latest", "remint/r1"} & set(refs())
     subprocess.run(["git", "clone", "--quiet", "--no-tags", bare, tmp_path / "third"], check=True)
     origin.fetch_tags(tmp_path / "third")
-    assert repository.newest_run(tmp_path / "third") == "run/r1"
+    assert ours <= set(repository.git(tmp_path / "third", "tag").split())
 
 
 def test_without_an_origin_or_the_right_to_push_a_run_on_workers_says_so(toy, tmp_path):

@@ -1,0 +1,81 @@
+"""Runs that were killed between their tag and their release: completed by whatever runs next, the oldest first."""
+
+import shutil
+
+import pytest
+from sqlalchemy import select
+
+from flows import finish, job, launch
+from flows.catalogue import schema
+from flows.outcome import Outcome
+from flows.production import pointers
+from flows.release import doctor, promote
+from tests.released import finished, places_agree, train
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("own_environment")]
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """What the stages of a job would be started with; none is."""
+    started = []
+
+    def pretend(ready, shown, dead):
+        started.append((ready, [one.run.id for one in finish.unfinished(ready.settings)]))
+        return Outcome(ready.run)
+
+    monkeypatch.setattr(launch, "run", pretend)
+    return started
+
+
+def test_a_run_with_other_parameters_completes_first_what_was_interrupted(places, run):
+    left = [train(places.settings, seed).id for seed in (3, 4)]
+    assert [one.run.id for one in finish.unfinished(places.settings)] == left
+    with job.prepared(places.settings.root, assignments=["seed=77"]) as ready:
+        outcome = launch.bring_up_to_date(ready, lambda text: None)
+        assert [(one.run.id, unfinished) for one, unfinished in run] == [(ready.run.id, [])]
+        assert outcome.run.id == ready.run.id
+    log = pointers.log(places.bucket, "images")
+    assert [one.run for one in log[1:]] == left
+    assert places_agree(places, "images") == 3
+
+
+def test_what_cannot_be_completed_is_said_and_stops_no_other_run(places, run):
+    left = train(places.settings, 3)
+    shutil.rmtree(places.settings.root / ".dvc/cache/files")
+    said = []
+    with job.prepared(places.settings.root, assignments=["seed=77"]) as ready:
+        assert launch.bring_up_to_date(ready, said.append) is not None
+    assert [unfinished for _, unfinished in run] == [[left.id]]
+    assert f"run {left.id} was interrupted and cannot be completed now: " in said[0]
+    assert "not in DVC's cache here" in said[0]
+    assert "remint doctor --repair" in said[0]
+
+
+def test_an_older_run_is_not_judged_after_a_newer_one(places):
+    """It is registered, so that nothing is lost, and a person may still release it."""
+    older = train(places.settings, 3)
+    newer = train(places.settings, 4)
+    finished(places, newer)
+    results = list(doctor.examine(places, repair=True))
+    assert [(one.finding.subject, one.repaired) for one in results] == [(older.id, True)]
+    assert finish.unfinished(places.settings) == []
+    for family in ("images", "depth"):
+        assert pointers.newest(places.bucket, family).run == newer.id
+    with places.catalogue.read() as session:
+        judged = set(session.scalars(select(schema.Decision.run_id)))
+        made = set(session.scalars(select(schema.ModelVersion.run_id)))
+    assert (older.id in made, older.id in judged) == (True, False)
+    assert list(doctor.examine(places)) == []
+
+
+def test_only_a_family_with_a_newer_verdict_is_left_out_and_the_newer_run_is_named(places):
+    older = train(places.settings, 3)
+    newer = train(places.settings, 4)
+    promote.of_run(places, "images", newer.id, "Ada", "")
+    noted = finish.noted(places.settings, older.id)
+    outcomes = {one.family: one for one in finish.complete(places, noted)[1].outcomes}
+    assert {name: one.state for name, one in outcomes.items()} == {"images": "lost", "depth": "released"}
+    assert f"run {newer.id} was since" in str(outcomes["images"])
+    assert f"remint promote images {older.id}" in str(outcomes["images"])
+    assert finish.complete(places, noted) is None  # whoever waited for it finds it done
