@@ -8,14 +8,14 @@ a run has come, so that a run that was interrupted between its tag and its relea
 from __future__ import annotations
 
 import fcntl
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows import environment, repository, run, workspace
+from data.params import UserError
+from flows import environment, repository, run, state, workspace
 from flows.graph import Stage
 from flows.run import RunInfo, StageResult
 from flows.settings import Settings
@@ -202,29 +202,39 @@ def _alone(settings: Settings, ran: RunInfo) -> Iterator[None]:
 
 def note(settings: Settings, ran: RunInfo, results: Sequence[StageResult], *, finished: bool) -> None:
     """Note how far a run has come."""
-    folder = settings.runs / ran.id
-    folder.mkdir(parents=True, exist_ok=True)
     values = {"run": run.to_json(ran), "results": [run.result_to_json(one) for one in results], "finished": finished}
-    scratch = folder / f"{RECORD}.new"
-    scratch.write_text(json.dumps(values, indent=1))
-    scratch.replace(folder / RECORD)
+    state.write(settings.runs / ran.id / RECORD, values)
 
 
 def noted(settings: Settings, identifier: str) -> Noted | None:
-    """What this machine noted of a run, None if it ran on another."""
-    try:
-        values: dict[str, Any] = json.loads((settings.runs / identifier / RECORD).read_text())
-    except FileNotFoundError:
-        return None
-    results = tuple(run.result_from_json(one) for one in values.get("results", []))
-    return Noted(run.from_json(values["run"]), results, values["finished"])
+    """What this machine noted of a run, None if it ran on another; UserError if the note is damaged."""
+    path = settings.runs / identifier / RECORD
+
+    def made(values: dict[str, Any]) -> Noted:
+        results = tuple(run.result_from_json(one) for one in values.get("results", []))
+        found = Noted(run.from_json(values["run"]), results, values["finished"] is True)
+        if found.run.id != identifier:
+            raise ValueError(f"it is of run {found.run.id}")
+        return found
+
+    return state.read(path, made, f"git and the catalogue know the run without it: rm '{path}', then: remint doctor")
 
 
-def unfinished(settings: Settings) -> list[Noted]:
-    """Every run that was recorded here and died before its models were registered and released, the oldest first."""
+def unfinished(settings: Settings, damaged: Callable[[str, UserError], None] | None = None) -> list[Noted]:
+    """Every run that was recorded here and died before its models were registered and released, the oldest first.
+
+    damaged: told the id of each run whose note is damaged, and why; without it that is an error.
+    """
     living = workspace.living(settings)
     folders = sorted(path.parent.name for path in settings.runs.glob(f"*/{RECORD}"))
-    left = [noted(settings, name) for name in folders if name not in living]
+    left = []
+    for name in folders:
+        try:
+            left.append(noted(settings, name) if name not in living else None)
+        except UserError as error:
+            if damaged is None:
+                raise
+            damaged(name, error)
     return [one for one in left if one and not one.finished and _has_tag(settings, one.run)]
 
 

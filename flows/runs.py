@@ -90,7 +90,7 @@ class Runs:
         text = repository.file_at(self.settings.root, commit, "dvc.lock")
         try:
             return accept.parse((text or "").encode()).get("stages", {})
-        except Exception as error:  # whatever a YAML parser says of what is no lock
+        except (ValueError, TypeError, AttributeError) as error:
             raise UserError(f"commit {commit[:12]}: its dvc.lock is not to be read: {error}") from None
 
     @cached_property

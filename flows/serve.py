@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from data.params import UserError
+from flows import state
 
 START_SECONDS = 120  # 8 s on an idle machine; the first start also makes the database
 END_SECONDS = 10.0  # within which a server that was asked to end has ended, or is killed
@@ -60,7 +61,7 @@ def there(home: Path) -> Server | None:
             return None
     try:
         return Server(**json.loads((home / "server.json").read_text()))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return Server()
 
 
@@ -74,7 +75,7 @@ def main() -> None:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{listening.getsockname()[1]}/api"
-        (home / "server.json").write_text(json.dumps({"api": address, "pid": os.getpid()}))
+        state.write(home / "server.json", {"api": address, "pid": os.getpid()})
         server.run(sockets=[listening])
 
 

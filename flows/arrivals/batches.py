@@ -10,6 +10,7 @@ photograph is in two batches. What a run is given, `text`, only ever grows at it
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,10 +18,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from data.params import UserError
 from data.photos import arrivals
 from data.photos.arrivals import Arrival
+from flows import state
 from flows.production import bucket
 from flows.production.bucket import Bucket, Taken
+from flows.production.transfer import write_whole
 from flows.settings import Settings
 
 VARIABLE = "REMINT_ARRIVED"
@@ -95,15 +99,15 @@ class Log:
 
     def _batch(self, key: str) -> Batch:
         path = self.kept / Path(key).name
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            data = self.store.read(key, LARGEST)
-            self.kept.mkdir(parents=True, exist_ok=True)
-            fresh = path.with_suffix(f".{hashlib.sha256(data).hexdigest()[:12]}")
-            fresh.write_bytes(data)
-            fresh.replace(path)
-        return _from_json(json.loads(data))
+        with contextlib.suppress(UserError):  # a damaged copy is made again
+            if known := state.read(path, _from_json, ""):
+                return known
+        data = self.store.read(key, LARGEST)
+        self.kept.mkdir(parents=True, exist_ok=True)
+        write_whole(path, data)
+        batch = state.read(path, _from_json, f"bring {self.store.name}/{key} back from a copy of the place")
+        assert batch is not None
+        return batch
 
 
 def open(settings: Settings) -> Log:

@@ -43,7 +43,8 @@ def opened(path: Path, place: str) -> Iterator[Memo]:
     try:
         connection = _connect(path)
     except sqlite3.DatabaseError:
-        path.unlink()
+        for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
+            path.with_name(name).unlink(missing_ok=True)
         connection = _connect(path)
     with contextlib.closing(connection):
         yield Memo(connection, place)
@@ -51,6 +52,9 @@ def opened(path: Path, place: str) -> Iterator[Memo]:
 
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=60, isolation_level=None)
+    if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+        connection.close()
+        raise sqlite3.DatabaseError("damaged")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = OFF")  # it may be lost
     connection.execute(TABLE)

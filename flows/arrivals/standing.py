@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +15,7 @@ import numpy as np
 from data import manifest
 from data.params import UserError
 from data.samples import Samples
-from flows import families, repository
+from flows import families, repository, state
 from flows.arrivals import confusion, measure
 from flows.production import bucket, bundle, pointers
 from flows.production.bucket import Bucket
@@ -69,8 +68,9 @@ class Standing:
         lock = repository.file_at(self.settings.root, self.pointer.commit, "dvc.lock")
         oid = _photos(lock)
         kept = self.settings.home / "watch" / f"held-out-{self.student.bundle[:16]}-{oid[:16]}.json"
-        with contextlib.suppress(FileNotFoundError, ValueError, TypeError):
-            return Baseline(**json.loads(kept.read_text()))
+        with contextlib.suppress(UserError):  # a damaged one is worked out again
+            if known := state.read(kept, lambda values: Baseline(**values), ""):
+                return known
         store = Store(self.settings.root)
         try:
             files = originals.find(store, oid)
@@ -79,10 +79,7 @@ class Standing:
         if not files:
             raise UserError(f"the photographs of {self.title} are neither in DVC's cache nor in its remote")
         made = self._worked_out(files)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        fresh = kept.with_suffix(".new")
-        fresh.write_text(json.dumps(asdict(made)))
-        fresh.replace(kept)
+        state.write(kept, asdict(made))
         return made
 
     def _worked_out(self, files: Mapping[str, Path]) -> Baseline:

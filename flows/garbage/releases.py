@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from flows import state
 from flows.garbage.place import Garbage, InTheWay, Place
 from flows.settings import Settings
 
@@ -88,16 +89,15 @@ def _orphans(where: Bucket) -> set[str]:
 def _note(place: Place, orphans: set[str]) -> dict[str, float]:
     """Since when each orphan has been seen here; a time that lies ahead is set to now."""
     notes = place.settings.home / "garbage.json"
-    try:
-        known = json.loads(notes.read_text())
-    except (FileNotFoundError, ValueError):
-        known = {}  # their time begins again
+    known = state.read(notes, _times, f"rm '{notes}': the time of grace begins again") or {}
     seen = {prefix: min(known.get(prefix, place.now), place.now) for prefix in orphans}
     if seen != known:
-        scratch = notes.with_suffix(".new")
-        scratch.write_text(json.dumps(seen, indent=1, sort_keys=True))
-        scratch.replace(notes)
+        state.write(notes, dict(sorted(seen.items())))
     return seen
+
+
+def _times(values: dict[str, float]) -> dict[str, float]:
+    return {prefix: float(since) for prefix, since in values.items()}
 
 
 def _bytes(where: Bucket, prefix: str) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from data.params import UserError
 from flows.production.bucket import SMALL, NotThere, Taken, Watch, check_key
-from flows.production.transfer import CHUNK, announced, receive, sha256_of, sync
+from flows.production.transfer import CHUNK, announced, receive, sha256_of, sync, write
 
 
 class FolderBucket:
@@ -40,7 +40,7 @@ class FolderBucket:
     def replace(self, key: str, data: bytes) -> None:
         target = self._path(key)
         with self._explained("write", key), self._beside(target) as fresh:
-            fresh.write_bytes(data)
+            write(fresh, data)
             fresh.replace(target)
 
     def upload(self, key: str, path: Path, sha256: str = "") -> None:

@@ -135,7 +135,9 @@ def strangers(stores: Stores) -> Iterator[Finding]:
     known, root = runs.Runs(stores.settings), stores.settings.root
     for tag, wrong in runs.strangers(root).items():
         yield Finding("git", tag, wrong, "", None, f"git tag -d '{tag}'")
-    unknown = [one for one in sorted(runs.tagged(root).items(), reverse=True) if known.known(one[0]) is None]
+    noted = recorded.here(stores.settings)  # among them those whose note is damaged, see `unfinished`
+    unheard = [one for one in sorted(runs.tagged(root).items(), reverse=True) if one[0] not in noted]
+    unknown = [one for one in unheard if known.known(one[0]) is None]
     for identifier, commit in unknown[: runs.VERIFIED]:
         wrong, tag = next(known.malformed(identifier, commit), ""), run_tag(identifier)
         if wrong:
@@ -174,7 +176,11 @@ def _of_one_config(stores: Stores, name: str, numbers: list[int]) -> list[int]:
 
 def unfinished(stores: Stores) -> Iterator[Finding]:
     """Runs that were recorded and whose models were never registered and judged."""
-    for left in finish.unfinished(stores.settings):
+    damaged: dict[str, UserError] = {}
+    found = finish.unfinished(stores.settings, damaged.__setitem__)
+    for name, error in damaged.items():
+        yield Finding("run", name, "noted in a file that is damaged", "", None, str(error))
+    for left in found:
         repair = partial(finish.complete, stores, left)
         yield Finding("run", left.run.id, "recorded, and stopped before its models were released", "finished", repair)
 

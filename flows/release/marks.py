@@ -34,7 +34,7 @@ def exists(settings: Settings, identifier: str) -> bool:
 
 def left_behind(settings: Settings) -> list[str]:
     """The procedures of this machine whose process died."""
-    return sorted(path.name for path in _path(settings, "").glob("*") if _dead(path))
+    return sorted(path.name for path in _path(settings, "").glob("*") if path.is_file() and _dead(path))
 
 
 def _path(settings: Settings, identifier: str) -> Path:

@@ -35,7 +35,8 @@ def find(stores: Stores) -> Iterator[Finding]:
         name, run = (version.name, int(version.version)), version.tags.get(RUN_TAG, "")
         if name not in known and run.startswith(run_tag("")):
             by_run[run.removeprefix(run_tag(""))][name] = version
-    busy = {*workspace.living(stores.settings), *(one.run.id for one in finish.unfinished(stores.settings))}
+    left = finish.unfinished(stores.settings, lambda name, error: None)  # what is damaged, the doctor names
+    busy = {*workspace.living(stores.settings), *(one.run.id for one in left)}
     there = runs.tagged(stores.settings.root)
     for run, versions in sorted(by_run.items()):
         if run in busy or _young(stores, run, versions):

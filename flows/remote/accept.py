@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import re
-import uuid
 from pathlib import Path
 from typing import Any
 
+from data import plain_yaml
 from data.params import UserError
 from flows.production import bucket
 from flows.production.bucket import Bucket, NotThere, Taken
+from flows.production.transfer import write_whole
 from flows.remote import key as keys
 from flows.remote.key import Entry
 from flows.remote.patience import patiently
@@ -41,13 +41,13 @@ class Accepted:
         folder = self.here / key[:2] / key
         paths = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime) if folder.is_dir() else []
         if paths:
-            return parse(paths[-1].read_bytes())
+            return _entry(paths[-1].read_bytes(), str(paths[-1]))
         if self.remote is None:
             return None
         names = [name for name in self.remote.list(f"runs/{key[:2]}/{key}/") if ENTRY.search(name)]
         if not names:
             return None
-        entry = parse(self.remote.read(names[0]))
+        entry = _entry(self.remote.read(names[0]), f"{self.remote.name}/{names[0]}")
         self._keep(key, entry)
         return entry
 
@@ -113,16 +113,24 @@ def _place(oid: str) -> str:
     return f"files/md5/{oid[:2]}/{oid[2:]}"
 
 
+def _entry(text: bytes, where: str) -> dict[str, Any]:
+    """An execution as the run cache has it; UserError names one that is damaged."""
+    try:
+        entry = parse(text)
+        if entry["cmd"] and all(out["path"] and out["md5"] for out in entry["outs"]):
+            return entry
+        why = "incomplete"
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        why = str(error)
+    raise UserError(f"{where} of DVC's run cache is damaged ({why}); remove it: its stage runs again")
+
+
 def parse(text: bytes) -> dict[str, Any]:
     """As DVC reads it: in another YAML's eyes 1e-05 is a text."""
-    from dvc.utils.serialize import loads_yaml
-
-    return dict(loads_yaml(text.decode()))
+    return dict(plain_yaml.loads(text))
 
 
 def _write(path: Path, data: bytes) -> None:
     """A file that is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{uuid.uuid4().hex}")
-    fresh.write_bytes(data)
-    os.replace(fresh, path)  # noqa: PTH105
+    write_whole(path, data)

@@ -17,15 +17,17 @@ import contextlib
 import json
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
+from data.params import UserError
 from flows.production import bucket
 from flows.production.bucket import Bucket, NotThere, Taken
 from flows.settings import Settings
 
+T = TypeVar("T")
 State = Literal[
     "succeeded",
     "failed",  # the stage ended with an error
@@ -122,9 +124,8 @@ class Ledger:
 
     def attempt(self, place: str) -> Attempt:
         """The attempt at a place, as a worker is told it; NotThere."""
-        values = json.loads(self.store.read(f"{place}/attempt.json"))
-        work = values["work"]
-        return Attempt(values["number"], Work(**(work | {"soon": tuple(work["soon"])})), values["token"])
+        key = f"{place}/attempt.json"
+        return self._made(key, self.store.read(key), _attempt)
 
     def open(self, work: Work) -> Attempt | None:
         """A new attempt, numbered after those there are; None if somebody else was quicker."""
@@ -138,8 +139,7 @@ class Ledger:
 
     def last_beat(self, attempt: Attempt) -> Beat | None:
         """The newest sign of life, None if no worker has begun."""
-        values = self._read(f"{attempt.place}/beat.json")
-        return None if values is None else Beat(**values)
+        return self._read(f"{attempt.place}/beat.json", lambda values: Beat(**values))
 
     def close(self, attempt: Attempt, outcome: Outcome) -> bool:
         """Say what came of an attempt; False if that is settled already, and nothing of this outcome counts."""
@@ -149,13 +149,11 @@ class Ledger:
         """What came of an attempt, None while it is open."""
         if not self.is_known(attempt):
             return Outcome("vanished", why="it was forgotten: its result is there, or was given up")
-        values = self._read(f"{attempt.place}/outcome.json")
-        return None if values is None else Outcome(**(values | {"usage": Usage(**values["usage"])}))
+        return self._read(f"{attempt.place}/outcome.json", _outcome)
 
     def is_known(self, attempt: Attempt) -> bool:
         """Whether the attempt was neither forgotten nor replaced by a later one at its place."""
-        values = self._read(f"{attempt.place}/attempt.json")
-        return values is not None and values["token"] == attempt.token
+        return self._read(f"{attempt.place}/attempt.json", lambda values: values["token"]) == attempt.token
 
     def forget(self, work: Work) -> None:
         """Remove every trace of work whose result is in the run cache; of each attempt what makes it known first."""
@@ -169,12 +167,20 @@ class Ledger:
             return False
         return True
 
-    def _read(self, key: str) -> dict[str, Any] | None:
+    def _read(self, key: str, made: Callable[[Any], T]) -> T | None:
         try:
-            values: dict[str, Any] = json.loads(self.store.read(key))
+            return self._made(key, self.store.read(key), made)
         except NotThere:
             return None
-        return values
+
+    def _made(self, key: str, data: bytes, made: Callable[[Any], T]) -> T:
+        """What an object of the ledger says; UserError names one that is damaged."""
+        try:
+            return made(json.loads(data))
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            where = f"{self.store.name}/{key}"
+            step = f"if no run is under way, remove {where.rpartition('/')[0]}: its stage is tried again"
+            raise UserError(f"{where} is damaged ({error}); {step}") from None
 
 
 def open(settings: Settings) -> Ledger:
@@ -187,6 +193,15 @@ def open(settings: Settings) -> Ledger:
 def part(work: Work, number: int, count: int) -> Work:
     """The work of making only the shards with index % count == number - 1."""
     return replace(work, part=f"{number}/{count}")
+
+
+def _attempt(values: Mapping[str, Any]) -> Attempt:
+    work = values["work"]
+    return Attempt(values["number"], Work(**(work | {"soon": tuple(work["soon"])})), values["token"])
+
+
+def _outcome(values: Mapping[str, Any]) -> Outcome:
+    return Outcome(**(dict(values) | {"usage": Usage(**values["usage"])}))
 
 
 def _folder(work: Work) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
 from data.params import UserError
-from flows import environment, notify
+from flows import environment, notify, state
 from flows.catalogue import journal
 from flows.catalogue.alarms import Alarm, sound
 from flows.catalogue.stages import Entry, input_digest, output_digest
@@ -23,7 +22,7 @@ from models.experiments import REPRODUCED
 
 def record(job: Remake, made: Mapping[str, Entry], proof: Proof) -> list[str]:
     """Record a proof wherever something can be recorded; returns where it could not be, in words."""
-    (job.folder / "proof.json").write_text(json.dumps(report.to_json(proof), indent=1))
+    state.write(job.folder / "proof.json", report.to_json(proof))
     found = list(alarms(job, made, proof))
     notify.tell(job.settings, notify.of_alarms(found, job.run.id, job.run.trigger))
     return [*_in_catalogue(job.settings, proof, found), *_in_registry(job.settings, proof)]

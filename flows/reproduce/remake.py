@@ -29,6 +29,7 @@ from flows.environment import Environment
 from flows.graph import Stage
 from flows.job import Again, Job
 from flows.plan import Plan, Step
+from flows.production.transfer import write_whole
 from flows.progress import Progress
 from flows.remote import accept, bring
 from flows.remote.exchange import Exchange
@@ -242,10 +243,10 @@ def _require_lock(target: Target, then: Environment | None, here: Environment) -
 def _begin(folder: Path, here: Environment) -> None:
     """A folder to work in; what an earlier attempt finished stays if it was made in this same environment."""
     note = folder / "environment.json"
-    if not note.exists() or note.read_text() != environment.text(here):
+    if not note.exists() or note.read_bytes() != environment.text(here).encode():
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    note.write_text(environment.text(here))
+    write_whole(note, environment.text(here).encode())
 
 
 def _own_cache(root: Path, cache: Path) -> None:

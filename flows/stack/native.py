@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import shutil
 import subprocess
@@ -22,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.params import UserError
-from flows import repository
+from flows import repository, state
 from flows.settings import QUIET, Settings
 from flows.stack import compose, postgres, processes, s3, secrets, uses
 from flows.stack.access import ADMIN, USERS
@@ -138,7 +137,7 @@ class Stack:
             s3.start(self.root, folder, port, self._keys())
 
     def _keys(self) -> dict[str, tuple[str, str]]:
-        values = json.loads((self.secrets / secrets.VALUES).read_text())
+        values = secrets.known(self.secrets)
         return {name: (values[f"s3.{name}.key"], values[f"s3.{name}.secret"]) for name in (ADMIN, *USERS)}
 
     def _environment(self, service: Service, places: Places, name: str) -> dict[str, str]:
@@ -209,9 +208,9 @@ class Stack:
         """The ports of the first start, ever after: databases and clients remember them."""
         path = self.state / "ports.json"
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps({name: free_port(wanted) for name, wanted in PORTS.items()}))
-        return dict(json.loads(path.read_text()))
+            state.write(path, {name: free_port(wanted) for name, wanted in PORTS.items()})
+        step = f"write the ports of the first start into it (the logs beside it name them), or rm '{path}' for new ones"
+        return state.read(path, lambda values: {name: int(values[name]) for name in PORTS}, step) or {}
 
     @property
     def is_here(self) -> bool:

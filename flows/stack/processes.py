@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -13,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from data.params import UserError
+from flows import state
 
 GRACE_SECONDS = 45.0  # a worker writes a checkpoint and gives its stage back within 20
 
@@ -70,13 +70,12 @@ def end(processes: Sequence[Process]) -> None:
 
 
 def write(path: Path, processes: Sequence[Process]) -> None:
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps([asdict(process) for process in processes], indent=1) + "\n")
-    unfinished.replace(path)
+    state.write(path, [asdict(process) for process in processes])
 
 
 def read(path: Path) -> list[Process]:
-    return [Process(**values) for values in json.loads(path.read_text())] if path.exists() else []
+    step = f"end what still runs of the stack by hand (ps -ef), then rm '{path}'"
+    return state.read(path, lambda values: [Process(**one) for one in values], step) or []
 
 
 def _born(pid: int) -> str:

@@ -37,7 +37,7 @@ def make(folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
     kept = folder / VALUES
-    values: dict[str, str] = json.loads(kept.read_text()) if kept.exists() else {}
+    values = known(folder)
     values |= {name: secrets.token_hex(10 if name.endswith(".key") else 24) for name in NAMES if name not in values}
     write(kept, json.dumps(values, indent=1) + "\n")
     made = []
@@ -46,6 +46,17 @@ def make(folder: Path) -> list[Path]:
         write(path, "".join(f"{key}={value}\n" for key, value in variables.items()))
         made.append(path)
     return made
+
+
+def known(folder: Path) -> dict[str, str]:
+    """The values that are there; ends with one line where the file is damaged: new ones would open nothing there is."""
+    kept = folder / VALUES
+    try:
+        return {str(name): str(value) for name, value in json.loads(kept.read_bytes()).items()}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, AttributeError, RecursionError):
+        sys.exit(f"error: {kept} is damaged, and it holds every password of the stack; bring it back from its backup")
 
 
 def files(values: Mapping[str, str]) -> dict[str, dict[str, str]]:
@@ -101,6 +112,8 @@ def write(path: Path, text: str) -> None:
     unfinished.unlink(missing_ok=True)
     with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     unfinished.replace(path)
 
 

@@ -3,10 +3,12 @@
 import shutil
 
 import pytest
+from click.testing import CliRunner
 from sqlalchemy import select
 
 from flows import finish, job, launch
 from flows.catalogue import schema
+from flows.cli import main
 from flows.outcome import Outcome
 from flows.production import pointers
 from flows.release import doctor, promote
@@ -79,3 +81,24 @@ def test_only_a_family_with_a_newer_verdict_is_left_out_and_the_newer_run_is_nam
     assert f"run {newer.id} was since" in str(outcomes["images"])
     assert f"remint promote images {older.id}" in str(outcomes["images"])
     assert finish.complete(places, noted) is None  # whoever waited for it finds it done
+
+
+@pytest.mark.parametrize("damage", [b"", b'{"run": {', b"[]", b"\xff"])
+def test_a_damaged_note_is_named_by_every_command_that_needs_it_and_stops_no_other_check(places, damage):
+    left = train(places.settings, 3)
+    path = places.settings.runs / left.id / "run.json"
+    path.write_bytes(damage)
+    places.mlflow().delete_registered_model_alias("tokenizer", "production")
+    lines = [str(one) for one in doctor.examine(places, repair=True)]
+    assert len(lines) == 2
+    assert lines[0].startswith("repaired  MLflow: tokenizer@production")
+    assert lines[1].startswith(f"wrong     run: {left.id} is noted in a file that is damaged ({path} is damaged (")
+    for words in (["doctor"], ["promote", "images"], ["retrain", "--plan"]):
+        done = CliRunner().invoke(main, words)
+        said = done.stdout + done.stderr
+        assert (done.exit_code in (1, 2), f"rm '{path}', then: remint doctor" in said, "Traceback" in said) == (
+            True, True, False,
+        )  # fmt: skip
+    path.unlink()
+    assert list(doctor.examine(places)) == []
+    assert promote.of_run(places, "images", left.id, "Ada", "").state == "released"
