@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -264,13 +265,15 @@ def _log_metrics(
 ) -> None:
     """Log the evaluation on the model, as its page and comparisons of models show it.
 
-    MLflow keeps such a metric with a run, too: it is the evaluation's, which has these very points already.
+    MLflow keeps such a metric with a run, too: it is the evaluation's, which has these very points already. Of one that
+    was not tracked it is the training's, at this moment: another evaluation may have other values at its beginning.
     """
     from mlflow.entities import Metric
 
-    where = _evaluation(client, run, model) or client.get_run(trained)
+    evaluated = _evaluation(client, run, model)
+    where = evaluated or client.get_run(trained)
     named = tracking.final(f"evaluate@{model.evaluation}", {model.section: metrics} if model.section else metrics)
-    at, run_id = where.info.start_time, where.info.run_id
+    at, run_id = evaluated.info.start_time if evaluated else int(time.time() * 1000), where.info.run_id
     rows = [Metric(key, value, at, 0, model_id=model_id, run_id=run_id) for key, value in named.items()]
     client.log_batch(run_id, metrics=rows)
 

@@ -48,7 +48,8 @@ def versions(places: Stores) -> dict[str, str]:
 def agree(places: Stores) -> None:
     """Doctor is silent, reproduction accepts every version, and catalogue, bundles, MLflow and git name one commit."""
     assert [str(one) for one in doctor.examine(places)] == []
-    noted = {one.tags["gto_tag"]: one.tags["git_commit"] for one in places.mlflow().search_model_versions()}
+    there = tags.read(places.settings.root)
+    noted = {one.tags["gto_tag"]: there[one.tags["git_tag"]] for one in places.mlflow().search_model_versions()}
     assert noted == versions(places)
     for tag, commit in versions(places).items():
         assert target.resolve(places.settings, tag).commit == commit
