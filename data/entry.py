@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from data import portable
 from data.params import UserError
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -57,6 +58,7 @@ def run(main: Callable[[], None], *, parts: bool = False) -> None:
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         _check_code()
+        portable.enter()
         if not parts and os.environ.get("REMINT_PART"):
             raise UserError("this stage is not made in parts; run it without REMINT_PART")
         main()

@@ -24,7 +24,7 @@ from data import plain_yaml
 
 T = TypeVar("T")
 LARGEST = 2**63 - 1  # of a whole number: what PyArrow, torch and SQL have room for
-SHARED = ("seed", "threads", "accelerate")  # top-level values that any section may ask for by naming a field so
+SHARED = ("seed", "threads", "portable", "accelerate")  # top-level values: a section may have fields of these names
 
 
 class UserError(Exception):

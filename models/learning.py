@@ -103,6 +103,7 @@ class Training(Learning):
 
     seed: Seed
     threads: Threads
+    portable: bool = False  # said here for the plan; what it does: `data.portable`
     accelerate: Accelerate = ALONE
 
     def __post_init__(self) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data import kept, parts
+from data import kept, parts, portable
 from data.kept import digest
 from data.params import UserError
 from models import saved, tracking
@@ -77,20 +77,14 @@ def open(stage: str, inputs: dict[str, Path], out: Path, params: Any) -> Iterato
     In a process that makes a part of it (`data.parts`) or is not the first rank (`models.ranks`) nothing is written or
     tracked, and the block ends when its share is done.
     """
-    import torch
-
     from models import ranks
 
     for name, path in inputs.items():
         if not path.exists():
             raise UserError(f"--{name} {path} does not exist; run the stage that makes it first (dvc repro {stage})")
-    threads = getattr(params, "threads", None)
-    if threads:
-        torch.set_num_threads(threads)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it products on a GPU differ from run to run
-    torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms would import the compiler: 1.3 s
+    settle(getattr(params, "threads", None))
     digests = {name: digest(path) for name, path in inputs.items()}
-    values = _flat(dataclasses.asdict(params))
+    values = {**_flat(dataclasses.asdict(params)), "portable": portable.active()}
     checkpoint = kept.address(stage, values, digests, ("data", "models"))
     tags = {"stage": stage, **{f"input.{k}": v for k, v in digests.items()}}
     if parts.asked() or ranks.rank() > 0:
@@ -108,6 +102,20 @@ def open(stage: str, inputs: dict[str, Path], out: Path, params: Any) -> Iterato
         tracker.tags({"output": digest(out), **({"weights": digest(weights)} if weights.exists() else {})})
         for call in run.when_done:
             call()
+
+
+def settle(threads: int | None) -> None:
+    """Let torch reckon alike in every run."""
+    import torch
+
+    from models import products
+
+    if portable.active():
+        products.by_openblas()
+    if threads:
+        torch.set_num_threads(threads)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it products on a GPU differ from run to run
+    torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms would import the compiler: 1.3 s
 
 
 def arguments(doc: str | None, *names: str) -> argparse.Namespace:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from data import parts
+from data import parts, portable
 from data.params import UserError
 from models import device, ranks
 from models.callbacks import Ema, Progress, Rank, Recorder, Schedule
@@ -115,7 +115,7 @@ class Task(LightningModule):
 @dataclass(frozen=True)
 class Fit:
     """How long and how: `warmup` and `steps` in steps, `end` the final learning-rate factor, EMA with the ramp
-    (1+s)/(10+s) up to `ema`; `precision` as Lightning's ("32-true", "bf16-mixed")."""
+    (1+s)/(10+s) up to `ema`; `precision` as Lightning's ("32-true", "bf16-mixed"); `portable` wins over it."""
 
     steps: int
     warmup: int
@@ -156,7 +156,7 @@ def fit(task: Task, batches: Batches, plan: Fit, run: Run, validation: list[Batc
     ]
     trainer = _trainer(
         **plan.accelerate.trainer(),
-        precision=plan.precision,
+        precision="32-true" if portable.active() else plan.precision,
         max_epochs=1,
         limit_train_batches=plan.steps,
         val_check_interval=plan.val_every or plan.steps,

@@ -34,8 +34,13 @@ def pairs(count, seed):
     return Pairs(np.repeat(grey[..., None], 3, -1).astype(np.uint8), disparities.astype(np.float32))
 
 
+def train(folder):
+    """The net after ten steps, and the rows of its curve."""
+    run = Run("depth-teacher", folder, NullTracker(), None)
+    return learn(SIZES, LEARN, 0, pairs(64, seed=1), pairs(8, seed=2), run)
+
+
 def test_ten_steps_give_the_committed_losses(tmp_path):
-    run = Run("depth-teacher", tmp_path, NullTracker(), None)
-    _, rows = learn(SIZES, LEARN, 0, pairs(64, seed=1), pairs(8, seed=2), run)
+    _, rows = train(tmp_path)
     assert [row["train_loss"] for row in rows] == pytest.approx(TRAIN, abs=2e-3)
     assert rows[-1]["val_loss"] == pytest.approx(VAL, abs=2e-3)

@@ -24,7 +24,8 @@ def tokens(rows, seed):
     return torch.where(torch.rand(rows, 8, generator=random) < 0.1, noise, sure), labels
 
 
-def test_ten_steps_give_the_committed_losses(tmp_path):
+def train(folder):
+    """The net after ten steps, and the rows of its curve."""
     torch.manual_seed(0)
     net = build("maskgit", {"codes": 16, "classes": 3, "length": 8, "dim": 16, "depth": 2, "heads": 2, "dropout": 0.1})
     net.start_from_codebook(torch.randn(16, 4, generator=torch.Generator().manual_seed(1)))
@@ -36,7 +37,11 @@ def test_ten_steps_give_the_committed_losses(tmp_path):
 
     task = Task(net, muon_adamw(net, 0.02, 3e-3, betas=(0.9, 0.96)), losses.step)
     plan = Fit(steps=10, warmup=2, precision="32-true", log_every=2, ema=0.9)
-    run = Run("generator@maskgit", tmp_path, NullTracker(), None)
-    rows = fit(task, Batches(64, 16, 10, 0, make), plan, run, held_out(net, held, 16))
+    run = Run("generator@maskgit", folder, NullTracker(), None)
+    return net, fit(task, Batches(64, 16, 10, 0, make), plan, run, held_out(net, held, 16))
+
+
+def test_ten_steps_give_the_committed_losses(tmp_path):
+    _, rows = train(tmp_path)
     assert [row["train_loss"] for row in rows] == pytest.approx(TRAIN, abs=2e-4)
     assert rows[-1]["val_loss"] == pytest.approx(VAL, abs=2e-4)

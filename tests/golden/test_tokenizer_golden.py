@@ -24,13 +24,11 @@ FINE_TUNE = FineTuneParams(
 EXPECTED = {"proxy": 0.115477, "tokenizer-warmup": 5.458593, "tokenizer": 0.215446}
 
 
-@pytest.fixture(scope="module")
-def losses(tmp_path_factory):
-    """Every stage's held-out loss after ten steps, each stage on what the one before left."""
+def chain(folder):
+    """Every stage's net after ten steps, each on what the one before left, and the rows of its curve."""
     torch.manual_seed(0)
     images = (torch.rand(32, 3, 4, 4) * 255).byte().repeat_interleave(4, 2).repeat_interleave(4, 3)
     training, held_out = images[:24], images[24:]
-    folder = tmp_path_factory.mktemp("golden")
 
     def run(stage):
         return Run(stage, folder, NullTracker(), None)
@@ -41,8 +39,13 @@ def losses(tmp_path_factory):
     titok, second = warm_up.learn(WARM_UP, config, proxy, training, held_out, run("tokenizer-warmup"))
     net, _ = fine_tune.assemble(proxy, titok.state_dict(), config)
     third = fine_tune.learn(FINE_TUNE, net, proxy, training, held_out, run("tokenizer"))
-    found = {"proxy": first, "tokenizer-warmup": second, "tokenizer": third}
-    return {stage: rows[-1]["val_loss"] for stage, rows in found.items()}
+    return {"proxy": (proxy, first), "tokenizer-warmup": (titok, second), "tokenizer": (net, third)}
+
+
+@pytest.fixture(scope="module")
+def losses(tmp_path_factory):
+    made = chain(tmp_path_factory.mktemp("golden"))
+    return {stage: rows[-1]["val_loss"] for stage, (_, rows) in made.items()}
 
 
 @pytest.mark.parametrize("stage", EXPECTED)
