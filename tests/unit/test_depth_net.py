@@ -70,7 +70,8 @@ def pulled(folder, tmp_path):
     shutil.copytree(folder, made)
     (run.workspace / "dvc.yaml").write_text("artifacts: {depth-small: {path: artifacts/depth-student/small/model}}")
     (run.workspace / "dvc.lock").write_text("stages: {}")
-    one = Registered(models_of(run.workspace)[0], 1, models_saved.weights_digest(made), {}, {}, "mlflow")
+    tags = {"git_tag": run.tag, "git_commit": run.commit, "dvc_lock": "d" * 64}
+    one = Registered(models_of(run.workspace)[0], 1, models_saved.weights_digest(made), {}, {}, "mlflow", tags=tags)
     bucket, packed = FolderBucket(tmp_path / "bucket"), bundle.pack(run, one, "depth-small@v1.0.0")
     member = pointers.Member("depth-small", 1, one.weights, "depth-small@v1.0.0", bundle.publish(bucket, packed))
     pointers.append(bucket, pointers.Pointer("depth", 1, (member,), run.id, run.commit, "me", "", "2026", ""))
