@@ -37,7 +37,8 @@ def find(stores: Stores, wanted: str | None) -> RunInfo:
     known = sorted({*there, *rows})
     if not known:
         raise UserError(f"no run has been recorded in {root}{_shallow(stores)}; the first: remint retrain")
-    identifier = (wanted or _newest(stores, rows) or known[-1]).removeprefix(run_tag(""))
+    named = (_newest(stores, rows) or known[-1]) if wanted is None else wanted
+    identifier = named.removeprefix(run_tag(""))
     if identifier not in known:
         close = difflib.get_close_matches(identifier, known, n=1)
         hint = f"did you mean '{close[0]}'?" if close else f"the newest: {', '.join(reversed(known[-NAMED:]))}"
