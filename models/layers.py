@@ -1,7 +1,7 @@
 """Transformer parts shared by the tokenizer and the generators.
 
 Attention is written as matmul-softmax-matmul and GELU is the exact (erf) one: on CPUs the fused attention's
-bfloat16 backward pass is about five times slower, and tanh-GELU twice as slow as erf (`make bench` shows both).
+bfloat16 backward pass is several times slower, and tanh-GELU slower than erf (`make bench` says by how much here).
 """
 
 from __future__ import annotations

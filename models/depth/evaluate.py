@@ -3,7 +3,8 @@
     python -m models.depth.evaluate --teacher artifacts/depth-teacher --student artifacts/depth-student/small \\
         --scenes artifacts/scenes --photos artifacts/photos --out artifacts/evaluate/depth
 
-Writes metrics.json ({teacher: {...}, small: {...}}), per_sample.parquet and figures/, in about 20 s on one core.
+Writes metrics.json ({teacher: {...}, small: {...}}), per_sample.parquet and figures/, in about 20 s on one
+core of an EPYC 9004.
 Every number is taken after aligning scale and shift of the disparity to the truth by least squares.
 """
 

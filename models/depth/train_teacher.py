@@ -2,8 +2,8 @@
 
     python -m models.depth.train_teacher --scenes artifacts/scenes --out artifacts/depth-teacher
 
-Writes model/ (loads with transformers' `from_pretrained`), metrics.json, curves.csv and figures/. On one core about
-five minutes for delta1 of 0.91 on held-out scenes, with objects, glass and mirrors standing out.
+Writes model/ (loads with transformers' `from_pretrained`), metrics.json, curves.csv and figures/. On one core of an
+EPYC 9004 about five minutes for delta1 of 0.91 on held-out scenes, with objects, glass and mirrors standing out.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
         --tokenizer artifacts/tokenizer/model --scenes artifacts/scenes --out artifacts/evaluate/maskgit
 
 Writes metrics.json, per_sample.parquet and figures/ (a grid of samples by class; samples beside the training pictures
-nearest to them, which would show copies). About 20 s on one core.
+nearest to them, which would show copies). About 20 s on one core of an EPYC 9004.
 """
 
 from __future__ import annotations

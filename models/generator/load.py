@@ -91,7 +91,7 @@ def draw_tokens(generator: Generator, labels: Tensor, seed: int, how: Sampling |
     random = torch.Generator(place).manual_seed(seed)
 
     def predict(tokens: Tensor, classes: Tensor) -> Tensor:
-        # as it was trained, and three times as fast
+        # as it was trained, and faster
         with torch.autocast(tokens.device.type, torch.bfloat16, enabled=not portable.active()):
             return net(tokens, classes)
 

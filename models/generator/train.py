@@ -3,7 +3,8 @@
     python -m models.generator.train --tokens artifacts/tokens --tokenizer artifacts/tokenizer/model \\
         --kind maskgit --out artifacts/generator/maskgit
 
-Writes model/, metrics.json, curves.csv and figures/ (first samples of each class). About two minutes on one core.
+Writes model/, metrics.json, curves.csv and figures/ (first samples of each class). About two
+minutes on one core of an EPYC 9004.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
         --out artifacts/evaluate/tokenizer
 
 Writes metrics.json, per_sample.parquet (key, class, psnr, ssim) and figures/: originals beside reconstructions and
-their error by class, and how often each code is used. About 15 s on one core.
+their error by class, and how often each code is used. About 15 s on one core of an EPYC 9004.
 """
 
 from functools import partial

@@ -1,5 +1,6 @@
 """What README and docs/ claim and can be checked without running anything long."""
 
+import ast
 import re
 import subprocess
 from pathlib import Path
@@ -39,3 +40,16 @@ def test_every_make_target_it_names_exists():
 def test_every_picture_it_shows_is_there():
     for path in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", TEXT):
         assert (ROOT / path).stat().st_size > 10_000
+
+
+def test_a_docstring_that_says_how_long_something_takes_names_the_processor():
+    duration = re.compile(r"\b(?:\d[\d.-]*|two|three|five|several)\s+(?:s|ms|seconds?|minutes?|min)\b")
+    unnamed = []
+    for path in [*(ROOT / "data").rglob("*.py"), *(ROOT / "models").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef):
+                text = ast.get_docstring(node) or ""
+                measured = duration.search(text) and re.search(r"\b(cores?|a step)\b", text)
+                if measured and not re.search("EPYC|Xeon|Ryzen|Core i", text):
+                    unnamed.append(f"{path.relative_to(ROOT)}: {duration.search(text)[0]}")
+    assert unnamed == []
