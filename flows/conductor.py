@@ -103,7 +103,10 @@ class Conductor:
         began = time.monotonic()
         ran = Ran("current")
         log = self.job.folder / "logs" / f"{name}.log"
-        if self.job.plan.action(name) != "current":
+        planned = self.job.plan.action(name)
+        if planned == "restore" and not self.workers:
+            ran = Ran("restored")  # before the first stage began (`Store.lay_out`)
+        elif planned != "current":
             self.progress.started(name)
             try:
                 ran = self._run(stage, log)

@@ -75,7 +75,7 @@ def run(job: Job, progress: Progress, dead: Collection[str] = ()) -> Outcome:
     try:
         progress.note(f"run {job.run.id}: bringing up its records")
         if job.settings.stages == "here":
-            job.store.checkout()
+            job.store.lay_out(job.plan)
         else:
             origin.offer(job.settings.root, job.run.id, job.run.commit)
         with server.borrowed(job.settings, job.environment) as api:

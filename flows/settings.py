@@ -74,6 +74,7 @@ OWN_GIT = (  # of these the ones by which a person is known, and reaches origin
     "GIT_PROXY_*",
     "GIT_EXEC_PATH",
     "GIT_DISCOVERY_ACROSS_FILESYSTEM",
+    "GIT_TEST_ASSUME_DIFFERENT_OWNER",  # a checkout of somebody else's, as tests have it
 )
 
 

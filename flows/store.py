@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from data.params import UserError
 from flows import graph
 from flows.graph import Stage
-from flows.plan import Recorded
+from flows.plan import Plan, Recorded
 from flows.remote import key as keys
 from flows.remote.accept import Accepted
 from flows.remote.key import Entry
@@ -27,17 +27,23 @@ class Store:
     """
 
     def __init__(self, root: Path, remote: "Bucket | None" = None) -> None:
+        for library in ("dvc", "dvc_data", "dvc_objects"):
+            logging.getLogger(library).setLevel(logging.ERROR)  # it warns of outputs that are not there yet
+        self.root = root
+        self._open()
+        self.accepted = Accepted(Path(self.repo.stage_cache.cache_dir), remote)
+        self._remembered: dict[str, Entry] = {}  # by stage, what a plan was told
+
+    def _open(self) -> None:
         from dvc.exceptions import DvcException
         from dvc.repo import Repo
 
-        for library in ("dvc", "dvc_data", "dvc_objects"):
-            logging.getLogger(library).setLevel(logging.ERROR)  # it warns of outputs that are not there yet
         try:
-            self.repo = Repo(str(root))
+            self.repo = Repo(str(self.root))
         except DvcException as error:
-            raise UserError(f"DVC cannot open {root}: {error}") from None
-        self.root = root
-        self.accepted = Accepted(Path(self.repo.stage_cache.cache_dir), remote)
+            raise UserError(f"DVC cannot open {self.root}: {error}") from None
+        for name in ("_lock", "_dvc_stages"):
+            self.__dict__.pop(name, None)
 
     def close(self) -> None:
         self.repo.close()
@@ -46,6 +52,12 @@ class Store:
     def stages(self) -> tuple[Stage, ...]:
         """The graph, in topological order."""
         return graph.read(self.repo)
+
+    @cached_property
+    def tracked(self) -> Mapping[str, str]:
+        """Digest by path of what `dvc add` tracks: data that no stage makes."""
+        sources = [out for out in self.repo.index.outs if not getattr(out.stage, "name", None) and out.hash_info]
+        return {Path(out.fs_path).relative_to(self.root).as_posix(): out.hash_info.value for out in sources}
 
     @cached_property
     def _dvc_stages(self) -> dict[str, Any]:
@@ -74,7 +86,8 @@ class Store:
         return found
 
     def content(self, stage: Stage, dep: str, produced: Mapping[str, str]) -> str | None:
-        """Hash of a dep as the stage would read it: from the outs before it, else from the workspace."""
+        """Hash of a dep as the stage would read it: from the outs before it, what DVC tracks, else the workspace."""
+        produced = {**self.tracked, **produced}
         if dep in produced:
             return produced[dep]
         above = next((out for out in produced if dep.startswith(f"{out}/")), None)
@@ -99,7 +112,10 @@ class Store:
         if entry is None:
             return None
         earlier = as_recorded(entry)
-        return earlier if self.stored(earlier.outs) else None
+        if not self.stored(earlier.outs):
+            return None
+        self._remembered[stage.name] = entry
+        return earlier
 
     def key(self, stage: Stage, deps: Mapping[str, str | None]) -> str | None:
         """The key of the stage's execution with these deps, None where DVC remembers none: it has no deps or outs.
@@ -119,6 +135,31 @@ class Store:
     def as_written(self, stage: Stage, entry: Entry) -> dict[str, Any]:
         """An entry from elsewhere as DVC would write it into dvc.lock here."""
         return keys.entry_of(self._dvc_stages[stage.name], entry)
+
+    def lay_out(self, plan: Plan) -> None:
+        """Make the workspace what a plan says: the outputs of stages that are current, and of those to be restored, lie
+        there and stand in dvc.lock; what stands there and is not stored is forgotten.
+
+        DVC itself would take an entry whose inputs fit for the only result there can be, and run the stage if its
+        outputs are nowhere, whatever the run cache holds.
+        """
+        from dvc.utils.serialize import dump_yaml
+
+        lock = dict(self._lock)
+        for stage in self.stages:
+            entry = self.recorded(stage)
+            if plan.action(stage.name) == "restore":
+                lock[stage.name] = self.as_written(stage, self._remembered[stage.name])
+            elif entry is not None and not self.stored(entry.outs):
+                del lock[stage.name]
+        if lock != self._lock:
+            dump_yaml(str(self.root / "dvc.lock"), {"schema": "2.0", "stages": lock})
+            self.repo.close()
+            self._open()  # what DVC has read of the file is out of date
+        self.checkout()
+        there = [out for stage in self.stages if plan.action(stage.name) != "run" for out in stage.outs]
+        if missing := [out for out in there if not (self.root / out).exists()]:
+            raise UserError(f"{', '.join(missing)}: DVC's cache lost it since the run was planned; start the run again")
 
     def checkout(self, outs: Sequence[str] = ()) -> None:
         """Put the outputs that dvc.lock records and the cache holds into the workspace: these, or all."""

@@ -23,9 +23,9 @@ def of(stage: Stage, root: Path, store: Store, lock: Mapping[str, Any]) -> dict[
 
     lock: the entries of dvc.lock of the stages before it. Of their paths only those count that dvc.yaml names.
     """
-    tracked = _tracked(store, root)
-    recorded = {item["path"]: item["md5"] for entry in lock.values() for item in entry.get("outs", ())} | tracked
-    outs = [*(out for other in store.stages for out in other.outs), *tracked]
+    recorded = {item["path"]: item["md5"] for entry in lock.values() for item in entry.get("outs", ())}
+    recorded |= store.tracked
+    outs = [*(out for other in store.stages for out in other.outs), *store.tracked]
     wanted = [out for out in outs if any(overlap(out, dep) for dep in stage.deps)]
     for out in wanted:
         if out not in recorded:
@@ -57,12 +57,6 @@ def entry(root: Path, stage: str) -> dict[str, Any]:
 
     found: dict[str, Any] = _plain(load_yaml(str(root / LOCK))["stages"][stage])
     return found
-
-
-def _tracked(store: Store, root: Path) -> dict[str, str]:
-    """Digest by path of what `dvc add` tracks: data that no stage makes."""
-    sources = [out for out in store.repo.index.outs if not getattr(out.stage, "name", None) and out.hash_info]
-    return {Path(out.fs_path).relative_to(root).as_posix(): out.hash_info.value for out in sources}
 
 
 def _plain(values: Any) -> Any:
