@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session, selectinload
 
 from data.params import UserError
 from flows import registry, repository
-from flows.catalogue import journal, queries, schema
+from flows.catalogue import journal, schema
 from flows.production import bundle, pointers
 from flows.production.pointers import Member, Pointer
 from flows.reference import PREVIOUS, PRODUCTION
@@ -107,7 +107,7 @@ def outage(error: Exception) -> str:
 
 
 def in_catalogue(stores: Stores, family: str, log: Log) -> list[Finding]:
-    """Releases that the catalogue lacks or remembers otherwise."""
+    """Releases that the catalogue lacks or remembers otherwise, and who made what is in production."""
     with stores.catalogue.read() as session:
         wanted = select(schema.Release).where(schema.Release.family == family)
         rows = {
@@ -127,7 +127,38 @@ def in_catalogue(stores: Stores, family: str, log: Log) -> list[Finding]:
                 "bucket", f"{family} #{number}", "not there", f"pointer {digest[:12]}, by the catalogue", None, advice
             )
         )
-    return found
+    return [*found, *(one for member in log[-1].members for one in _made_otherwise(stores, member))]
+
+
+def _made_otherwise(stores: Stores, member: Member) -> Iterator[Finding]:
+    """A released version that the catalogue gives to another run than its bundle does.
+
+    As it does of what an earlier Remint released: there the bundle names the run that released the version, and so
+    does the version's tag.
+    """
+    made = bundle.read(stores.bucket, member.model, member.bundle).lineage
+    with stores.catalogue.read() as session:
+        row, run = _version(session, member), session.get(schema.Run, made.run)
+        if row is None or run is None or run.commit != made.commit or row.run_id == run.id:
+            return
+        repair = partial(_give, stores, member, run.id)
+        name = f"{member.model} v{member.version}"
+        yield Finding("catalogue", name, f"of run {row.run_id}", f"of run {run.id}, by its bundle", repair)
+
+
+def _version(session: Session, member: Member) -> schema.ModelVersion | None:
+    wanted = {"name": member.model, "number": member.version, "weights": member.weights}
+    return session.scalars(select(schema.ModelVersion).filter_by(**wanted)).one_or_none()
+
+
+def _give(stores: Stores, member: Member, run: str) -> None:
+    """Note in the catalogue which run made a version."""
+
+    def write(session: Session) -> None:
+        if row := _version(session, member):
+            row.run_id = run
+
+    stores.catalogue.write(write)
 
 
 def in_mlflow(stores: Stores, family: str, log: Log) -> list[Finding]:
@@ -187,14 +218,7 @@ _FETCH = "this clone does not have the commit: git fetch --tags, with --unshallo
 
 
 def commit_of(stores: Stores, member: Member) -> str:
-    """The commit of record of a released version: by the catalogue, by its bundle where the catalogue lacks it.
-
-    They agree, but for bundles of an earlier Remint, which name the run that released the version.
-    """
-    with stores.catalogue.read() as session:
-        known = queries.record_of(session, member.tag)
-    if known and known[1] == member.weights:
-        return known[0]
+    """The commit of record of a released version, by its bundle: that cannot be changed unseen."""
     return bundle.read(stores.bucket, member.model, member.bundle).lineage.commit
 
 

@@ -19,10 +19,7 @@ class Claim:
 
 
 def of_release(settings: Settings, name: str, family: str, alias: str) -> Claim | None:
-    """The version that holds an alias by the newest pointer; None if nothing was released or nothing holds it.
-
-    Its commit of record is the catalogue's, its bundle's where there is none: see `projections.commit_of`.
-    """
+    """The version that holds an alias by the newest pointer; None if nothing was released or nothing holds it."""
     from flows.production import bucket, bundle, pointers
     from flows.release import projections
 
@@ -32,10 +29,9 @@ def of_release(settings: Settings, name: str, family: str, alias: str) -> Claim 
     member = getattr(stands, alias, None)
     if member is None:
         return None
-    known = of_catalogue(settings, member.tag)
-    made = known and known.weights == member.weights and known.commit
-    commit = made or bundle.read(place, name, member.bundle).lineage.commit
-    return Claim(member.tag, commit, member.weights, f"{projections.title(log[-1])} in {place.name}", member.bundle)
+    lineage = bundle.read(place, name, member.bundle).lineage
+    by = f"{projections.title(log[-1])} in {place.name}"
+    return Claim(member.tag, lineage.commit, member.weights, by, member.bundle)
 
 
 def of_catalogue(settings: Settings, tag: str) -> Claim | None:

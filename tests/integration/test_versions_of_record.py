@@ -4,16 +4,18 @@ import contextlib
 import random
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 import yaml
+from sqlalchemy import select
 
 from data.params import UserError
 from flows import finish, packing
-from flows.catalogue import queries
+from flows.catalogue import queries, schema
 from flows.gates import record
 from flows.production import bundle, pointers
-from flows.release import doctor, promote, recorded, rollback, stores, tags
+from flows.release import doctor, projections, promote, recorded, rollback, stores, tags
 from flows.release.stores import Stores
 from flows.reproduce import target
 from tests.released import ARTIFACTS, EVALUATED, POLICY, copied, finished, git, train
@@ -188,3 +190,36 @@ def test_after_every_step_of_two_hundred_random_sequences_all_places_agree(two_r
         with stores.opened(copied(two_runs, root)) as places, contextlib.chdir(root):
             follow(places, seed, steps=6)
         shutil.rmtree(root)
+
+
+def test_what_an_earlier_remint_released_for_another_run_comes_to_rest(places, quick, monkeypatch):
+    """Its bundle names the run that released the version, and so did the tag, which it moved there."""
+    root = places.settings.root
+    policy(places, STRICT)
+    first = train(places.settings, 3)
+    finished(places, first)
+    policy(places, {})
+    second, now = train(places.settings, 4, keep=("tokenizer",)), bundle._lineage
+    with monkeypatch.context() as earlier:
+        moved = {"run": second.id, "commit": second.commit, "tag": second.tag}
+        earlier.setattr(bundle, "_lineage", lambda run, one: replace(now(run, one), **moved))
+        earlier.setattr(projections, "_made_otherwise", lambda *_: [])
+        finished(places, second)
+    tag = "tokenizer@v3.0.0"
+    assert tags.read(root)[tag] == first.commit
+    for standing in (second.commit, first.commit):  # as it was left, and as its doctor had put it back
+        git(root, "tag", "-f", "-a", "-m", f"tokenizer v3 of {second.tag}", tag, standing)
+        with places.catalogue.begin() as session:
+            session.scalars(select(schema.ModelVersion).filter_by(tag=tag)).one().run_id = first.id
+        said = [str(one) for one in doctor.examine(places, repair=True)]
+        assert (
+            said[0]
+            == f"repaired  catalogue: tokenizer v3 is of run {first.id}, should be of run {second.id}, by its bundle"
+        )
+        if said[1:]:
+            assert f"git tag -d '{tag}'" in said[1]
+            git(root, "tag", "-d", tag)
+            assert [one.repaired for one in doctor.examine(places, repair=True)] == [True]
+        assert list(doctor.examine(places)) == []
+        for name in ("tokenizer@v3", "tokenizer@production"):
+            assert target.resolve(places.settings, name).commit == second.commit
