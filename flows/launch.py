@@ -12,9 +12,9 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from data.params import UserError
-from flows import families, finish, notify, server
+from flows import finish, notify, server
 from flows.finish import Noted
-from flows.gates.policy import POLICY, read_policy
+from flows.gates.policy import gates_of
 from flows.job import Job, newest_run, renewed
 from flows.outcome import Outcome
 from flows.progress import Progress, console
@@ -37,8 +37,7 @@ def check(job: Job) -> None:
             raise UserError(f"{folder} has {free >> 20} MB left; a run needs {LEAST_SPACE >> 20} MB: free some space")
         if not os.access(folder, os.W_OK):
             raise UserError(f"{folder} cannot be written to; correct its permissions")
-    root = job.run.workspace
-    read_policy(root / POLICY, [model.name for model in families.models_of(root)])
+    gates_of(job.run.workspace)
     if settings.stages == "workers":
         ready.check(job)
 

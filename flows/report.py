@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
     from flows.finish import Release
 
 
+DOCS = "data-docs"
+
+
 def write(
     run: RunInfo,
     results: Sequence[StageResult],
@@ -58,7 +62,17 @@ def write(
     facts = facts_of(run, stages, results, made, datetime.now(UTC))
     facts = replace(facts, lineage=draw_lineage(made.registered, settings), cost=cost_of(run, settings))
     material = collect.collect(run.workspace / "artifacts", run.workspace)
+    facts = replace(facts, docs=keep_docs(run, settings.runs / run.id))
     return page.write(page.render(material, facts), settings.runs / run.id)
+
+
+def keep_docs(run: RunInfo, folder: Path) -> str:
+    """Put validation's Data Docs beside the report, as the worktree goes with the run; returns their first page."""
+    made = run.workspace / "artifacts" / "validate" / "docs"
+    if not (made / "index.html").exists():
+        return ""
+    shutil.copytree(made, folder / DOCS, dirs_exist_ok=True)
+    return f"{DOCS}/index.html"
 
 
 def facts_of(

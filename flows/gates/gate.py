@@ -18,7 +18,7 @@ from flows.gates.decision import Decision, InProduction, Measured, Speed
 from flows.gates.evaluation import EvaluationFailed, context, evaluate_again
 from flows.gates.judge import decide, stands
 from flows.gates.numbers import Number, numbers
-from flows.gates.policy import POLICY, REQUIRED, Gate, read_policy
+from flows.gates.policy import REQUIRED, Gate, gates_of
 from flows.production import bundle
 from flows.production.bucket import Bucket
 from flows.production.pointers import Pointer
@@ -60,7 +60,7 @@ def decide_run(
     policy, or a bucket or catalogue that does not answer.
     """
     models = models_of(run.workspace)
-    gates = read_policy(run.workspace / POLICY, [model.name for model in models])
+    gates = gates_of(run.workspace)
     bound = {model.name: model.bound_to for model in models if model.bound_to}
     settings.home.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=settings.home, prefix="gates-") as scratch:

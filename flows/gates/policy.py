@@ -1,4 +1,4 @@
-"""The promotion policy: mlflow/promotion.yaml as typed, checked values, one gate per model."""
+"""The promotion policy that params.yaml names, as typed, checked values: one gate per model."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from data.params import UserError, build, near, read
+from flows import families, parameters
 from models.metrics import METRICS, metric
 
-POLICY = Path("mlflow/promotion.yaml")
+POLICY = Path("mlflow/promotion.yaml")  # of commits whose params.yaml names none
 REQUIRED = "required"  # the one word that `validation` and `approval` take
 
 
@@ -38,6 +39,20 @@ class Gate:
     latency: Latency = Latency()
     validation: str | None = None
     approval: str | None = None
+
+
+def gates_of(root: Path) -> dict[str, Gate]:
+    """The gates of a commit that is checked out at `root`; UserError for whatever is wrong with its policy."""
+    return read_policy(root / policy_file(root), [model.name for model in families.models_of(root)])
+
+
+def policy_file(root: Path) -> Path:
+    """The file, below `root`, that the commit's params.yaml names as its policy."""
+    named = parameters.read(root).get("policy", POLICY.as_posix())
+    known = sorted(path.relative_to(root).as_posix() for path in (root / POLICY.parent).glob("promotion*.yaml"))
+    if named not in known:
+        raise UserError(f"{parameters.FILE}: policy '{named}' is none of this commit's{near(named, known)}")
+    return Path(named)
 
 
 def read_policy(path: Path, models: Iterable[str]) -> dict[str, Gate]:

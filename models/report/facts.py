@@ -95,4 +95,5 @@ class RunFacts:
     releases: tuple[str, ...] = ()  # a line for each family: what became of it
     versions: tuple[Version, ...] = ()
     cost: Cost | None = None
+    docs: str = ""  # where the Data Docs lie, seen from the page; "" if they are gone
     lineage: Markup | None = None  # a drawing: the data, commits and parents that the versions came from

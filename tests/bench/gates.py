@@ -37,7 +37,7 @@ from flows.gates import compare
 from flows.gates.compare import Samples
 from flows.gates.decision import InProduction, Measured
 from flows.gates.judge import decide
-from flows.gates.policy import POLICY, Gate, read_policy
+from flows.gates.policy import Gate, gates_of
 from flows.registry import Registered
 
 ROOT = Path(__file__).parents[2]
@@ -75,7 +75,7 @@ def _resampled(count: int) -> Iterator[None]:
 
 
 def _lines(root: Path, draws: int, seed: int) -> Iterator[Line]:
-    gates = read_policy(root / POLICY, [model.name for model in models_of(root)])
+    gates = gates_of(root)
     models, counts, random = models_of(root), sizes(root), np.random.default_rng(seed)
     for family in dict.fromkeys(model.family for model in models):
         members = [model for model in models if model.family == family]

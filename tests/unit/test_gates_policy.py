@@ -1,15 +1,26 @@
 """The promotion policy: what it may say, and that a mistake in it is named with the field."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from data.params import UserError
+from flows import parameters
 from flows.families import models_of
-from flows.gates.policy import POLICY, Latency, read_policy
+from flows.gates.policy import Latency, gates_of, read_policy
 
 ROOT = Path(__file__).parents[2]
 MODELS = ["tokenizer", "maskgit", "depth-teacher", "depth-small"]
+
+
+@pytest.fixture
+def commit(tmp_path):
+    """What the gates read of a commit."""
+    shutil.copytree(ROOT / "mlflow", tmp_path / "mlflow")
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+    return tmp_path
 
 
 def read(tmp_path: Path, text: str):
@@ -18,11 +29,31 @@ def read(tmp_path: Path, text: str):
     return read_policy(path, MODELS)
 
 
-def test_the_committed_policy_has_a_gate_for_every_model():
-    models = [model.name for model in models_of(ROOT)]
-    gates = read_policy(ROOT / POLICY, models)
-    assert set(gates) == set(models)
+@pytest.mark.parametrize("recipe", [None, "tiny"])
+def test_the_policy_of_a_recipe_has_a_gate_for_every_model(commit, recipe):
+    parameters.apply(commit, parameters.changes(ROOT, recipe, []))
+    gates = gates_of(commit)
+    assert set(gates) == {model.name for model in models_of(ROOT)}
     assert all(gate.margins and gate.validation for gate in gates.values())
+    assert gates["tokenizer"].thresholds["psnr"] == (9 if recipe else 16)
+
+
+def test_a_policy_that_the_commit_does_not_have_is_named_with_those_it_has(commit):
+    parameters.apply(commit, {"policy": "mlflow/promotion.tny.yaml"})
+    with pytest.raises(UserError, match=r"params.yaml: policy 'mlflow/promotion.tny.yaml' is none of .*promotion.tiny"):
+        gates_of(commit)
+
+
+def test_a_policy_outside_of_the_commit_is_not_read(commit):
+    parameters.apply(commit, {"policy": "../promotion.yaml"})
+    with pytest.raises(UserError, match="policy '../promotion.yaml' is none of this commit's"):
+        gates_of(commit)
+
+
+def test_a_commit_whose_parameters_name_no_policy_has_the_one_there_always_was(commit):
+    text = (commit / "params.yaml").read_text()
+    (commit / "params.yaml").write_text("\n".join(one for one in text.splitlines() if not one.startswith("policy")))
+    assert gates_of(commit)["tokenizer"].thresholds["psnr"] == 16
 
 
 def test_a_whole_gate_is_read_with_its_types(tmp_path):

@@ -22,9 +22,9 @@ def test_every_stage_can_read_its_section(tmp_path, recipe):
     sections.check(tmp_path / "params.yaml")
 
 
-def test_every_section_of_the_parameters_belongs_to_a_stage():
+def test_every_section_of_the_parameters_belongs_to_a_stage_or_to_the_gates():
     values = parameters.read(ROOT)
-    assert set(values) == {name.split(".")[0] for name in sections.SECTIONS} | set(params.SHARED)
+    assert set(values) == {name.split(".")[0] for name in sections.SECTIONS} | set(params.SHARED) | {"policy"}
 
 
 def test_every_section_is_read_by_a_stage_as_the_type_that_is_checked():

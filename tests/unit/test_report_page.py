@@ -240,3 +240,11 @@ def test_validation_counts_what_holds_and_names_what_does_not(artifacts: Path) -
     text = render(artifacts)
     assert "1 of 2 expectations hold, with 1 warning." in text
     assert "photos: unique on brightness, 3 rows" in text
+
+
+def test_a_run_links_to_the_data_docs_that_stay_with_it_and_to_none_that_are_gone(artifacts: Path) -> None:
+    (artifacts / "validate").mkdir()
+    (artifacts / "validate" / "report.json").write_text('{"success": true, "warnings": 0, "suites": []}')
+    assert '<a href="data-docs/index.html">' in render(artifacts, replace(some_run(), docs="data-docs/index.html"))
+    assert "Data Docs" not in render(artifacts, some_run())
+    assert '<a href="../validate/docs/index.html">' in render(artifacts)

@@ -1,5 +1,6 @@
 """What a run of the flow adds to its report."""
 
+import shutil
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from data.params import UserError
+from flows import report
 from flows.families import Model
 from flows.finish import Release
 from flows.gates.judge import Decision, InProduction, Rule
@@ -122,3 +124,15 @@ def test_lineage_names_commit_lock_parents_and_data(workspace: Path) -> None:
 def test_a_run_without_a_lock_file_says_so(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="recorded nothing yet"):
         made(tmp_path)
+
+
+def test_the_data_docs_are_kept_beside_the_report_for_the_worktree_goes_with_the_run(workspace: Path) -> None:
+    docs = workspace / "artifacts" / "validate" / "docs"
+    docs.mkdir(parents=True)
+    (docs / "index.html").write_text("every expectation")
+    run = RunInfo("r1", "run/r1", "c", "b", workspace, False, "p", STARTED, "retrain")
+    folder = workspace / "runs" / "r1"
+    link = report.keep_docs(run, folder)
+    shutil.rmtree(docs)
+    assert (folder / link).read_text() == "every expectation"
+    assert report.keep_docs(run, workspace / "runs" / "r2") == ""
