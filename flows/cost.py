@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from flows import environment
 from flows.catalogue import costs, database
 from flows.catalogue.costs import RunCost
+from flows.columns import columns
 from flows.lineage.words import size
 from flows.remote.ledger import Usage
 from flows.spending import duration, total
-from flows.table import columns
 
 if TYPE_CHECKING:
     from flows.job import Job

@@ -177,15 +177,20 @@ def mark(settings: Settings, marks: Mapping[tuple[str, int], Mapping[str, str]])
         if client is None:
             raise LookupError(reason)
         for (name, number), tags in marks.items():
-            version = client.get_model_version(name, str(number))
-            measured = {one.run_id for one in logged_model(client, version).metrics or () if one.key.count("/") == 1}
-            for key, value in tags.items():
-                if version.tags.get(key) != value:
-                    client.set_model_version_tag(name, str(number), key, value)
-                for run_id in {version.run_id, *measured}:
-                    client.set_tag(run_id, key, value)
+            for version in client.search_model_versions(f"name = '{name}' AND version_number = {number}"):
+                _mark(client, version, tags)
     except Exception as error:
-        say(f"MLflow does not show what became of {', '.join(name for name, _ in marks)}: {tracking.first_line(error)}")
+        names = ", ".join(f"{name} v{number}" for name, number in marks)
+        say(f"MLflow does not show what became of {names}: {tracking.first_line(error)}")
+
+
+def _mark(client: Any, version: Any, tags: Mapping[str, str]) -> None:
+    measured = {one.run_id for one in logged_model(client, version).metrics or () if one.key.count("/") == 1}
+    for key, value in tags.items():
+        if version.tags.get(key) != value:
+            client.set_model_version_tag(version.name, version.version, key, value)
+        for run_id in {version.run_id, *measured}:
+            client.set_tag(run_id, key, value)
 
 
 def _metric(metrics: Mapping[str, float]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from flows.columns import columns
 from flows.progress import WORDS
 from flows.run import StageResult
 from flows.spending import duration, total
@@ -86,17 +87,6 @@ def plan_text(plan: "Plan", estimates: Mapping[str, "Usage"] | None = None) -> s
     unknown = sum(line[2] == "?" for line in lines)
     rest = f"and {unknown} stage{'s' * (unknown > 1)} that never ran" if unknown else ""
     return columns([*lines, ("in all", "", duration(total(estimates.values()).seconds), rest)], right=(2,))
-
-
-def columns(lines: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
-    """Text in aligned columns; `right` names those that align to the right."""
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(
-            c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
 
 
 def to_json(rows: Iterable[Row]) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ os.environ.update(
     GX_ANALYTICS_ENABLED="false",
     MLFLOW_DISABLE_TELEMETRY="true",
     HF_HUB_OFFLINE="1",
+    COLUMNS="200",  # tests read tables' words; tests/unit/test_columns.py is about narrow terminals
     GIT_AUTHOR_NAME="Test",
     GIT_AUTHOR_EMAIL="test@example.org",
     GIT_COMMITTER_NAME="Test",

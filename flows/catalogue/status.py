@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 
 from flows.catalogue import queries
 from flows.catalogue.queries import InProduction, Noted, Past, Standing, Unfinished, Waiting
-from flows.table import columns, headline
+from flows.columns import columns
+from flows.table import headline
 from models.metrics import METRICS
 
 RUNS = 5
@@ -123,7 +124,7 @@ def _stages(run: Past) -> str:
 
 
 def _block(title: str, lines: Sequence[Sequence[str]]) -> str:
-    return "\n".join([title, *(f"  {line}" for line in columns(lines).splitlines())] if lines else [title])
+    return "\n".join([title, columns(lines, indent=2, headed=False)] if lines else [title])
 
 
 def _time(at: datetime) -> str:

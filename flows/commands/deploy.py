@@ -28,7 +28,7 @@ def deploy(prune: bool, as_json: bool) -> None:
     """
     with one_line_errors("remint deploy"):
         from flows import repository, settings
-        from flows.table import columns
+        from flows.columns import columns
         from flows.triggers import client, declared
 
         checkout = repository.find(Path.cwd())
@@ -45,7 +45,8 @@ def deploy(prune: bool, as_json: bool) -> None:
         if as_json:
             print_json([change.to_json() for change in changes])
         else:
-            print(columns([(change.kind, change.name, change.done, change.what) for change in changes]))
+            rows = [(change.kind, change.name, change.done, change.what) for change in changes]
+            print(columns(rows, headed=False))
         left = [change.name for change in changes if change.done == "not declared"]
         if left:
             say(f"Still deployed, but not in {declared.FILE}: {', '.join(left)}. To remove: remint deploy --prune")

@@ -49,7 +49,7 @@ def gates(model: str, version: str, as_json: bool) -> None:
 
 
 def _text(judged: "Stored") -> str:
-    from flows import table
+    from flows.columns import columns
     from flows.gates.words import cell, interval
 
     rows = [
@@ -60,11 +60,11 @@ def _text(judged: "Stored") -> str:
             cell(rule.limit),
             interval(rule.difference, rule.low, rule.high),
             cell(rule.samples),
-            f"{'passed' if rule.passed else 'FAILED'}{f' ({rule.note})' if rule.note else ''}",
+            "passed" if rule.passed else "FAILED",
         )
         for rule in judged.decision.rules
     ]
-    return table.columns([HEAD, *rows], right=(1, 2, 3, 5))
+    return columns([HEAD, *rows], right=(1, 2, 3, 5), notes=[rule.note for rule in judged.decision.rules])
 
 
 def _verdict(judged: "Stored", given: "Approval | None") -> str:

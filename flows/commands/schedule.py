@@ -91,7 +91,7 @@ def _server() -> "Iterator[SyncPrefectClient]":
 
 
 def _show(found: "list[Scheduled]", as_json: bool) -> None:
-    from flows.table import columns
+    from flows.columns import columns
 
     if as_json:
         print_json([one.to_json() for one in found])

@@ -54,13 +54,13 @@ def down() -> None:
 def status(context: click.Context, as_json: bool) -> None:
     """Show each process of the stack: whether it runs, where it answers. Exit code 1 if one has ended."""
     with one_line_errors("remint stack status"):
-        from flows.table import columns
+        from flows.columns import columns
 
         rows = _here().status()
         if as_json:
             print_json(rows)
         elif rows:
-            print(columns([tuple(row.values()) for row in rows]))
+            print(columns([tuple(row.values()) for row in rows], headed=False))
         else:
             say("the stack does not run; start it: make stack")
         context.exit(FAILED if any(row["state"] != "runs" for row in rows) else OK)

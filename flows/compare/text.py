@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from flows import table
+from flows.columns import columns
 from flows.compare.code import plain
 from flows.compare.values import Code, Comparison, DataPair, Member, Parameter, Side
 from flows.gates.numbers import Number
@@ -65,9 +65,9 @@ def _member(member: Member, before: Side, after: Side) -> str:
         return "\n".join([head, *([f"  {member.note}"] if member.note and not member.same else [])])
     shown = [one for one in member.numbers if one.whole] or list(member.numbers)
     lines = [(f"  {one.metric}", *_cells(one)) for one in shown]
-    columns = ("  metric", f"#{before.number}", f"#{after.number}", "change", "95 % interval", "")
+    headings = ("  metric", f"#{before.number}", f"#{after.number}", "change", "95 % interval", "")
     note = [f"  {member.note}"] if member.note else []
-    return "\n".join([head, table.columns([columns, *lines], right=(1, 2, 3)), *note])
+    return "\n".join([head, columns([headings, *lines], right=(1, 2, 3)), *note])
 
 
 def _cells(one: Number) -> tuple[str, str, str, str, str]:
@@ -82,7 +82,7 @@ def _parameters(found: Sequence[Parameter] | None) -> str:
     if not found:
         return "No parameter differs."
     lines = [(f"  {p.name}", plain(p.before), plain(p.after), ", ".join(p.models) or "no model here") for p in found]
-    return table.columns([("parameter", "before", "after", "reaches"), *lines])
+    return columns([("parameter", "before", "after", "reaches"), *lines])
 
 
 def _data(found: Sequence[DataPair]) -> Iterator[str]:

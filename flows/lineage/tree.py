@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flows import table
+from flows.columns import columns
 from flows.lineage.values import Data, Holder, Lineage, Trace, Unknown
 from flows.lineage.words import around, extent, price, ranges, setting, short, standing, verdict
 
@@ -85,7 +85,7 @@ def _table(holders: Sequence[Holder]) -> str:
         )
         for one in holders
     ]
-    return table.columns([("model", "version", "contains it", "in production", "releases", "run"), *rows])
+    return columns([("model", "version", "contains it", "in production", "releases", "run"), *rows])
 
 
 def _parent(parent: Lineage | Unknown) -> Branch:

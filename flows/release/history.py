@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from flows.columns import columns
 from flows.production import pointers
 from flows.production.pointers import Pointer
-from flows.table import columns
 
 
 def text(log: Sequence[Pointer]) -> str:
