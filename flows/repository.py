@@ -38,6 +38,8 @@ PLAIN = {  # settings that would change what git does here, or how it says it
     "submodule.recurse": "false",
     "fetch.prune": "false",  # tags that origin lacks are those of runs of this machine
     "fetch.pruneTags": "false",
+    "remote.origin.prune": "false",
+    "remote.origin.pruneTags": "false",
 }
 
 

@@ -10,6 +10,7 @@ import pytest
 from flows import environment, job, repository, settings, workspace
 from flows.compare import code
 from flows.release import tags
+from flows.remote import origin
 
 pytestmark = pytest.mark.integration
 
@@ -203,3 +204,15 @@ def test_a_run_plans_the_same_under_every_configuration(project, configured, hom
     with job.prepared(project.root) as ready:
         assert {step.action for step in ready.plan.steps} == {"current"}
     assert not (home / "was-run").exists()
+
+
+def test_fetching_the_tags_of_others_removes_none_of_ours(make_toy, tmp_path):
+    (tmp_path / "toy").mkdir()
+    toy = make_toy(tmp_path / "toy")
+    toy.git("clone", "--quiet", "--bare", ".", str(tmp_path / "origin.git"))
+    toy.git("remote", "add", "origin", str(tmp_path / "origin.git"))
+    for name in ("fetch.prune", "fetch.pruneTags", "remote.origin.prune", "remote.origin.pruneTags"):
+        toy.git("config", name, "true")
+    toy.git("tag", "-a", "-m", "x", "run/20260101T000000Z-0000000")
+    origin.fetch_tags(toy.root)
+    assert toy.git("tag", "--list") == "run/20260101T000000Z-0000000"
