@@ -159,11 +159,14 @@ def child_environment(settings: Settings) -> dict[str, str]:
     """
     prefect_home = settings.home / "prefect"
     kept = {name: value for name, value in os.environ.items() if not is_foreign(name)}
+    own = Path(sys.executable).parent
+    if not (own / "python").exists():  # another one, with other packages, could be found by PATH
+        raise UserError(f"{sys.executable} has no `python` beside it, which is what stages call; make setup makes one")
     return {
         **{name: value for name, value in kept.items() if not name.startswith("REMINT_WEBHOOK")},
         **QUIET,
         # stages say `python`: it shall be the one that the run's environment is described by
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+        "PATH": os.pathsep.join([str(own), os.environ.get("PATH", os.defpath)]),
         "PREFECT_HOME": str(prefect_home),
         "PREFECT_API_DATABASE_CONNECTION_URL": os.environ.get(
             "PREFECT_API_DATABASE_CONNECTION_URL", database_uri(prefect_home / "prefect.db", "aiosqlite")

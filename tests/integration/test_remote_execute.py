@@ -439,3 +439,14 @@ def test_what_a_killed_worker_left_is_freed_at_the_next_start(machines):
         os.environ.update(before)
     assert left.wait(5) == -9
     assert machines.left(host) == []
+
+
+def test_no_variable_and_no_git_configuration_of_a_worker_gets_into_a_stage(machines, tmp_path, monkeypatch):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "sitecustomize.py").write_text("import os; os._exit(9)")
+    variables = {"PYTHONPATH": str(tmp_path / "own"), "PYTHONSAFEPATH": "1", "PYTHONOPTIMIZE": "x"}
+    variables |= {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "core.autocrlf", "GIT_CONFIG_VALUE_0": "true"}
+    attempt = machines.ask("slow")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert machines.make(attempt).outcome.state == "succeeded"  # with other bytes of file.txt it would be refused

@@ -1,9 +1,11 @@
 """Sources: a folder or a YAML list; what is wrong with either is said in one line."""
 
+import errno
+
 import pytest
 
 from data.params import UserError
-from data.photos import sources
+from data.photos import listing, sources
 from data.photos.collect import SetAside, check_share, splits
 
 
@@ -92,3 +94,18 @@ def test_a_source_that_is_none_is_known_before_anything_is_read(source, said):
     with pytest.raises(UserError) as error:
         sources.located(source)
     assert said in str(error.value)
+
+
+def test_a_file_that_nobody_may_read_is_listed_with_the_reason(tmp_path):
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(b"x")
+
+    def digest(path):
+        if path.name == "b.jpg":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return "0" * 64
+
+    assert listing.of(tmp_path, digest) == {
+        "a.jpg": {"sha256": "0" * 64},
+        "b.jpg": {"reason": "cannot be opened: Permission denied"},
+    }

@@ -86,3 +86,9 @@ def test_no_variable_chooses_the_code_of_a_stage_and_the_others_stay(tmp_path, m
     assert [name for name in foreign if name in found] == []
     assert [name for name in own if found.get(name) != "of the user's"] == []
     assert (found["SHELL"], found["PYTHONUTF8"], found["PYTHONNOUSERSITE"]) == ("/bin/sh", "1", "1")
+
+
+def test_a_python_that_stages_would_not_find_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python3"))
+    with pytest.raises(UserError, match="python3 has no `python` beside it"):
+        settings.child_environment(settings.load(tmp_path))
