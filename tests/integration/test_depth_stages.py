@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import yaml
 from PIL import Image
 
 from data import manifest, shards
@@ -69,7 +68,7 @@ def home(tmp_path_factory):
     gradient = np.linspace(0.2, 0.5, 50 * 74, dtype=np.float32).reshape(50, 74)
     np.save(home / "photos" / "benchmark" / "motorcycle.npy", gradient)
     Image.new("RGB", (74, 50), "grey").save(home / "photos" / "benchmark" / "motorcycle.png")
-    (home / "params.yaml").write_text(yaml.safe_dump(PARAMS))
+    (home / "params.yaml").write_text(json.dumps(PARAMS))
     return home
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-import yaml
 from safetensors.torch import save_file
 
 from data import manifest, shards
@@ -52,7 +51,7 @@ PARAMS = {
 def workplace(tmp_path_factory):
     """A folder with tiny scenes, an untrained tokenizer, its tokens, and two trainings on them."""
     folder = tmp_path_factory.mktemp("generator")
-    (folder / "params.yaml").write_text(yaml.safe_dump(PARAMS))
+    (folder / "params.yaml").write_text(json.dumps(PARAMS))
     make_scenes(folder / "scenes")
     make_tokenizer(folder / "tokenizer" / "model", seed=0)
     make_tokens(folder / "tokens", weights_digest(folder / "tokenizer"))

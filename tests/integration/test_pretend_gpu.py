@@ -1,12 +1,12 @@
 """Every stage that works with nets, on a pretend GPU: nothing meets on two devices, and it learns as on a processor."""
 
+import json
 import multiprocessing
 import os
 import runpy
 import sys
 
 import pytest
-import yaml
 
 from data.photos import benchmark
 from tests import code
@@ -56,7 +56,7 @@ def stage():
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     home = tmp_path_factory.mktemp("gpu")
-    (home / "params.yaml").write_text(yaml.safe_dump(exact(PARAMS)))
+    (home / "params.yaml").write_text(json.dumps(exact(PARAMS)))
     pack(home / "scenes", 160, ["glass", "wires"])
     benchmark.write_motorcycle(home / "photos" / "benchmark")
     pack(home / "photos", 8, [])

@@ -1,6 +1,7 @@
 """Trainings by two processes: the losses of one process, the same bytes each time, and going on after a kill."""
 
 import csv
+import json
 import multiprocessing
 import os
 import runpy
@@ -12,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from torch import distributed
 from torch.distributed.device_mesh import init_device_mesh
 
@@ -43,7 +43,7 @@ def start():
 
     def start(home: Path, name: str, out: str, world: int = 1, *when, strategy: str = "ddp") -> list:
         accelerate = {"devices": world, "strategy": strategy}
-        (home / "params.yaml").write_text(yaml.safe_dump(exact(PARAMS) | {"accelerate": accelerate}))
+        (home / "params.yaml").write_text(json.dumps(exact(PARAMS) | {"accelerate": accelerate}))
         module, _, arguments = CHAIN[name].partition(" ")
         processes = []
         port = free_port()

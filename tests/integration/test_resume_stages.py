@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 from data import manifest, shards
 from data.photos import benchmark
@@ -105,7 +104,7 @@ def call():
 def home(tmp_path_factory, call):
     """A folder in which the whole chain ran without interruption."""
     home = tmp_path_factory.mktemp("whole")
-    (home / "params.yaml").write_text(yaml.safe_dump(PARAMS))
+    (home / "params.yaml").write_text(json.dumps(PARAMS))
     pack(home / "scenes", 160, ["glass", "wires"])
     benchmark.write_motorcycle(home / "photos" / "benchmark")
     pack(home / "photos", 8, [])

@@ -180,7 +180,7 @@ def test_depth_is_camera_z_of_a_slanted_plane_and_of_glass_before_it():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (PARAMS.replace("count: 20", "count: 3"), "count is 3"),
+        (PARAMS.replace("count: 20", "count: 3"), "scenes.count must be at least 10"),
         (PARAMS.replace("size: 32", "sise: 32"), "did you mean 'size'"),
         ("seed: 5\n", "no section 'scenes'"),
     ],

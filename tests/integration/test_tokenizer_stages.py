@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 
 from data import manifest, shards
@@ -50,7 +49,7 @@ def runs(tmp_path_factory):
 def chain(folder, patch):
     patch.chdir(folder)
     patch.setenv("REMINT_CHECKPOINTS", str(folder / "checkpoints"))
-    (folder / "params.yaml").write_text(yaml.safe_dump(PARAMS))
+    (folder / "params.yaml").write_text(json.dumps(PARAMS))
     write_scenes(folder / "scenes")
     call(patch, train, "--scenes scenes --out proxy")
     call(patch, warm_up, "--scenes scenes --proxy proxy/model --out warmup")
