@@ -35,13 +35,22 @@ class Refused(ValueError):
 
 def loads(text: str | bytes) -> Any:
     """The value in a YAML text; Refused where readers would differ, or none could read it."""
+    return _loads(text, None)
+
+
+def recorded(text: str | bytes) -> Any:
+    """The value in a file that DVC wrote, which names with an alias what occurs twice."""
+    return _loads(text, {})
+
+
+def _loads(text: str | bytes, known: dict[str, Any] | None) -> Any:
     if isinstance(text, bytes):
         text = _decoded(text)
     if text.startswith("\ufeff"):
         raise Refused("1: starts with a byte order mark; save it as UTF-8 without one")
     events = yaml.parse(text, Loader=LOADER)
     try:
-        return _document(events)
+        return _document(events, known)
     except yaml.MarkedYAMLError as error:
         mark, why = error.problem_mark or error.context_mark, error.problem or error.context or "is not YAML"
         line = mark.line if mark else 0
@@ -61,23 +70,34 @@ def _decoded(data: bytes) -> str:
         raise Refused(f"{line}: byte {data[error.start]:#04x} is not UTF-8; save the file as UTF-8") from None
 
 
-def _document(events: Iterator[Any]) -> Any:
+def _document(events: Iterator[Any], known: dict[str, Any] | None) -> Any:
     next(events)  # the stream
     start = next(events)
     if isinstance(start, yaml.StreamEndEvent):
         return None
     if start.version or start.tags:
         raise _refused(start, "a line that begins with % changes how YAML is read; leave it out")
-    value = _value(next(events), events, 0)
+    value = _value(next(events), events, 0, known)
     next(events)
     if not isinstance(end := next(events), yaml.StreamEndEvent):
         raise _refused(end, "a second document begins here; one file holds one")
     return value
 
 
-def _value(event: Any, events: Iterator[Any], depth: int) -> Any:
-    if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
+def _value(event: Any, events: Iterator[Any], depth: int, known: dict[str, Any] | None) -> Any:
+    """known: values by anchor; None where anchors are refused."""
+    if event.anchor is None:
+        return _plain(event, events, depth, known)
+    if known is None:
         raise _refused(event, f"anchors and aliases (&{event.anchor}, *{event.anchor}) are not read; write values out")
+    if not isinstance(event, yaml.AliasEvent):
+        known[event.anchor] = _plain(event, events, depth, known)
+    if event.anchor not in known:
+        raise _refused(event, f"*{event.anchor} stands for nothing")
+    return known[event.anchor]
+
+
+def _plain(event: Any, events: Iterator[Any], depth: int, known: dict[str, Any] | None) -> Any:
     if event.tag is not None:
         raise _refused(event, f"tags ({event.tag}) are not read; leave it out")
     if isinstance(event, yaml.ScalarEvent):
@@ -87,16 +107,16 @@ def _value(event: Any, events: Iterator[Any], depth: int) -> Any:
     if isinstance(event, yaml.SequenceStartEvent):
         items = []
         while not isinstance(inner := next(events), yaml.SequenceEndEvent):
-            items.append(_value(inner, events, depth + 1))
+            items.append(_value(inner, events, depth + 1, known))
         return items
     section: dict[str, Any] = {}
     while not isinstance(name := next(events), yaml.MappingEndEvent):
-        key = _value(name, events, depth + 1)
+        key = _value(name, events, depth + 1, known)
         if not isinstance(key, str):
             raise _refused(name, f"{_shown(name, key)} stands where a name must; put it in quotes if it is one")
         if key in section:
             raise _refused(name, f"'{key}' is there twice in one section; keep one of them")
-        section[key] = _value(next(events), events, depth + 1)
+        section[key] = _value(next(events), events, depth + 1, known)
     return section
 
 

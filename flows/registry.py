@@ -18,9 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from data import kept
+from data import kept, plain_yaml
 from data.params import UserError
 from flows import packing, repository
 from flows.console import say
@@ -163,7 +161,7 @@ def _record(run: RunInfo, model: Model, weights: str, config: str) -> Record:
     stands = tags.read(run.workspace).get(known.run) if known else None
     tag, commit = (known.run, known.commit) if known and known.commit == stands else (run.tag, run.commit)
     text = repository.file_at(run.workspace, commit, "dvc.lock") or ""
-    data = data_of(yaml.safe_load(text) or {}, model.path.as_posix())
+    data = data_of(plain_yaml.recorded(text) or {}, model.path.as_posix())
     return Record(tag, commit, repository.digest_at(run.workspace, commit, "dvc.lock") or "", data)
 
 

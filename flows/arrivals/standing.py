@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from data import manifest
+from data import manifest, plain_yaml
 from data.params import UserError
 from data.samples import Samples
 from flows import families, repository, state
@@ -129,9 +129,7 @@ def _comparable(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str
 
 def _photos(lock: str | None) -> str:
     """The digest that a dvc.lock records for the photographs."""
-    import yaml
-
-    stages = (yaml.safe_load(lock) or {}).get("stages", {}) if lock else {}
+    stages = (plain_yaml.recorded(lock) or {}).get("stages", {}) if lock else {}
     for stage in stages.values():
         for out in stage.get("outs", []):
             if out["path"] == PHOTOS:

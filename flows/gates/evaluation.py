@@ -21,6 +21,7 @@ from typing import Any
 
 import yaml
 
+from data import plain_yaml
 from data.params import UserError
 from flows import confined
 from flows.catalogue.stages import read_lock
@@ -153,5 +154,5 @@ def _entry(workspace: Path, evaluation: str) -> dict[str, Any] | None:
 
 @lru_cache(maxsize=8)
 def _stages(path: Path, changed: int) -> dict[str, Any]:
-    """What dvc.lock records; the file takes half a second to read, and is asked about every model."""
-    return (yaml.safe_load(path.read_text()) or {}).get("stages", {})
+    """What dvc.lock records; it is asked about every model."""
+    return (plain_yaml.recorded(path.read_bytes()) or {}).get("stages", {})

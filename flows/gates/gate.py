@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import yaml
-
+from data import plain_yaml
 from flows.catalogue.database import Catalogue
 from flows.families import Model, metrics_in, models_of
 from flows.gates import record, speed
@@ -188,7 +187,7 @@ def validation_of(workspace: Path, model: Model) -> str:
     report = workspace / "artifacts" / "validate" / "report.json"
     if not report.exists():
         return "not validated: the run has no artifacts/validate/report.json"
-    lock = yaml.safe_load((workspace / "dvc.lock").read_text()) or {}
+    lock = plain_yaml.recorded((workspace / "dvc.lock").read_bytes()) or {}
     checked = {dep.get("md5") for dep in lock.get("stages", {}).get("validate", {}).get("deps", [])}
     for name, digests in data_of(lock, model.path.as_posix()).items():
         if not set(digests.split(",")) <= checked:

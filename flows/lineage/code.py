@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from data import plain_yaml
 from data.params import UserError, near
 from flows import environment, repository
 from flows.catalogue.stages import input_digest
@@ -75,16 +76,18 @@ class Code:
 
     @cached_property
     def _stages(self) -> Mapping[str, Any]:
-        return self._read("dvc.lock").get("stages") or {}
+        text = self._text("dvc.lock")
+        return (plain_yaml.recorded(text) or {}).get("stages") or {} if text else {}
 
     @cached_property
     def _models(self) -> dict[str, str]:
         """Path of each model's folder."""
-        return {name: entry["path"] for name, entry in (self._read("dvc.yaml").get("artifacts") or {}).items()}
+        text = self._text("dvc.yaml")
+        graph = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) if text else {}
+        return {name: entry["path"] for name, entry in (graph.get("artifacts") or {}).items()}
 
-    def _read(self, path: str) -> dict[str, Any]:
-        text = repository.file_at(self.root, self.commit, path) if self.there else None
-        return read_yaml(text) if text else {}
+    def _text(self, path: str) -> str | None:
+        return repository.file_at(self.root, self.commit, path) if self.there else None
 
 
 @dataclass
@@ -123,11 +126,6 @@ def containing(root: Path, commit: str, candidates: Collection[str]) -> tuple[se
     tips = "\n".join([f"^{commit}", *(c for c in candidates if c not in missing)]) + "\n"
     after = set(repository.git(root, "rev-list", "--ancestry-path", "--stdin", stdin=tips).split())
     return {c for c in candidates if c == commit or c in after}, missing
-
-
-def read_yaml(text: str) -> dict[str, Any]:
-    """YAML text as a mapping; dvc.lock takes PyYAML alone 0.15 s, with its C parser a tenth of it."""
-    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
 
 
 def _stages_behind(

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from PIL import Image
 
+from data import params
 from data.params import UserError
 from models.report import charts
 
@@ -97,7 +97,7 @@ def collect(artifacts: Path, root: Path = Path()) -> Material:
     stages = [_stage("@".join(f.relative_to(artifacts).parts), f, artifacts) for f in folders]
     return Material(
         stages={stage.name: stage for stage in stages},
-        params=_yaml(root / "params.yaml"),
+        params=params.read(root / "params.yaml") if (root / "params.yaml").is_file() else {},
         scenes=_scenes(artifacts / "scenes"),
         validation=_json(artifacts / "validate" / "report.json"),
         photos=_json(artifacts / "photos" / "info.json"),
@@ -191,13 +191,6 @@ def _json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}); run its stage again") from None
-
-
-def _yaml(path: Path) -> dict[str, Any]:
-    try:
-        return (yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None) or {}
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {str(error).splitlines()[0]}") from None
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

@@ -109,6 +109,12 @@ def test_a_number_may_be_written_in_groups_of_three():
     assert plain_yaml.loads("100_000_000") == 100_000_000
 
 
+def test_what_dvc_wrote_is_read_with_its_aliases():
+    assert plain_yaml.recorded("a: &x [1e-05, no]\nb: *x\n") == {"a": [1e-05, "no"], "b": [1e-05, "no"]}
+    with pytest.raises(plain_yaml.Refused, match=r"1: \*x stands for nothing"):
+        plain_yaml.recorded("a: *x\n")
+
+
 def test_a_folder_in_place_of_the_file_is_one_line(tmp_path):
     with pytest.raises(UserError, match="cannot be read: Is a directory"):
         params.read(tmp_path)
