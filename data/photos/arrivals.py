@@ -93,9 +93,14 @@ def bring(store: stores.Store, one: Arrival, scratch: Path) -> Path:
 
 def _line(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
-        values = json.loads(line)
-    except ValueError:
+        values = json.loads(line, object_pairs_hook=_once)
+    except (ValueError, RecursionError):
         values = None
     if not isinstance(values, dict):
-        raise UserError(f"{path}:{number} is not a JSON object")
+        raise UserError(f"{path}:{number} is not a JSON object in which each name stands once")
     return values
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any] | None:
+    values = dict(pairs)
+    return values if len(values) == len(pairs) else None

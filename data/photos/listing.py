@@ -42,7 +42,7 @@ def read(path: Path) -> tuple[Path, dict[str, dict[str, str]]]:
         lines = [json.loads(line) for line in path.read_text(encoding="ascii").splitlines()]
         folder = path.parent / lines[0]["folder"]
         entries = {line["name"]: {k: v for k, v in line.items() if k != "name"} for line in lines[1:]}
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({error}); it must list a folder's files: run again") from None
     for name, entry in entries.items():
         inside = not name.startswith("/") and ".." not in Path(name).parts

@@ -179,6 +179,8 @@ def test_a_photograph_that_the_pool_lacks_or_changed_is_the_users_error(tmp_path
         ("{}\n", ':1 must be {"pool"'),
         ('{"pool": "x"}\n{"sha256": "12"', "is cut off"),
         ('{"pool": "x"}\n[]\n', ":2 is not a JSON object"),
+        ('{"pool": "x", "pool": "y"}\n', ":1 is not a JSON object in which each name stands once"),
+        ('{"pool": "x"}\n' + '{"a":' * 100_000 + "\n", ":2 is not a JSON object"),
         ('{"pool": "x"}\n{"sha256": "12", "bytes": 1, "name": "a"}\n', ":2: sha256 must be 64 hex digits"),
         ('{"pool": "x"}\n{"sha": "12", "bytes": 1, "name": "a"}\n', "did you mean 'sha256'"),
         ('{"pool": "x"}\n', "lists no photographs"),
