@@ -23,6 +23,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from data import portable
 from flows import repository
 
 LOCK = "requirements.lock"
@@ -30,17 +31,12 @@ TRAILER = "Environment"  # of a run's commit message
 OF_STAGES = "Stage-Environments"  # the same, of a run whose stages ran on workers
 BASE_FEATURES = ("avx", "avx2", "fma", "f16c", "sve", "sve2", "bf16", "asimd")
 WIDE_FEATURES = ("avx512", "avx_", "amx")  # prefixes: all instruction sets that math libraries choose kernels by
+WIDE_WORDS = {"bf16": "avx512_bf16", "amx": "amx_bf16"}  # by which oneDNN chooses, among AVX-512's processors
 VARIABLES = (  # each chooses kernels, or how sums are split
-    "ATEN_CPU_CAPABILITY",
-    "DNNL_MAX_CPU_ISA",
-    "MKL_CBWR",
-    "MKL_ENABLE_INSTRUCTIONS",
+    "GLIBC_TUNABLES",
     "MKL_NUM_THREADS",
     "OMP_NUM_THREADS",
-    "ONEDNN_MAX_CPU_ISA",
-    "OPENBLAS_CORETYPE",
-    "OPENBLAS_L2_SIZE",
-    "OPENBLAS_NUM_THREADS",
+    *sorted({*portable.VARIABLES, *portable.CONTRARY} - {"CUDA_VISIBLE_DEVICES"}),
 )
 
 
@@ -61,6 +57,7 @@ class Environment:
     unlocked: Mapping[str, str] = field(
         default_factory=dict
     )  # packages that are not as the lock says: "1.2, locked 1.3"
+    portable: bool = False  # as the parameters say: stages then take every processor for one
 
     @property
     def digest(self) -> str:
@@ -68,9 +65,12 @@ class Environment:
 
     @property
     def machine(self) -> str:
-        """The class of machine in a few words: "x86_64 AuthenticAMD avx512"."""
+        """The class of machine in a few words: "x86_64 GenuineIntel avx512 bf16 amx", or "x86_64 portable"."""
+        if self.portable:
+            return f"{self.arch} portable"
         vendor = self.cpu.split(" ")[0] or "unknown"
-        return " ".join(word for word in (self.arch, vendor, self.kernels, self.gpu.split(",")[0]) if word)
+        wide = [word for word, mark in WIDE_WORDS.items() if self.kernels == "avx512" and mark in self.features]
+        return " ".join(word for word in (self.arch, vendor, self.kernels, *wide, self.gpu.split(",")[0]) if word)
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,10 @@ class Difference:
     what: str
     then: str
     now: str
+
+    @property
+    def of_processor(self) -> bool:
+        return self.what in ("arch", "cpu", "kernels", "processor features", "gpu", "portable")
 
     def __str__(self) -> str:
         return f"{self.what}: {self.then or 'none'} then, {self.now or 'none'} now"
@@ -92,6 +96,8 @@ def describe(root: Path, variables: Mapping[str, str] = os.environ) -> Environme
     found = _installed()
     processor = _processor()
     features = tuple(_features(processor.get("flags", processor.get("Features", "")).split()))
+    alike = (root / "params.yaml").exists() and portable.asked(root / "params.yaml")
+    variables = portable.surroundings(variables) if alike else variables
     return Environment(
         lock=hashlib.sha256(locked.encode()).hexdigest() if locked else "",
         python=f"{platform.python_implementation()} {platform.python_version()}",
@@ -104,6 +110,7 @@ def describe(root: Path, variables: Mapping[str, str] = os.environ) -> Environme
         gpu=gpu(variables),
         variables={name: variables[name] for name in VARIABLES if variables.get(name)},
         unlocked=dict(_unlocked(locked, found)),
+        portable=alike,
     )
 
 
@@ -117,7 +124,10 @@ def surroundings(variables: Mapping[str, str], then: Mapping[str, str] | None) -
 def differences(then: Environment, now: Environment) -> list[Difference]:
     """In what two environments differ, in a person's words; [] if in nothing."""
     found = []
+    alike = then.portable and now.portable
     for part in fields(Environment):
+        if alike and part.name in ("cpu", "kernels", "features", "gpu", "variables"):
+            continue
         one, other = getattr(then, part.name), getattr(now, part.name)
         if isinstance(one, Mapping):
             keys = sorted({*one, *other})
@@ -126,7 +136,7 @@ def differences(then: Environment, now: Environment) -> list[Difference]:
             gone, new = " ".join(f for f in one if f not in other), " ".join(f for f in other if f not in one)
             found += [Difference(f"processor {part.name}", gone, new)] if gone or new else []
         elif one != other:
-            found.append(Difference(LOCK if part.name == "lock" else part.name, one[:40], other[:40]))
+            found.append(Difference(LOCK if part.name == "lock" else part.name, str(one)[:40], str(other)[:40]))
     return found
 
 
@@ -139,7 +149,7 @@ def parse(line: str) -> Environment:
     """The inverse of `text`. What a later version added is left out, what it dropped is empty."""
     values: dict[str, Any] = json.loads(line)
     known = {part.name: values.get(part.name, "") for part in fields(Environment)}
-    known |= {"features": tuple(values.get("features", ()))}
+    known |= {"features": tuple(values.get("features", ())), "portable": bool(values.get("portable"))}
     known |= {name: dict(values.get(name, {})) for name in ("variables", "unlocked")}
     return Environment(**known)
 

@@ -13,7 +13,7 @@ from flows.catalogue.stages import Entry
 from flows.environment import Environment
 from flows.graph import Stage
 from flows.plan import overlap
-from flows.reproduce import compare, originals, tensors
+from flows.reproduce import compare, expected, originals, tensors
 from flows.reproduce.compare import DIFFERENT, FAILED, StageProof, Tolerance, Verdict, Weights
 from flows.reproduce.remake import Remake
 from flows.reproduce.target import Target
@@ -150,7 +150,7 @@ def _model(job: Remake, target: Target, proofs: list[StageProof], outcome: Outco
     verdict, first = compare.verdict(own, tolerance), compare.first(own)
     weights = weights_digest(job.run.workspace / target.model.path)
     if first is not None:
-        return ModelProof(target, verdict, stages, first.stage, weights, _why(first))
+        return ModelProof(target, verdict, stages, first.stage, weights, _why(first, job, job.ran(outcome)))
     if target.weights and weights != target.weights:  # dvc.lock has these bytes, so it is the tag that says otherwise
         why = f"weights {weights[:12]} as dvc.lock has them, but the tag says {target.weights[:12]}"
         return ModelProof(target, DIFFERENT, stages, stages[-1], weights, why)
@@ -158,10 +158,11 @@ def _model(job: Remake, target: Target, proofs: list[StageProof], outcome: Outco
     return ModelProof(target, verdict, stages, "", weights, f"all {count} outputs of {len(own)} stages are the same")
 
 
-def _why(first: StageProof) -> str:
+def _why(first: StageProof, job: Remake, ran: Mapping[str, Environment]) -> str:
     """What is known of the cause."""
     if first.altered:
         return f"{first.stage}: its commit is not what dvc.lock records: {'; '.join(first.altered[:3])}"
     if first.inputs:
         return f"{first.stage}: {'; '.join(first.inputs[:3])}"
-    return f"{first.stage}: other outputs from the same inputs"
+    why = expected.explanation(first.stage, job.stages, job.then, ran)
+    return f"{first.stage}: other outputs from the same inputs; {why}"

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
 from data.params import UserError
-from flows import environment, notify, state
+from flows import notify, state
 from flows.catalogue import journal
 from flows.catalogue.alarms import Alarm, sound
 from flows.catalogue.stages import Entry, input_digest, output_digest
-from flows.reproduce import report
+from flows.reproduce import expected, report
 from flows.reproduce.compare import FAILED
 from flows.reproduce.prove import Proof
 from flows.reproduce.remake import Remake
@@ -32,7 +32,7 @@ def alarms(job: Remake, made: Mapping[str, Entry], proof: Proof) -> Iterator[Ala
     """The stages that gave two outputs for one input, where the environment cannot be the reason."""
     for stage in proof.stages:
         before, here = job.then.get(stage.stage), proof.ran.get(stage.stage)
-        if before and here and environment.differences(before, here):
+        if expected.reasons(job.stages, job.then, proof.ran).get(stage.stage):
             continue
         then, now = job.lock[stage.stage], made[stage.stage]
         if not stage.identical and input_digest(then) == input_digest(now):

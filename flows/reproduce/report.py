@@ -30,7 +30,7 @@ def sentence(model: ModelProof, proof: Proof) -> str:
         return f"{where}: identical. {model.why[:1].upper()}{model.why[1:]}."
     if model.verdict == DIFFERENT:
         return f"{where}: different, first in stage {model.first or model.stages[-1]}. {model.why}."
-    return f"{where}: same within tolerance ({proof.tolerance}); first other bytes in stage {model.first}."
+    return f"{where}: same within tolerance ({proof.tolerance}); first other bytes in stage {model.first}. {model.why}."
 
 
 def to_json(proof: Proof) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from flows.catalogue.stages import read_lock
 from flows.process import StageFailed
 from flows.progress import Progress
-from flows.reproduce import prove, record, remake, workers
+from flows.reproduce import expected, prove, record, remake, workers
 from flows.reproduce.compare import FAILED, Tolerance
 from flows.reproduce.prove import Proof
 from flows.reproduce.remake import Remake, Source
@@ -74,6 +74,8 @@ def _beforehand(job: Remake) -> list[str]:
     if any(stage.name not in job.then for stage in job.stages):
         lines.append("the run did not note its environment: equal bytes are proof, other bytes may be the machine's")
     lines += [f"other environment: {difference}" for difference in job.differences(job.ran())]
+    if job.here:
+        lines.append(expected.beforehand(job.stages, job.then, job.ran()))
     for stage, said in job.altered.items():
         lines.append(f"{stage} of this commit is not what its dvc.lock records: {'; '.join(said)}")
     return lines

@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 from flows import environment, finish, repository
+from flows.environment import Environment
 from flows.run import RunInfo, StageResult
 from flows.settings import Settings
 
@@ -66,11 +67,11 @@ def test_thread_counts_are_as_they_were_and_chosen_kernels_too():
 
 
 def test_every_difference_is_named_with_both_values():
-    here = replace(environment.describe(ROOT), variables={})
+    here = replace(environment.describe(ROOT), variables={}, unlocked={}, features=("avx2", "fma"))
     then = replace(
         here,
         torch="2.9.0+cu128",
-        features=(*here.features, "amx_tile"),
+        features=("amx_tile", "avx2", "fma"),
         variables={"OMP_NUM_THREADS": "3"},
         unlocked={"numpy": "1.0, locked 2.0"},
     )
@@ -133,3 +134,29 @@ def test_a_description_of_another_version_is_read_as_far_as_it_goes():
     here = environment.describe(ROOT)
     line = environment.text(here).replace('"gpu"', '"from_the_future"')
     assert environment.parse(line) == replace(here, gpu="")
+
+
+def test_the_short_name_tells_apart_processors_whose_bfloat16_differs():
+    plain = Environment("", "", "", "", "x86_64", "GenuineIntel family 6 model 85", "avx512", features=("avx512f",))
+    rounding = replace(plain, features=("avx512_bf16", "avx512f"))
+    tiles = replace(plain, features=("amx_bf16", "avx512_bf16", "avx512f"))
+    assert [one.machine for one in (plain, rounding, tiles)] == [
+        "x86_64 GenuineIntel avx512",
+        "x86_64 GenuineIntel avx512 bf16",
+        "x86_64 GenuineIntel avx512 bf16 amx",
+    ]
+    assert replace(tiles, kernels="avx2").machine == "x86_64 GenuineIntel avx2"
+    assert replace(tiles, portable=True).machine == "x86_64 portable"
+
+
+def test_where_stages_are_portable_no_processor_makes_a_difference(tmp_path):
+    (tmp_path / "params.yaml").write_text("portable: true\n")
+    here = environment.describe(tmp_path, {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE", "MKL_ENABLE_INSTRUCTIONS": "AVX2"})
+    assert here.portable
+    assert here.kernels == "avx2"
+    assert here.variables["ONEDNN_MAX_CPU_ISA"] == "AVX2"
+    assert "MKL_ENABLE_INSTRUCTIONS" not in here.variables
+    other = replace(here, cpu="GenuineIntel family 6 model 143", features=("amx_bf16",), gpu="NVIDIA H100")
+    assert environment.differences(here, other) == []
+    assert len(environment.differences(replace(here, portable=False), replace(other, portable=False))) == 3
+    assert environment.parse(environment.text(here)) == here

@@ -10,6 +10,7 @@ import pytest
 from flows import settings
 from flows.environment import Environment
 from flows.families import models_in
+from flows.graph import Stage
 from flows.reproduce import record, report
 from flows.reproduce.compare import DIFFERENT, FAILED, IDENTICAL, WITHIN, StageProof, Tolerance, Weights
 from flows.reproduce.prove import ModelProof, Proof
@@ -125,7 +126,13 @@ def test_a_clone_without_a_registry_gets_none(tmp_path):
 
 def job(lock, then=HERE):
     then = {"tokenizer": then}
-    return SimpleNamespace(lock=lock, then=then, targets=(TARGET,), run=SimpleNamespace(id="reproduce-c"))
+    return SimpleNamespace(
+        lock=lock,
+        then=then,
+        stages=[Stage("tokenizer", "train")],
+        targets=(TARGET,),
+        run=SimpleNamespace(id="reproduce-c"),
+    )
 
 
 def test_two_outputs_of_one_input_are_an_alarm_unless_the_machine_is_another():
