@@ -16,6 +16,7 @@ COMMANDS = {
     "cost": "cost",
     "settle": "settle",
     "gates": "gates",
+    "judge": "judge",
     "approve": "approve",
     "reproduce": "reproduce",
     "lineage": "lineage",

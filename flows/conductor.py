@@ -42,7 +42,8 @@ class Conductor:
         self.job, self.progress, self.outcome, self.workers = job, progress, outcome, workers
         self.slots = workers.slots if workers else job.settings.cores
         on_gpus = [stage.name for stage in job.stages if stage.meta.pool == "gpu"]
-        self.account = Account(job.budget, job.estimates, outcome.spending, on_gpus)
+        likely = {name: one.usage for name, one in job.estimates.items()}
+        self.account = Account(job.budget, likely, outcome.spending, on_gpus)
         self.gpus = 1 if environment.gpu() else 0  # what a stage of the pool "gpu" holds here
         self.stops = {stage.name: threading.Event() for stage in job.stages}
         self.ended: queue.SimpleQueue[str] = queue.SimpleQueue()

@@ -8,17 +8,20 @@ What was neither used nor measured is shown as a dash.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from flows import environment
+from flows import environment, parameters, repository
 from flows.catalogue import costs, database
-from flows.catalogue.costs import RunCost
+from flows.catalogue.costs import Estimate, RunCost
 from flows.columns import columns
+from flows.lineage.code import read_yaml
 from flows.lineage.words import size
 from flows.remote.ledger import Usage
 from flows.spending import duration, total
+from models.tracking import flatten
 
 if TYPE_CHECKING:
     from flows.job import Job
@@ -46,7 +49,7 @@ class Prices:
         return ((self.cpu or 0.0) * used.cpu_seconds + (self.gpu or 0.0) * used.gpu_seconds) / 3600
 
 
-def estimates(job: Job) -> dict[str, Usage]:
+def estimates(job: Job) -> dict[str, Estimate]:
     """What the stages that a job is to run are likely to cost; those without experience are left out."""
     wanted = [step.stage for step in job.plan.steps if step.action == "run"]
     if not wanted or not database.exists(job.settings):
@@ -55,9 +58,28 @@ def estimates(job: Job) -> dict[str, Usage]:
     catalogue = database.open(job.settings)
     try:
         with catalogue.read() as session:
-            return costs.estimates(session, wanted, machine, job.run.parameters)
+            return costs.estimates(session, wanted, machine, job.run.parameters, partial(_steps, job))
     finally:
         catalogue.close()
+
+
+def _steps(job: Job, stage: str, commit: str) -> tuple[int, int] | None:
+    """The steps that a stage trained for at a run's commit and is to train for now, None if they are the same."""
+    sections = next(one.params for one in job.stages if one.name == stage)
+    text = repository.file_at(job.settings.root, commit, parameters.FILE.as_posix())
+    then = trained_for(read_yaml(text or ""), sections)
+    now = trained_for(parameters.read(job.run.workspace), sections)
+    return (then, now) if then and now and then != now else None
+
+
+def trained_for(values: Mapping[str, Any], sections: Iterable[str]) -> int | None:
+    """The steps of the training whose parameters stand in these sections of params.yaml; None without any."""
+    own = {
+        name: value
+        for name, value in flatten(values).items()
+        if name.endswith(".steps") and ".sampler." not in name and any(name.startswith(f"{one}.") for one in sections)
+    }
+    return next(iter(own.values())) if len(own) == 1 else None
 
 
 def cells(used: Usage | None, prices: Prices) -> tuple[str, ...]:

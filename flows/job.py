@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flows import parameters, plan, repository, runs, settings, workspace
 from flows.arrivals import given
@@ -22,11 +22,13 @@ from flows.graph import Stage
 from flows.plan import Plan
 from flows.remote import accept, origin
 from flows.remote.key import Entry
-from flows.remote.ledger import Usage
 from flows.repository import Checkout
 from flows.run import SET, RunInfo, run_id, run_tag
 from flows.settings import Settings
 from flows.store import Store
+
+if TYPE_CHECKING:
+    from flows.catalogue.costs import Estimate
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Job:
     environment: Mapping[str, str]  # for every process of the run
     store: Store
     budget: Budget = field(default_factory=Budget)
-    estimates: Mapping[str, Usage] = field(default_factory=dict)  # by stage that runs, where there is experience
+    estimates: "Mapping[str, Estimate]" = field(default_factory=dict)  # by stage that runs, where there is experience
     newest: str | None = None  # tag of the run whose dvc.lock the plan compares with; without one, HEAD's own
     check: Callable[[], None] = lambda: None  # raises if another process took the run over (flows.remote.claim)
     again: Again | None = None  # of a reproduction on workers

@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from flows.console import say
+from flows.gates import words
 from flows.settings import Settings
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from flows.run import RunInfo
 
 TRIES, WAIT_SECONDS, TIMEOUT_SECONDS = 4, 0.5, 5.0  # waits double: a dead webhook costs a run 25 s at most
-Event = Literal["run-failed", "gate-refused", "released", "alarm", "drift"]
+Event = Literal["run-failed", "gate-refused", "approval-wanted", "released", "alarm", "drift"]
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,11 @@ def _of_release(run: RunInfo, made: Release) -> Iterator[Notice]:
         if one.verdict == "refused":
             title, rules = f"{one.model}@v{one.version}", [rule.name for rule in one.failed]
             yield _of(run, "gate-refused", title, f"{title} was refused: {one.reason}", rules=rules)
+        elif one.waits_itself:
+            title, approve = f"{one.model}@v{one.version}", words.approve(one.model, one.version)
+            look = words.look(one.family, run.id) if one.replaces is not None else ""
+            text = f"{title} waits for approval: {'; '.join(filter(None, (look, approve)))}"
+            yield _of(run, "approval-wanted", title, text, family=one.family, look=look, approve=approve)
     for family in made.outcomes:
         yield from of_family(family, run.trigger)
 

@@ -3,21 +3,23 @@
 Everything here makes values and text from values; nothing reads a file or a server.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from flows.columns import columns
+from flows.gates import words
 from flows.progress import WORDS
 from flows.run import StageResult
 from flows.spending import duration, total
 from models.report.words import FAMILIES
 
 if TYPE_CHECKING:
+    from flows.catalogue.costs import Estimate
     from flows.finish import Release
+    from flows.gates.decision import Decision
     from flows.gates.numbers import Says
     from flows.plan import Plan
-    from flows.remote.ledger import Usage
 
 # The first of these that a stage reports is the one shown; the others are in MLflow and in the report.
 HEADLINES = (*(family.headline for family in FAMILIES), "abs_rel", "motorcycle_delta1")
@@ -75,18 +77,40 @@ def release_lines(release: "Release") -> list[str]:
     return [*lines, *(f"ALARM: {alarm}" for alarm in release.alarms)]
 
 
-def plan_text(plan: "Plan", estimates: Mapping[str, "Usage"] | None = None) -> str:
-    """A plan as aligned columns: stage, action, likely time where there is experience, reasons; and their sum."""
+def next_steps(decisions: "Iterable[Decision]", run: str) -> list[str]:
+    """What a person does about versions that wait for approval: first look, then decide."""
+    waiting = [one for one in decisions if one.waits_itself]
+    families = dict.fromkeys(one.family for one in waiting if one.replaces is not None)
+    looks = [f"look first: {words.look(family, run)}" for family in families]
+    return looks + [f"then: {words.approve(one.model, one.version)}" for one in waiting]
+
+
+def plan_text(plan: "Plan", estimates: "Mapping[str, Estimate] | None" = None) -> str:
+    """A plan as aligned columns: stage, action, likely time where there is experience, reasons; and their sum.
+
+    Below it stands what the times are taken from.
+    """
     if not estimates:
         return columns([("stage", "action", "why"), *((s.stage, s.action, s.why()) for s in plan.steps)])
     lines = [("stage", "action", "likely", "why")]
     for step in plan.steps:
         known = estimates.get(step.stage)
-        likely = duration(known.seconds) if known else "?" if step.action == "run" else ""
+        likely = duration(known.usage.seconds) if known else "?" if step.action == "run" else ""
         lines.append((step.stage, step.action, likely, step.why()))
     unknown = sum(line[2] == "?" for line in lines)
     rest = f"and {unknown} stage{'s' * (unknown > 1)} that never ran" if unknown else ""
-    return columns([*lines, ("in all", "", duration(total(estimates.values()).seconds), rest)], right=(2,))
+    whole = duration(total(one.usage for one in estimates.values()).seconds)
+    return "\n".join([columns([*lines, ("in all", "", whole, rest)], right=(2,)), *_basis(estimates)])
+
+
+def _basis(estimates: "Mapping[str, Estimate]") -> Iterator[str]:
+    """The runs that likely times are from, and whose were stretched or shortened with the steps."""
+    runs = sorted({one.run for one in estimates.values()})
+    more = f" and {len(runs) - 1} earlier" if len(runs) > 1 else ""
+    yield f"likely: what the stage took in {runs[-1]}{more}"
+    for stage, one in estimates.items():
+        if one.steps:
+            yield f"  {stage}: in proportion to its steps, {one.steps[0]:,} then and {one.steps[1]:,} now"
 
 
 def to_json(rows: Iterable[Row]) -> list[dict[str, Any]]:

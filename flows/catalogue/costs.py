@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -62,6 +62,18 @@ class RunCost:
         return total(one.saved for one in self.stages if one.saved)
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """What a stage is likely to cost, by what it did in the run that is named.
+
+    steps: then and now, where they differ and its time was taken to go with them.
+    """
+
+    usage: Usage
+    run: str
+    steps: tuple[int, int] | None = None
+
+
 def find(session: Session, wanted: str | None) -> str | None:
     """The id of a run by its id or tag, of the newest one without either; None if there is none at all."""
     newest = session.scalars(select(Run.id).order_by(Run.seq.desc()).limit(NAMED)).all()
@@ -109,25 +121,42 @@ def of_executions(session: Session, wanted: Iterable[tuple[str, str]]) -> dict[t
     return {which: usage for which, usage in found.items() if usage}
 
 
-def estimates(session: Session, stages: Iterable[str], machine: str, parameters: str) -> dict[str, Usage]:
+def estimates(
+    session: Session,
+    stages: Iterable[str],
+    machine: str,
+    parameters: str,
+    steps: Callable[[str, str], tuple[int, int] | None] = lambda stage, commit: None,
+) -> dict[str, Estimate]:
     """What stages are likely to cost: as the last time, preferably on this class of machine with these parameters.
 
-    What an attempt that was stopped since then has spent is taken off: its checkpoint is there. Stages that never ran
-    are left out.
+    steps: of a stage and a run's commit, the steps that it trained for then and is to train for now; its time goes with
+    them. What an attempt that was stopped since then has spent is taken off: its checkpoint is there. Stages that never
+    ran are left out.
     """
     found = {}
     for stage in stages:
         ran = session.execute(
-            select(Execution.id, Run.machine, Run.parameters, *COLUMNS)
-            .join(Run)
+            select(Run.id, Run.commit, Run.machine, Run.parameters, *COLUMNS)
+            .join(Execution, Execution.run_id == Run.id)
             .where(Execution.stage == stage, Execution.action == "ran", Execution.machine_seconds.is_not(None))
             .order_by(Execution.id.desc())
             .limit(LOOKED_AT)
         ).all()
         if ran:
             alike = min(ran, key=lambda row: (row.machine != machine, row.parameters != parameters))
-            found[stage] = _without(_usage(alike[3:]), _stopped(session, stage))
+            trained = steps(stage, alike.commit)
+            whole = _scaled(_usage(alike[4:]), trained)
+            found[stage] = Estimate(_without(whole, _stopped(session, stage)), alike.id, trained)
     return found
+
+
+def _scaled(usage: Usage | None, steps: tuple[int, int] | None) -> Usage:
+    """A usage whose time goes with the steps: then, now."""
+    assert usage is not None
+    factor = steps[1] / steps[0] if steps else 1.0
+    times = {name: factor * getattr(usage, name) for name in ("seconds", "cpu_seconds", "gpu_seconds")}
+    return replace(usage, **times)
 
 
 def _stopped(session: Session, stage: str) -> Usage:
@@ -138,8 +167,7 @@ def _stopped(session: Session, stage: str) -> Usage:
     return total(usage for row in rows if (usage := _usage(row)))
 
 
-def _without(whole: Usage | None, part: Usage) -> Usage:
-    assert whole is not None
+def _without(whole: Usage, part: Usage) -> Usage:
     return Usage(
         seconds=max(0.0, whole.seconds - part.seconds),
         cpu_seconds=max(0.0, whole.cpu_seconds - part.cpu_seconds),

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from flows.catalogue import queries
 from flows.catalogue.queries import InProduction, Noted, Past, Standing, Unfinished, Waiting
 from flows.columns import columns
+from flows.gates import words
 from flows.table import headline
 from models.metrics import METRICS
 
@@ -71,7 +72,8 @@ def _lists(status: Status) -> dict[str, list[tuple[str, ...]]]:
                 f"{one.model} v{one.version}",
                 one.run,
                 one.reason,
-                f'remint approve {one.model} v{one.version} --why "..."',
+                words.look(one.family, one.run) if status.production.get(one.family) else "",
+                words.approve(one.model, one.version),
             )
             for one in status.waiting
         ],

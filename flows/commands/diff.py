@@ -1,6 +1,8 @@
-"""`remint diff`: two releases of a family side by side."""
+"""`remint diff`: two releases of a family, or production and a candidate, side by side."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,63 +11,70 @@ import click
 
 from data.params import UserError
 from flows.console import OK, one_line_errors, print_json, say
+from flows.reference import PRODUCTION
 
 if TYPE_CHECKING:
+    from flows.compare.releases import Bundles
     from flows.production.bucket import Bucket
+    from flows.release.stores import Stores
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-@click.command(short_help="Compare two releases of a family.")
+@click.command(short_help="Compare two releases, or production with a candidate.")
 @click.argument("family")
-@click.argument("before", type=int, required=False)
-@click.argument("after", type=int, required=False)
+@click.argument("before", required=False)
+@click.argument("after", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print everything but the pictures as JSON on standard output.")
 @click.option("--html", metavar="FILE", type=FILE, help="Write a self-contained page, with pictures side by side.")
-def diff(family: str, before: int | None, after: int | None, as_json: bool, html: Path | None) -> None:
-    """Compare the releases BEFORE and AFTER of FAMILY: models, metrics, parameters, data, code, pictures.
+def diff(family: str, before: str | None, after: str | None, as_json: bool, html: Path | None) -> None:
+    """Compare BEFORE and AFTER of FAMILY: models, metrics, parameters, data, code, pictures.
 
-    Without numbers, what is in production and the release before it; with one, that release and what is in
-    production. Changes of metrics come with the 95 % interval of the paired difference where both bundles hold values
-    per sample; numbers of different evaluations are never held against each other.
+    Each is a release (its number, or "production") or a run, whose models need not be released: so a candidate is
+    looked at before it is approved. Without any, what is in production and the release before it; with one release,
+    that and what is in production; with one run, what is in production and that run.
+
+    Changes of metrics come with the 95 % interval of the paired difference where both hold values per sample; numbers
+    of different evaluations are never held against each other.
 
     \b
     Examples:
       remint diff images
       remint diff images 3 5 --html diff.html
+      remint diff images production 20261121T012434Z-1a2b3c4 --html diff.html
 
     \b
     Exit codes:
       0  compared; what could not be reached is named in a note
-      2  a mistake in the input (no such family or release), or a bucket whose content was changed
+      2  a mistake in the input (no such family, release or run), or a bucket whose content was changed
     """
     with one_line_errors():
         sys.exit(_diff(family, before, after, as_json, html))
 
 
-def _diff(family: str, before: int | None, after: int | None, as_json: bool, html: Path | None) -> int:
+def _diff(family: str, before: str | None, after: str | None, as_json: bool, html: Path | None) -> int:
     from flows import repository, settings
-    from flows.catalogue import database
     from flows.compare import releases, text
-    from flows.production import bucket
+    from flows.release import stores
     from flows.release.promote import check_family
 
     where = settings.load(repository.find(Path.cwd()).main)
-    store = bucket.open(where)
-    check_family(where, store, family)
-    first, second = (releases.read(store, family, number) for number in _numbers(store, family, before, after))
-    catalogue = database.open(where)
-    with catalogue.read() as session:
-        found = releases.compare(where.root, session, store, first, second)
-    if html:
-        from flows.compare import page, pictures
-        from flows.page import write
+    with stores.opened(where) as places, ExitStack() as stack:
+        check_family(where, places.bucket, family)
+        first, second = (
+            stack.enter_context(_side(places, family, one)) for one in _sides(places.bucket, family, before, after)
+        )
+        with places.catalogue.read() as session:
+            found = releases.compare(where.root, session, places.bucket, first, second)
+        if html:
+            from flows.compare import page, pictures
+            from flows.page import write
 
-        names = releases.evaluations(where.root, first, second)
-        shown, notes = pictures.pairs(where.root, first.pointer.commit, second.pointer.commit, names)
-        for note in notes:
-            say(f"note: {note}")
-        say(f"Page: {write(html, page.render(found, shown, notes))}")
+            names = releases.evaluations(where.root, first, second)
+            shown, notes = pictures.pairs(where.root, found.before.commit, found.after.commit, names)
+            for note in notes:
+                say(f"note: {note}")
+            say(f"Page: {write(html.absolute(), page.render(found, shown, notes))}")
     if as_json:
         print_json(asdict(found))
     elif not html:
@@ -73,13 +82,29 @@ def _diff(family: str, before: int | None, after: int | None, as_json: bool, htm
     return OK
 
 
-def _numbers(store: "Bucket", family: str, before: int | None, after: int | None) -> tuple[int, int]:
-    """The two releases meant; UserError where there are not two to compare."""
+@contextmanager
+def _side(places: "Stores", family: str, named: str) -> "Iterator[Bundles]":
+    from flows.compare import candidate, releases
+
+    if named.isdecimal():
+        yield releases.read(places.bucket, family, int(named))
+    else:
+        with candidate.opened(places, family, named) as found:
+            yield found
+
+
+def _sides(bucket: "Bucket", family: str, before: str | None, after: str | None) -> tuple[str, str]:
+    """The two that are meant, each a release's number or a run; UserError where there are not two to compare."""
     from flows.production import pointers
 
-    newest = pointers.newest(store, family)
-    if newest is None:
-        raise UserError(f"{family} was never released: remint promote {family}")
-    if before is None and newest.number < 2:
+    newest = pointers.newest(bucket, family)
+    production = str(newest.number) if newest else None
+    if before is None and newest is not None and newest.number < 2:
         raise UserError(f"{family} has one release, and nothing to compare it with")
-    return (newest.number - 1 if before is None else before, newest.number if after is None else after)
+    if after is None and before is not None and not before.isdecimal() and before != PRODUCTION:
+        before, after = PRODUCTION, before
+    asked = (str(newest.number - 1) if newest and before is None else before, after or PRODUCTION)
+    if newest is None and any(one in (None, PRODUCTION) or one.isdecimal() for one in asked):
+        raise UserError(f"{family} was never released: remint promote {family}")
+    first, second = (production if one == PRODUCTION else one for one in asked)
+    return str(first), str(second)

@@ -68,10 +68,13 @@ def _text(judged: "Stored") -> str:
 
 
 def _verdict(judged: "Stored", given: "Approval | None") -> str:
+    from flows import table
+
     one = judged.decision
     against = f" against v{one.replaces}" if one.replaces is not None else ""
     lines = [f"{one.model} v{one.version} {one.verdict}{against}: {one.reason}"]
     lines.append(f"judged in run {judged.run} on {judged.at:%Y-%m-%d %H:%M} UTC, weights {one.weights[:12]}")
+    lines += table.next_steps([one], judged.run)
     if given is not None:
         lines.append(f"approved by {given.who} on {given.at:%Y-%m-%d %H:%M} UTC: {given.why}")
     return "\n".join(lines)

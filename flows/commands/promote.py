@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 def promote(family: str, run: str | None, why: str, as_json: bool) -> None:
     """Release FAMILY (images, depth) as RUN made it; without RUN, as the newest recorded run did.
 
-    All models of the family go to production together if mlflow/promotion.yaml of the run's commit lets them all
-    pass, else none does. Nothing is trained; the outputs of the run must be in DVC's cache here.
+    All models of the family go to production together if the promotion policy of the commit that is checked out lets
+    them all pass, else none does. Nothing is trained; the outputs of the run must be in DVC's cache here.
 
     \b
     Example: remint promote images 20261121T012434Z-1a2b3c4 --why "sharper edges"

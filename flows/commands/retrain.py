@@ -109,9 +109,9 @@ def _plan(ready: "Job") -> dict[str, Any]:
     """The plan as plain values: a stage has an estimate if it is to run and did so before."""
     from flows.spending import total
 
-    known = {name: asdict(usage) for name, usage in ready.estimates.items()}
+    known = {name: {**asdict(one.usage), "run": one.run, "steps": one.steps} for name, one in ready.estimates.items()}
     steps = [{**step, "estimate": known.get(step["stage"])} for step in ready.plan.to_json()]
-    estimate = asdict(total(ready.estimates.values())) if known else None
+    estimate = asdict(total(one.usage for one in ready.estimates.values())) if known else None
     return {"commit": ready.run.base_commit, "parameters": ready.changes, "plan": steps, "estimate": estimate}
 
 
@@ -160,7 +160,7 @@ def _close(
         print_json(_summary(run, results, release, page, seconds))
         return OK
     print(table.text(table.rows(results, release)))
-    for line in table.release_lines(release):
+    for line in [*table.release_lines(release), *table.next_steps(release.decisions, run.id)]:
         print(line)
     print(f"Recorded as {run.tag} in {seconds:.0f} s.")
     print(f"To have its outputs here: git checkout {run.tag} -- {' '.join(_recorded(run))} && dvc checkout")

@@ -15,6 +15,7 @@ from flows.compare.values import Comparison, DataPair, Member, Side, Version
 from flows.families import Model, models_in, models_of
 from flows.gates.compare import NotComparable, Samples, read_samples
 from flows.gates.numbers import numbers
+from flows.gates.policy import Gate, gates_at
 from flows.lineage.code import Code as Recorded
 from flows.lineage.down import data_version
 from flows.production import bundle, pointers
@@ -27,32 +28,47 @@ SAMPLES = "per_sample.parquet"
 
 @dataclass(frozen=True)
 class Bundles:
-    """A release with the manifest of each of its models."""
+    """A release, or a run's candidate for one, with the manifest of each of its models.
 
-    pointer: Pointer
+    paths: by model and file name, where the files of a candidate lie; those of a release are fetched from the bucket.
+    """
+
+    side: Side
     manifests: Mapping[str, Manifest]
+    versions: Mapping[str, Version]
+    paths: Mapping[str, Mapping[str, Path]] | None = None
 
-    def version(self, model: str) -> Version | None:
-        found = next((one for one in self.pointer.members if one.model == model), None)
-        return Version(found.version, found.weights, found.bundle, found.tag) if found else None
+    def samples(self, bucket: Bucket, model: str, section: str) -> Samples:
+        """What a model showed on every sample; NotComparable where that was not stored."""
+        manifest = self.manifests[model]
+        if SAMPLES not in {file.name for file in manifest.files}:
+            raise NotComparable("no values per sample were stored")
+        if self.paths is not None:
+            return read_samples(self.paths[model][SAMPLES], section)
+        with tempfile.TemporaryDirectory() as scratch:
+            bundle.fetch(bucket, model, self.versions[model].bundle, Path(scratch), only=(SAMPLES,))
+            return read_samples(Path(scratch) / SAMPLES, section)
 
 
 def read(bucket: Bucket, family: str, number: int) -> Bundles:
     """A release and its manifests; UserError where there is none of that number, or its bundles were changed."""
     pointer = pointers.read(bucket, family, number)
-    return Bundles(pointer, {one.model: bundle.read(bucket, one.model, one.bundle) for one in pointer.members})
+    manifests = {one.model: bundle.read(bucket, one.model, one.bundle) for one in pointer.members}
+    versions = {one.model: Version(one.version, one.weights, one.bundle, one.tag) for one in pointer.members}
+    return Bundles(_side(pointer), manifests, versions)
 
 
 def compare(root: Path, session: Session, bucket: Bucket, before: Bundles, after: Bundles) -> Comparison:
     """Everything in which `after` differs from `before`; what cannot be reached is named in the notes."""
     models = list(dict.fromkeys([*before.manifests, *after.manifests]))
-    one, other = before.pointer.commit, after.pointer.commit
+    one, other = before.side.commit, after.side.commit
     notes = [text for text in dict.fromkeys(code.missing(root, commit) for commit in (one, other)) if text]
     reached = not notes
+    gates = gates_at(root, other) if reached else {}
     return Comparison(
-        before=_side(before.pointer),
-        after=_side(after.pointer),
-        members=tuple(_member(root, bucket, model, before, after) for model in models),
+        before=before.side,
+        after=after.side,
+        members=tuple(_member(root, bucket, model, before, after, gates) for model in models),
         parameters=code.parameters(root, one, other, _used(root, other, models)) if reached else None,
         data=_data(session, before, after),
         code=code.between(root, one, other) if reached else None,
@@ -87,9 +103,11 @@ def _side(pointer: Pointer) -> Side:
     )
 
 
-def _member(root: Path, bucket: Bucket, name: str, before: Bundles, after: Bundles) -> Member:
+def _member(
+    root: Path, bucket: Bucket, name: str, before: Bundles, after: Bundles, gates: Mapping[str, Gate]
+) -> Member:
     old, new = before.manifests.get(name), after.manifests.get(name)
-    made = Member(name, before.version(name), after.version(name))
+    made = Member(name, before.versions.get(name), after.versions.get(name))
     if old is None or new is None:
         return made
     why_not = _why_not(old, new)
@@ -99,7 +117,8 @@ def _member(root: Path, bucket: Bucket, name: str, before: Bundles, after: Bundl
     else:
         samples, reason = (None, "") if made.same else _samples(root, bucket, name, before, after)
         reason = reason and f"without intervals: {reason}"
-    values = numbers(old.evaluation.metrics, new.evaluation.metrics, not why_not, samples)
+    margins = gates.get(name, Gate()).margins
+    values = numbers(old.evaluation.metrics, new.evaluation.metrics, not why_not, samples, margins)
     return Member(made.model, made.before, made.after, values, reason)
 
 
@@ -114,19 +133,14 @@ def _why_not(before: Manifest, after: Manifest) -> str:
 def _samples(
     root: Path, bucket: Bucket, name: str, before: Bundles, after: Bundles
 ) -> tuple[tuple[Samples, Samples] | None, str]:
-    """What each version showed on every sample; None, with the reason, where a bundle does not hold it."""
+    """What each version showed on every sample; None, with the reason, where one did not keep it."""
     found = []
     for side in (before, after):
-        manifest, version = side.manifests[name], side.version(name)
-        if version is None or SAMPLES not in {file.name for file in manifest.files}:
-            return None, f"release {side.pointer.number} stored no values per sample"
-        model = model_of(root, name, manifest)
-        with tempfile.TemporaryDirectory() as scratch:
-            bundle.fetch(bucket, name, version.bundle, Path(scratch), only=(SAMPLES,))
-            try:
-                found.append(read_samples(Path(scratch) / SAMPLES, model.section if model else ""))
-            except NotComparable as error:
-                return None, f"release {side.pointer.number}: {error}"
+        model = model_of(root, name, side.manifests[name])
+        try:
+            found.append(side.samples(bucket, name, model.section if model else ""))
+        except NotComparable as error:
+            return None, f"{side.side.title}: {error}"
     return (found[0], found[1]), ""
 
 

@@ -56,7 +56,8 @@ def about(data: Data) -> str:
 
 def _side(side: Side) -> str:
     restored = f", restores #{side.restores}" if side.restores else ""
-    return f"{side.family} #{side.number}  {side.run}, commit {side.commit[:12]}, by {side.who}{restored}: {side.why}"
+    by = f", by {side.who}" if side.who else ""
+    return f"{side.title}  {side.run}, commit {side.commit[:12]}{by}{restored}: {side.why}"
 
 
 def _member(member: Member, before: Side, after: Side) -> str:
@@ -65,7 +66,7 @@ def _member(member: Member, before: Side, after: Side) -> str:
         return "\n".join([head, *([f"  {member.note}"] if member.note and not member.same else [])])
     shown = [one for one in member.numbers if one.whole] or list(member.numbers)
     lines = [(f"  {one.metric}", *_cells(one)) for one in shown]
-    headings = ("  metric", f"#{before.number}", f"#{after.number}", "change", "95 % interval", "")
+    headings = ("  metric", before.label, after.label, "change", "95 % interval", "")
     note = [f"  {member.note}"] if member.note else []
     return "\n".join([head, columns([headings, *lines], right=(1, 2, 3)), *note])
 

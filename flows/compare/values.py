@@ -11,16 +11,25 @@ from flows.lineage.values import Data
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two releases."""
+    """One of the two releases, or the run whose models are a candidate for one."""
 
     family: str
-    number: int
+    number: int | None  # None: not released
     run: str
     commit: str
     who: str
     why: str
     at: str
     restores: int | None
+
+    @property
+    def label(self) -> str:
+        """What stands above its column."""
+        return f"run {self.run}" if self.number is None else f"#{self.number}"
+
+    @property
+    def title(self) -> str:
+        return f"{self.family}, {self.label}" if self.number is None else f"{self.family} {self.label}"
 
 
 @dataclass(frozen=True)
@@ -98,9 +107,9 @@ class Code:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two releases of a family: `after` is measured against `before`. `notes` name what could not be had.
+    """Two releases of a family, or one and a candidate: `after` is measured against `before`.
 
-    `parameters` and `code` are None where a commit is out of reach.
+    `notes` name what could not be had; `parameters` and `code` are None where a commit is out of reach.
     """
 
     before: Side

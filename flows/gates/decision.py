@@ -57,6 +57,11 @@ class Decision:
         return bool(self.failed) and all(rule.name.startswith(APPROVAL) for rule in self.failed)
 
     @property
+    def waits_itself(self) -> bool:
+        """Whether its own approval is missing, not only that of a version beside it."""
+        return self.waiting and any(rule.name == APPROVAL for rule in self.failed)
+
+    @property
     def verdict(self) -> Verdict:
         if self.unchanged:
             return "unchanged"

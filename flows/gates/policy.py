@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from data.params import UserError, build, near, read
-from flows import families, parameters
+from flows import families, parameters, repository
 from models.metrics import METRICS, metric
 
+PATTERN = "promotion*.yaml"
 POLICY = Path("mlflow/promotion.yaml")  # of commits whose params.yaml names none
 REQUIRED = "required"  # the one word that `validation` and `approval` take
 
@@ -46,10 +48,32 @@ def gates_of(root: Path) -> dict[str, Gate]:
     return read_policy(root / policy_file(root), [model.name for model in families.models_of(root)])
 
 
+def gates_at(root: Path, commit: str) -> dict[str, Gate]:
+    """The gates of a commit that git has; none where its policy cannot be read, as by a newer code than its own."""
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            lay_out(root, commit, Path(scratch))
+            for name in ("dvc.yaml", parameters.FILE.as_posix()):
+                (Path(scratch) / name).write_text(repository.file_at(root, commit, name) or "")
+            return gates_of(Path(scratch))
+    except UserError:
+        return {}
+
+
+def lay_out(root: Path, commit: str, there: Path) -> None:
+    """Put a commit's policies in place of those that lie in the folder `there`."""
+    for old in (there / POLICY.parent).glob(PATTERN):
+        old.unlink()
+    (there / POLICY.parent).mkdir(exist_ok=True)
+    names = repository.git(root, "ls-tree", "--name-only", commit, f"{POLICY.parent}/").splitlines()
+    for name in (one for one in names if Path(one).match(PATTERN)):
+        (there / name).write_text(repository.file_at(root, commit, name) or "")
+
+
 def policy_file(root: Path) -> Path:
     """The file, below `root`, that the commit's params.yaml names as its policy."""
     named = parameters.read(root).get("policy", POLICY.as_posix())
-    known = sorted(path.relative_to(root).as_posix() for path in (root / POLICY.parent).glob("promotion*.yaml"))
+    known = sorted(path.relative_to(root).as_posix() for path in (root / POLICY.parent).glob(PATTERN))
     if named not in known:
         raise UserError(f"{parameters.FILE}: policy '{named}' is none of this commit's{near(named, known)}")
     return Path(named)

@@ -16,3 +16,13 @@ def interval(difference: float | None, low: float | None, high: float | None) ->
         return "-"
     between = "" if low is None or high is None else f" [{low:+.3g}, {high:+.3g}]"
     return f"{difference:+.3g}{between}"
+
+
+def look(family: str, run: str) -> str:
+    """The command that shows a candidate beside production."""
+    return f"remint diff {family} production {run} --html diff.html"
+
+
+def approve(model: str, version: int) -> str:
+    """The command that lets a version pass which waits for it."""
+    return f'remint approve {model} v{version} --why "..."'

@@ -121,21 +121,11 @@ def judged(
 
 
 def of_run(stores: Stores, family: str, wanted: str | None, who: str, why: str) -> Outcome:
-    """Promote a family of a run that was recorded before, the newest one without a name."""
-    from flows import finish
-    from flows.release import recorded
-    from flows.store import Store
+    """Promote a family of a run that was recorded before, the newest one without a name, by the present policy."""
+    from flows.release import judge
 
     check_family(stores.settings, stores.bucket, family)
-    found = recorded.find(stores, wanted)
-    with recorded.opened(stores, found, family) as ran:
-        store = Store(ran.workspace)
-        try:
-            stages = store.stages
-        finally:
-            store.close()
-        made = finish.register(stores, ran, stages, recorded.results(stores, ran, stages), family)
-        made = finish.judge(stores, ran, made)
+    with judge.judged(stores, wanted, family) as (ran, made):
         return promote(stores, ran, family, made.registered, made.decisions, made.bases[family], who, why)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ import pytest
 from click.testing import CliRunner
 
 from data.params import UserError
-from flows import cost
+from flows import cost, parameters, table
 from flows.catalogue import costs, database
 from flows.catalogue.schema import Execution, Run
 from flows.cli import main
 from flows.cost import Prices
+from flows.plan import Plan, Step
 from flows.remote.ledger import Usage
 from flows.settings import Settings
 
@@ -61,7 +63,7 @@ def of(catalogue: database.Catalogue, run: str) -> costs.RunCost:
 
 def expected(catalogue: database.Catalogue, *stages: str, machine: str = "x86_64 avx512") -> dict[str, Usage]:
     with catalogue.read() as session:
-        return costs.estimates(session, stages, machine, "p1")
+        return {name: one.usage for name, one in costs.estimates(session, stages, machine, "p1").items()}
 
 
 def test_a_run_cost_what_its_stages_did_also_those_that_failed(catalogue):
@@ -126,6 +128,47 @@ def test_the_same_class_of_machine_and_then_the_same_parameters_count_more_than_
     assert expected(catalogue, "scenes")["scenes"].seconds == 10
     assert expected(catalogue, "scenes", machine="aarch64")["scenes"].seconds == 30
     assert expected(catalogue, "scenes", machine="riscv")["scenes"].seconds == 30
+
+
+def test_a_training_is_expected_to_take_longer_with_more_steps(catalogue):
+    run = add_run(catalogue, 1, {"stage": "proxy"}, {"stage": "scenes"})
+
+    def steps(stage: str, commit: str) -> tuple[int, int] | None:
+        assert commit == "c"
+        return (1000, 3000) if stage == "proxy" else None
+
+    with catalogue.read() as session:
+        found = costs.estimates(session, ["proxy", "scenes"], "x86_64 avx512", "p2", steps)
+    longer = replace(TRAINED, seconds=3 * 3600, cpu_seconds=3 * 7200, gpu_seconds=3 * 3600)
+    assert found == {
+        "proxy": costs.Estimate(longer, run, (1000, 3000)),
+        "scenes": costs.Estimate(TRAINED, run),
+    }
+
+
+def test_a_plan_says_what_its_times_are_taken_from():
+    steps = (Step("scenes", "current"), Step("proxy", "run", ("proxy.steps 1000 -> 3000",)), Step("new", "run"))
+    text = table.plan_text(Plan(steps), {"proxy": costs.Estimate(Usage(seconds=90), "r1", (1000, 3000))})
+    assert "likely: what the stage took in r1" in text
+    assert "proxy: in proportion to its steps, 1,000 then and 3,000 now" in text
+    assert "and 1 stage that never ran" in text
+
+
+@pytest.mark.parametrize(
+    ("sections", "steps"),
+    [
+        (["seed", "threads", "proxy"], 1000),
+        (["warmup"], 2000),
+        (["tokenizer"], 450),
+        (["generator.maskgit"], 1400),
+        (["depth.teacher"], 2200),
+        (["depth.student.small"], 1300),
+        (["scenes"], None),
+        (["evaluate.maskgit", "generator.maskgit.sampler"], None),
+    ],
+)
+def test_the_steps_of_a_training_are_its_own_and_not_its_samplers(sections, steps):
+    assert cost.trained_for(parameters.read(Path(__file__).parents[2]), sections) == steps
 
 
 def test_what_a_stopped_attempt_has_spent_is_not_expected_again(catalogue):
