@@ -5,6 +5,9 @@ import re
 import subprocess
 from pathlib import Path
 
+from flows import parameters
+from flows.cli import COMMANDS
+
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "README.md").read_text()
 FILES = (ROOT / "docs" / "files.md").read_text()
@@ -53,3 +56,19 @@ def test_a_docstring_that_says_how_long_something_takes_names_the_processor():
                 if measured and not re.search("EPYC|Xeon|Ryzen|Core i", text):
                     unnamed.append(f"{path.relative_to(ROOT)}: {duration.search(text)[0]}")
     assert unnamed == []
+
+
+def test_every_command_it_names_exists_and_takes_its_recipe_and_parameters():
+    pages = [TEXT, *(path.read_text() for path in (ROOT / "docs").glob("*.md"))]
+    lines = [line for page in pages for line in re.findall(r"^(?:remint|make retrain) .*", page, re.M)]
+    assert {line.split()[1].strip(";") for line in lines if line.startswith("remint")} <= set(COMMANDS)
+    for line in lines:
+        recipe = re.search(r"--recipe (\w+)", line)
+        parameters.changes(ROOT, recipe and recipe[1], re.findall(r"--set (\S+?=[^\s\"`]+)", line))
+
+
+def test_its_numbers_of_runs_are_compared_as_dvc_can_with_nothing_checked_out():
+    """`dvc metrics diff run/...` alone compares with a workspace that has no outputs: a column of dashes."""
+    assert [line.split("#")[0].split() for line in TEXT.splitlines() if line.startswith("dvc metrics diff")] == [
+        ["dvc", "metrics", "diff", "run/...", "run/..."]
+    ]
