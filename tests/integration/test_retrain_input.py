@@ -1,15 +1,20 @@
 """What `remint retrain` says to a wrong call, before anything runs: one line, the next step, exit code 2."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from data import params
 from data.params import UserError
-from flows import repository
+from flows import job, repository
 
 pytestmark = pytest.mark.integration
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -125,3 +130,51 @@ def test_the_help_answers_at_once_and_lists_the_exit_codes(toy):
     assert "interrupted; `remint retrain` goes on where it stopped" in done.stdout
     heavy = "import sys, flows.cli; print([m for m in ('prefect', 'mlflow', 'dvc', 'torch') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True).stdout == "[]\n"
+
+
+@pytest.fixture(scope="module")
+def checked(make_toy, tmp_path_factory):
+    """The small repository with the parameters of this one, and the code that says what they may be."""
+    toy = make_toy(tmp_path_factory.mktemp("checked") / "toy")
+    for folder in ("data", "models"):
+        ignored = shutil.ignore_patterns("__pycache__", "recipes")
+        shutil.copytree(ROOT / folder, toy.root / folder, ignore=ignored, dirs_exist_ok=True)
+    with (toy.root / "params.yaml").open("a") as file:
+        file.write((ROOT / "params.yaml").read_text())
+    toy.git("add", "--all")
+    toy.git("commit", "--quiet", "--message", "Have parameters that are checked")
+    return toy
+
+
+def test_the_command_says_of_a_value_that_no_stage_could_use_what_would_do(checked):
+    assert refused(checked, "--plan", "--set", "proxy.steps=0") == (
+        "error: params.yaml: proxy.steps must be at least 1 and at most 100,000,000, not 0"
+    )
+
+
+@pytest.mark.parametrize(
+    ("assignment", "said"),
+    [
+        ("validate.max_drift=.nan", "validate.max_drift must be a finite number, not nan"),
+        ("evaluate.maskgit.probe_batch=0", "evaluate.maskgit.probe_batch must be at least 2"),
+        ("tokenizer.critic_stages=50", "tokenizer.critic_stages must be at least 0 and at most 12, not 50"),
+        ("seed=-1", "params.yaml: seed must be at least 0, not -1"),
+        ("scenes.size=48", "photos.size is 64 and scenes.size 48"),
+        ("photos.source=", "photos.source is empty; name a folder of photographs"),
+        ("photos.source=/nonexistent", "photos.source: /nonexistent does not exist"),
+        ("generator.maskgit.sampler.decay=cosine", "must be one of constant, linear, power-cosine, not 'cosine'"),
+    ],
+)
+def test_a_run_is_refused_for_any_section_before_it_begins(checked, assignment, said, monkeypatch):
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    with pytest.raises(UserError) as error, job.prepared(checked.root, assignments=[assignment]):
+        pass
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not list((checked.root / ".remint" / "worktrees").glob("2*"))
+
+
+def test_a_small_learning_rate_passes_and_is_read_again(checked, monkeypatch):
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    with job.prepared(checked.root, assignments=["generator.maskgit.lr=0.00001"]) as ready:
+        assert params.read(ready.run.workspace / "params.yaml")["generator"]["maskgit"]["lr"] == 1e-05
