@@ -136,7 +136,10 @@ def _made_otherwise(stores: Stores, member: Member) -> Iterator[Finding]:
     As it does of what an earlier Remint released: there the bundle names the run that released the version, and so
     does the version's tag.
     """
-    made = bundle.read(stores.bucket, member.model, member.bundle).lineage
+    try:
+        made = bundle.read(stores.bucket, member.model, member.bundle).lineage
+    except UserError:  # the doctor has named it
+        return
     with stores.catalogue.read() as session:
         row, run = _version(session, member), session.get(schema.Run, made.run)
         if row is None or run is None or run.commit != made.commit or row.run_id == run.id:
