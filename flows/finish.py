@@ -152,6 +152,7 @@ def complete(stores: Stores, left: Noted) -> tuple[tuple[StageResult, ...], Rele
     A family of which a newer run was judged since is only registered. None if another process completed the run.
     """
     from flows.release import recorded
+    from flows.remote import origin
     from flows.store import Store
 
     with _alone(stores.settings, left.run):
@@ -170,6 +171,8 @@ def complete(stores: Stores, left: Noted) -> tuple[tuple[StageResult, ...], Rele
             judged = release(stores, ran, judge(stores, ran, replace(made, registered=own)))
             made = replace(judged, registered=made.registered, outcomes=(*judged.outcomes, *late.values()))
             page = report(stores.settings, ran, left.results, made)
+        if stores.settings.stages == "workers":
+            origin.publish(stores.settings.root, left.run.commit)
         note(stores.settings, left.run, left.results, finished=True)
     return left.results, made, page
 

@@ -120,8 +120,6 @@ def complete(job: Job, left: Noted, progress: Progress, say: Callable[[str], Non
     results, release, page = done
     for outcome in release.outcomes:
         progress.note(f"run {left.run.id}: {outcome}")
-    if job.settings.stages == "workers":
-        origin.publish(job.settings.root, left.run.commit)
     notify.tell(job.settings, notify.of_release(left.run, release))
     return Outcome(left.run, {result.name: result for result in results}, release=release, report=page)
 

@@ -95,9 +95,11 @@ def _estimated(ready: "Job", plan_only: bool) -> "Job":
 
 def _show(ready: "Job", as_json: bool) -> int:
     """Print a plan."""
-    from flows import table
+    from flows import finish, table
 
     _say_uncommitted(ready)
+    for left in finish.unfinished(ready.settings):
+        say(f"run {left.run.id} was interrupted before its models were released: the next run completes it first")
     if as_json:
         print_json(_plan(ready))
     else:

@@ -33,6 +33,8 @@ def run(monkeypatch):
 def test_a_run_with_other_parameters_completes_first_what_was_interrupted(places, run):
     left = [train(places.settings, seed).id for seed in (3, 4)]
     assert [one.run.id for one in finish.unfinished(places.settings)] == left
+    said = CliRunner().invoke(main, ["retrain", "--plan"]).stderr
+    assert all(f"run {one} was interrupted before its models were released" in said for one in left)
     with job.prepared(places.settings.root, assignments=["seed=77"]) as ready:
         outcome = launch.bring_up_to_date(ready, lambda text: None)
         assert [(one.run.id, unfinished) for one, unfinished in run] == [(ready.run.id, [])]

@@ -1,6 +1,7 @@
 """Of several processes that want the same run one runs it; commits and tags go through origin, or it is said why."""
 
 import contextlib
+import re
 import subprocess
 import threading
 from dataclasses import replace
@@ -119,6 +120,24 @@ def test_who_waited_for_a_run_that_ended_has_nothing_left_to_do(toy):
         repository.tag(toy.root, run.run_tag(identifier), "x", recorded)
         assert not late.plan.empty
         assert launch.bring_up_to_date(late, lambda text: None) is None
+
+
+def test_a_forged_run_changes_no_plan(toy):
+    with job.prepared(toy.root):  # which makes this environment that of a run
+        subprocess.run(["dvc", "repro", "--quiet"], cwd=toy.root, check=True)
+    repository.commit(toy.root, "Record", ["dvc.lock"])
+    with job.prepared(toy.root) as ready:
+        assert (ready.newest, ready.plan.empty) == (None, True)
+    lock = toy.root / "dvc.lock"
+    one, other = re.findall(r"path: artifacts/right/[ab]\n +hash: md5\n +md5: (\S+)", lock.read_text())
+    lock.write_text(lock.read_text().replace(one, other))  # an object that the cache has
+    identifier = f"29990101T000000Z-{toy.git('rev-parse', 'HEAD')[:7]}"
+    forged = repository.commit(toy.root, f"{run.RECORDED} {identifier}", ["dvc.lock"])
+    repository.tag(toy.root, run.run_tag(identifier), "Run", forged)
+    toy.git("reset", "--quiet", "--hard", "HEAD^")
+    with job.prepared(toy.root) as ready:
+        assert (ready.newest, ready.plan.empty) == (None, True)
+        assert one in (ready.run.workspace / "dvc.lock").read_text()
 
 
 def test_a_commit_is_offered_and_withdrawn_and_tags_are_published(toy, tmp_path):
