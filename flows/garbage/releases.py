@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from data.params import UserError
 from flows import state
 from flows.garbage.place import Garbage, InTheWay, Place
 from flows.settings import Settings
@@ -89,7 +90,9 @@ def _orphans(where: Bucket) -> set[str]:
 def _note(place: Place, orphans: set[str]) -> dict[str, float]:
     """Since when each orphan has been seen here; a time that lies ahead is set to now."""
     notes = place.settings.home / "garbage.json"
-    known = state.read(notes, _times, f"rm '{notes}': the time of grace begins again") or {}
+    known: dict[str, float] = {}
+    with suppress(UserError):  # of a damaged note the time of grace begins again
+        known = state.read(notes, _times, "") or {}
     seen = {prefix: min(known.get(prefix, place.now), place.now) for prefix in orphans}
     if seen != known:
         state.write(notes, dict(sorted(seen.items())))
