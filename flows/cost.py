@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from data import plain_yaml
 from flows import environment, parameters, repository
 from flows.catalogue import costs, database
 from flows.catalogue.costs import Estimate, RunCost
 from flows.columns import columns
-from flows.lineage.code import read_yaml
 from flows.lineage.words import size
 from flows.remote.ledger import Usage
 from flows.spending import duration, total
@@ -67,7 +67,7 @@ def _steps(job: Job, stage: str, commit: str) -> tuple[int, int] | None:
     """The steps that a stage trained for at a run's commit and is to train for now, None if they are the same."""
     sections = next(one.params for one in job.stages if one.name == stage)
     text = repository.file_at(job.settings.root, commit, parameters.FILE.as_posix())
-    then = trained_for(read_yaml(text or ""), sections)
+    then = trained_for(plain_yaml.recorded(text or "") or {}, sections)
     now = trained_for(parameters.read(job.run.workspace), sections)
     return (then, now) if then and now and then != now else None
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import yaml
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from data import plain_yaml
 from data.params import UserError
 from flows.catalogue.schema import ModelVersion
 from flows.compare.releases import Bundles
@@ -50,7 +50,7 @@ def _registered(session: Session, ran: RunInfo, model: Model, lock: str) -> Regi
     """A model of the run as the registry would have it, read from its outputs and the catalogue alone."""
     folder = ran.workspace / model.path
     weights = weights_digest(folder)
-    data = data_of(yaml.safe_load((ran.workspace / "dvc.lock").read_text()), model.path.as_posix())
+    data = data_of(plain_yaml.recorded((ran.workspace / "dvc.lock").read_bytes()) or {}, model.path.as_posix())
     tags = {RUN_TAG: ran.tag, tracking.COMMIT: ran.commit, DVC_LOCK: lock, **{f"{DATA}{k}": v for k, v in data.items()}}
     return Registered(
         model=model,
