@@ -1,5 +1,6 @@
 """What DVC knows about a workspace: its lock file, its cache and its run cache, as a plan asks for them."""
 
+import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -102,8 +103,8 @@ class Store:
         return item.get_hash().value
 
     def stored(self, outs: Mapping[str, str]) -> bool:
-        """Whether the cache holds all these outputs, with every file of a folder."""
-        return all(self._holds(oid) for oid in outs.values())
+        """Whether the cache holds all these outputs, with every file of a folder, or git what DVC does not cache."""
+        return all(self._holds(oid) or self._lies(path, oid) for path, oid in outs.items())
 
     def remembered(self, stage: Stage, deps: Mapping[str, str | None]) -> Recorded | None:
         """An earlier execution with the present command, params and these deps, if its outputs are stored."""
@@ -194,6 +195,17 @@ class Store:
 
     def _holds(self, oid: str) -> bool:
         return self._holds_here(oid) or self.accepted.holds(oid)
+
+    def _lies(self, path: str, oid: str) -> bool:
+        """Whether an output that DVC does not cache lies in the workspace, from git, with this digest."""
+        if path not in self._uncached or not (self.root / path).is_file():
+            return False
+        return hashlib.md5((self.root / path).read_bytes(), usedforsecurity=False).hexdigest() == oid
+
+    @cached_property
+    def _uncached(self) -> set[str]:
+        outs = [out for out in self.repo.index.outs if not out.use_cache]
+        return {Path(out.fs_path).relative_to(self.root).as_posix() for out in outs}
 
     def _holds_here(self, oid: str) -> bool:
         cache = self.repo.cache.local

@@ -17,7 +17,8 @@ PARAMS = """
 seed: 5
 scenes: {count: 10, size: 16, samples_per_pixel: 1, held_out_share: 0.3, per_shard: 10}
 photos:
-  {source: "", size: 32, count: 40, held_out_share: 0.5, min_contrast: 0.02, max_bad_share: 0.2, max_pixels: 1000000}
+  {source: ../album, size: 32, count: 40, held_out_share: 0.5, min_contrast: 0.02, max_bad_share: 0.2,
+  max_pixels: 1000000}
 validate:
   {max_class_imbalance: 1.0, min_valid_share: 0, duplicate_distance: 1, max_duplicate_share: 1.0, max_drift: 9.0,
   previous: ../before.json}
@@ -30,7 +31,7 @@ from data.validate import check
 
 for stage, words in (
     (render, "--out scenes"),
-    (collect, "--source ../album --out photos"),
+    (collect, "--out photos"),
     (check, "--scenes scenes --photos photos --out validate"),
 ):
     sys.argv = ["stage", *words.split()]

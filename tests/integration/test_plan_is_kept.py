@@ -134,6 +134,28 @@ def run(tree: Path, names: list[str]) -> list[str]:
     return ran.read_text().split() if ran.exists() else []
 
 
+def test_an_output_that_git_holds_is_stored_there(made: Path, tmp_path: Path) -> None:
+    root = tmp_path / "project"
+    shutil.copytree(made, root, symlinks=True)
+    stage = {"cmd": "cp in.txt metrics.json", "deps": ["in.txt"], "metrics": [{"metrics.json": {"cache": False}}]}
+    (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"measure": stage}}))
+    (root / "dvc.lock").unlink()
+    run(root, ["measure"])
+    shutil.rmtree(root / ".dvc" / "cache")  # as in a clone
+    released.git(root, "add", "-A")
+    released.git(root, "commit", "-q", "-m", "Measure")
+    chosen = settings.load(root)
+    for held, action in (("1\n", "current"), ("2\n", "run")):
+        (root / "metrics.json").write_text(held)
+        released.git(root, "commit", "-q", "-a", "--allow-empty", "-m", held)
+        with workspace.opened(chosen, released.git(root, "rev-parse", "HEAD"), f"20260101T00000{held[0]}Z-0") as tree:
+            store = Store(tree)
+            planned = plan.make(store.stages, store)
+            store.lay_out(planned)
+            store.close()
+            assert planned.action("measure") == action
+
+
 def test_data_that_dvc_tracks_counts_as_it_is_tracked(made: Path, tmp_path: Path) -> None:
     """It lies in the cache until a run begins: what reads it is current all the same."""
     from dvc.repo import Repo
