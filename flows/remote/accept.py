@@ -127,7 +127,7 @@ def _entry(text: bytes, where: str) -> dict[str, Any]:
 
 def parse(text: bytes) -> dict[str, Any]:
     """As DVC reads it: in another YAML's eyes 1e-05 is a text."""
-    return dict(plain_yaml.loads(text))
+    return dict(plain_yaml.recorded(text))
 
 
 def _write(path: Path, data: bytes) -> None:
