@@ -119,9 +119,10 @@ def _register(client: Any, run: RunInfo, model: Model) -> Registered:
     folder = run.workspace / model.path
     weights, config, parents = weights_digest(folder), sha256(folder / "config.json"), parents_of(run.workspace, model)
     metrics = evaluation_of(run.workspace, model)
-    known = _version_with(client, model.name, weights, config)
+    known = version_with(client, model.name, weights, config)
     if known is not None:
         logged = logged_model(client, known)
+        _restore_run(client, known)
         _log_metrics(client, run, model, known.run_id, logged.model_id, metrics)
         client.set_model_version_tag(model.name, known.version, METRIC, _metric(metrics))
         about = {**logged.tags, **known.tags}  # versions of before have all of them as their own
@@ -216,11 +217,27 @@ def _description(model: Model, metrics: Mapping[str, float], record: Record, mad
     )
 
 
-def _version_with(client: Any, name: str, weights: str, config: str) -> Any:
+def version_with(client: Any, name: str, weights: str, config: str) -> Any:
     """The registered version of these weights with this configuration, None if there is none."""
     found = client.search_model_versions(f"name = '{name}' AND tag.{tracking.WEIGHTS} = '{weights}'")
     same = [one for one in found if one.tags.get(tracking.CONFIG, config) == config]
     return min(same, key=lambda version: int(version.version), default=None)
+
+
+def _restore_run(client: Any, version: Any) -> None:
+    """Take back the deletion of the run that a version came from: it is what the version's metrics are kept with."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        if client.get_run(version.run_id).info.lifecycle_stage == "deleted":
+            client.restore_run(version.run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise UserError(
+            f"{version.name} v{version.version}: the run {version.run_id} that it came from is gone from MLflow; "
+            "delete this version there, then again"
+        ) from None
 
 
 def _run_of(client: Any, run: RunInfo, model: Model, weights: str) -> str:

@@ -81,6 +81,14 @@ def find_files_again(uri: str) -> str:
     return str(folder_of(moved[0][0]).parent) if moved else ""
 
 
+def restore_model(uri: str, model: str) -> None:
+    """Take back the deletion of a model, for which MLflow has no call; its files stay until `mlflow gc`."""
+    database = database_file(uri)
+    assert database is not None
+    with closing(sqlite3.connect(database, timeout=60)) as connection, connection:
+        connection.execute("UPDATE logged_models SET lifecycle_stage = 'active' WHERE model_id = ?", (model,))
+
+
 def _moved(connection: sqlite3.Connection, database: Path) -> Iterator[tuple[str, str]]:
     """Old and new address of each experiment that was beside a database which lies elsewhere now."""
     for (old,) in connection.execute("SELECT artifact_location FROM experiments WHERE artifact_location != ''"):

@@ -107,6 +107,24 @@ def find(client: Any, name: str, which: str) -> Any:
 
 
 def logged_model(client: Any, version: Any) -> Any:
-    """MLflow's record of the model behind a registered version: its metrics and where its files lie."""
+    """MLflow's record of the model behind a registered version: its metrics and where its files lie.
+
+    UserError if it was deleted there.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_logged_model(model_id(version))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise UserError(
+            f"{version.name} v{version.version}: MLflow's model {model_id(version)}, which has its files, was deleted; "
+            "remint doctor says what helps"
+        ) from None
+
+
+def model_id(version: Any) -> str:
+    """The model behind a registered version."""
     # The version's own `model_id` is lost in SQL registries (MLflow 3.17); its source is "models:/<model id>".
-    return client.get_logged_model(version.source.rpartition("/")[2])
+    return str(version.source.rpartition("/")[2])

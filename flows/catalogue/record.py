@@ -216,6 +216,8 @@ def _model_version(session: Session, run: RunInfo, one: Registered, edges: Mappi
         row = ModelVersion(**about, **made, metrics=dict(one.metrics), created=datetime.now(UTC))
         row.edges = [Edge(kind=kind, name=name, digest=digest) for (kind, name), digest in edges.items()]
         session.add(row)
+    if row.weights != one.weights:
+        return  # MLflow counts anew after a model was deleted there; what was written down first stays
     row.tag = tag or row.tag
     row.metrics = dict(one.metrics) or row.metrics
     session.flush()

@@ -164,14 +164,14 @@ def twins(stores: Stores) -> Iterator[Finding]:
 
 
 def _of_one_config(stores: Stores, name: str, numbers: list[int]) -> list[int]:
-    """Those of some versions that have the configuration of the first: the same weights may be several models."""
+    """Those of some versions that are there with the configuration of the first: the same weights may be several."""
     try:
-        there = stores.mlflow().search_model_versions(f"name = '{name}'")
+        registered = stores.mlflow().search_model_versions(f"name = '{name}'")
     except UserError:  # nobody can tell
         return numbers
-    configs = {int(one.version): one.tags.get(tracking.CONFIG) for one in there}
-    first = configs.get(numbers[0])
-    return [number for number in numbers if configs.get(number) in (None, first)]
+    configs = {int(one.version): one.tags.get(tracking.CONFIG) for one in registered}
+    there = [number for number in numbers if number in configs]
+    return [number for number in there if configs[number] in (None, configs[there[0]])]
 
 
 def unfinished(stores: Stores) -> Iterator[Finding]:

@@ -30,8 +30,9 @@ from flows.reference import PREVIOUS, PRODUCTION
 from flows.release import tags
 from flows.release.findings import Finding
 from flows.release.stores import Stores
-from models import tracking
+from models import embedded, tracking
 from models.experiments import RELEASE
+from models.registry import logged_model, model_id
 
 Log = Sequence[Pointer]  # of one family, oldest first
 
@@ -165,7 +166,10 @@ def _give(stores: Stores, member: Member, run: str) -> None:
 
 
 def in_mlflow(stores: Stores, family: str, log: Log) -> list[Finding]:
-    """Aliases `production` and `previous` that are missing or stand on another version."""
+    """Aliases `production` and `previous` that are missing or stand on another version, and models without their files.
+
+    A version that was deleted in MLflow and registered again has another number there: the alias stands on that one.
+    """
     client = stores.mlflow()
     known = {model.name: dict(model.aliases) for model in client.search_registered_models(max_results=1000)}
     found = []
@@ -180,7 +184,10 @@ def in_mlflow(stores: Stores, family: str, log: Log) -> list[Finding]:
                 repair = partial(client.delete_registered_model_alias, name, alias)
                 found.append(Finding("MLflow", subject, words, "not set", repair))
             else:
-                found.append(_alias(client, member, alias, words))
+                run = next(pointer.run for pointer in log if member in pointer.members)
+                found += _alias(stores, client, member, alias, words, f"remint promote {family} {run}")
+        if wanted.production:
+            found += _files(stores, client, wanted.production, family, log[-1].run)
     return found
 
 
@@ -250,23 +257,42 @@ def _put_back(root: Path, tag: str, message: str, commit: str) -> None:
         repository.tag(root, tag, message, commit)
 
 
-def _alias(client: Any, member: Member, alias: str, says: str) -> Finding:
-    """An alias to be set, if this registry's version has the weights that were released."""
-    from mlflow.exceptions import MlflowException
+def _alias(stores: Stores, client: Any, member: Member, alias: str, says: str, again: str) -> Iterator[Finding]:
+    """An alias to be set, if this registry has the model that was released; `again` is what registers it."""
+    subject = f"{member.model}@{alias}"
+    version = _released(stores, client, member)
+    if version is None:
+        advice = f"this registry has no version with the weights of the release, {member.weights[:12]}; {again}"
+        yield Finding("MLflow", subject, says, f"v{member.version}", None, advice)
+    elif says != f"v{version.version}":
+        repair = partial(client.set_registered_model_alias, member.model, alias, version.version)
+        yield Finding("MLflow", subject, says, f"v{version.version}", repair)
 
-    subject, should = f"{member.model}@{alias}", f"v{member.version}"
+
+def _released(stores: Stores, client: Any, member: Member) -> Any:
+    """The version of a released model in this registry: that of its number, or of its weights and configuration."""
+    there = client.search_model_versions(f"name = '{member.model}' AND version_number = {member.version}")
+    if there and there[0].tags.get(tracking.WEIGHTS) == member.weights:
+        return there[0]
+    config = bundle.read(stores.bucket, member.model, member.bundle).config
+    return registry.version_with(client, member.model, member.weights, config)
+
+
+def _files(stores: Stores, client: Any, member: Member, family: str, run: str) -> Iterator[Finding]:
+    """The model in MLflow that has the files of what is in production, if somebody deleted it."""
+    version = _released(stores, client, member)
+    if version is None:
+        return
     try:
-        weights = client.get_model_version(member.model, str(member.version)).tags.get(tracking.WEIGHTS, "")
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        weights = None
-    if weights != member.weights:
-        there = "no such version" if weights is None else f"weights {weights[:12]} under it"
-        advice = f"this registry has {there}, the release {member.weights[:12]}: it is not the one of the release"
-        return Finding("MLflow", subject, says, should, None, advice)
-    repair = partial(client.set_registered_model_alias, member.model, alias, str(member.version))
-    return Finding("MLflow", subject, says, should, repair)
+        logged_model(client, version)
+    except UserError:
+        name, model = f"{member.model} v{version.version}", model_id(version)
+        repair = partial(embedded.restore_model, stores.settings.mlflow_uri, model)
+        advice = f"delete {name} in MLflow's registry, then: remint promote {family} {run}"
+        if embedded.database_file(stores.settings.mlflow_uri):
+            yield Finding("MLflow", f"model of {name}", f"deleted ({model})", "there", repair)
+        else:
+            yield Finding("MLflow", f"model of {name}", f"deleted ({model})", "there", None, advice)
 
 
 def _assign(stores: Stores, member: Member, commit: str, release: str) -> None:

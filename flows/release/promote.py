@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from flows.production import pointers
 from flows.production.bucket import Bucket
 from flows.production.pointers import Pointer
 from flows.registry import Registered
-from flows.release import members, procedure
+from flows.release import members, procedure, projections
 from flows.release.findings import Finding
 from flows.release.history import changes
 from flows.release.procedure import Lost
@@ -126,7 +126,10 @@ def of_run(stores: Stores, family: str, wanted: str | None, who: str, why: str) 
 
     check_family(stores.settings, stores.bucket, family)
     with judge.judged(stores, wanted, family) as (ran, made):
-        return promote(stores, ran, family, made.registered, made.decisions, made.bases[family], who, why)
+        outcome = promote(stores, ran, family, made.registered, made.decisions, made.bases[family], who, why)
+    if outcome.state != "standing":
+        return outcome
+    return replace(outcome, left=tuple(projections.follow(stores, family)))  # it may just have been registered again
 
 
 def check_family(settings: Settings, bucket: Bucket, family: str) -> None:
