@@ -9,6 +9,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# An environment holds the path of its checkout: one that came along when that was moved or copied is made anew.
+MOVED := $(shell test -s $(READY) && test "$$(cat $(READY))" != "$$(pwd -P)" && echo --clear)
 ARGS ?=
 TESTS ?= tests
 WORKERS ?= 3
@@ -27,7 +29,7 @@ help:
 	@sed -n 's/^#   //p' Makefile
 
 retrain: $(READY)  ## the whole chain; ARGS are passed on
-	@$(BIN)/remint retrain $(ARGS)
+	@$(BIN)/python -m flows.cli retrain $(ARGS)
 
 test: $(READY)  ## unit, integration and end-to-end tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TESTS) -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not soak" $(ARGS)
@@ -36,13 +38,13 @@ soak: $(READY)  ## tests that repeat much, as killing promotions at every bounda
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TESTS) -n $(WORKERS) --dist loadfile -m soak $(ARGS)
 
 ui: $(READY)  ## MLflow's and Prefect's pages on localhost
-	@$(BIN)/remint ui $(ARGS)
+	@$(BIN)/python -m flows.cli ui $(ARGS)
 
 stack: $(READY)  ## the services of docker-compose.yml as processes of this machine
-	@$(BIN)/remint stack up $(ARGS)
+	@$(BIN)/python -m flows.cli stack up $(ARGS)
 
 stack-down: $(READY)  ## ends them; what they hold stays
-	@$(BIN)/remint stack down
+	@$(BIN)/python -m flows.cli stack down
 
 stack-secrets:  ## random passwords for the stack in .secrets/; needs nothing installed
 	@$(PYTHON) -m flows.stack.secrets $(ARGS)
@@ -63,12 +65,15 @@ format: $(READY)
 clean:  ## remove what can be made again; keeps .remint (runs, registry) and the DVC cache
 	rm -rf artifacts .pytest_cache .mypy_cache .ruff_cache $(VENV)
 
+ifneq ($(MOVED),)
+.PHONY: $(READY)
+endif
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else \
 	    f"Python 3.11 to 3.13 is needed, {sys.executable} is {v[0]}.{v[1]}; try make PYTHON=python3.11")'
 	@echo "Setting up $(VENV) with $(PYTHON): once, about two minutes and 2 GB"
-	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --progress-bar off -r requirements.lock
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
-	@touch $(READY)
+	@$(PYTHON) -m venv $(MOVED) $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@pwd -P > $(READY)
 	@echo "Ready."

@@ -1,6 +1,8 @@
 """`remint`: the command line. `remint --help` lists the commands, `remint COMMAND --help` explains one."""
 
 import importlib
+import os
+import sys
 
 import click
 
@@ -48,4 +50,16 @@ class Commands(click.Group):
 @click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Retrain, evaluate, register and release the models of this repository; prove where they come from."""
+    _read_utf8()
     entry.ask_loopback_directly()
+
+
+def _read_utf8() -> None:
+    """Start again where the locale would read files and names in another encoding than they are written in."""
+    if sys.getfilesystemencoding() != "utf-8":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+
+
+if __name__ == "__main__":
+    main()

@@ -91,6 +91,18 @@ def test_a_home_that_cannot_be_written_is_named(toy):
     assert "name another folder with REMINT_HOME" in said.stderr
 
 
+def test_no_locale_decides_how_files_and_names_are_read(toy, tmp_path):
+    clone = type(toy)(tmp_path / "öde")
+    subprocess.run(["git", "clone", "--quiet", toy.root, clone.root], check=True)
+    (clone.root / "naïve.txt").touch()
+    (clone.root / "caf\udce9.txt").touch()  # a name in Latin-1
+    ascii_only = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = clone.remint("retrain", "--plan", **ascii_only)
+    assert done.returncode == 0, done.stderr
+    assert "Uncommitted, so not part of it: caf\\udce9.txt, naïve.txt." in done.stderr
+    assert "base     run" in done.stdout
+
+
 def test_where_git_refuses_to_work_its_own_words_are_said_with_what_helps(toy, tmp_path, monkeypatch):
     def said(folder):
         with pytest.raises(UserError) as caught:
