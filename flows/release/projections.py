@@ -265,7 +265,7 @@ def _alias(stores: Stores, client: Any, member: Member, alias: str, says: str, a
         advice = f"this registry has no version with the weights of the release, {member.weights[:12]}; {again}"
         yield Finding("MLflow", subject, says, f"v{member.version}", None, advice)
     elif says != f"v{version.version}":
-        repair = partial(client.set_registered_model_alias, member.model, alias, version.version)
+        repair = partial(client.set_registered_model_alias, member.model, alias, str(version.version))
         yield Finding("MLflow", subject, says, f"v{version.version}", repair)
 
 

@@ -210,7 +210,7 @@ def other_registry(places):
 def twins(places):
     client = places.mlflow()
     known = client.get_model_version("tokenizer", "1")
-    client.create_model_version("tokenizer", known.source, known.run_id, known.tags)
+    client.create_model_version("tokenizer", client.get_run(known.run_id).info.artifact_uri, known.run_id, known.tags)
     with places.catalogue.begin() as session:
         one = session.scalars(select(schema.ModelVersion).filter_by(name="tokenizer", number=1)).one()
         same = {"name": "tokenizer", "family": "images", "weights": one.weights, "run_id": one.run_id, "metrics": {}}
