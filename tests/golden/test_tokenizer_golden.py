@@ -50,5 +50,5 @@ def losses(tmp_path_factory):
 
 @pytest.mark.parametrize("stage", EXPECTED)
 def test_ten_steps_give_the_committed_losses(losses, stage):
-    # Muon orthogonalises in bfloat16, which differs between CPUs in the fourth digit.
+    # Muon orthogonalises in bfloat16: other kernels were seen to end 5e-5 of them from these
     assert losses[stage] == pytest.approx(EXPECTED[stage], rel=2e-3)
