@@ -8,6 +8,7 @@ has neither, the commit must be as a run records it, and the run cache must know
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ class Runs:
 
     def doubt(self, identifier: str, commit: str) -> str:
         """Why a run of which only the tag is known is not believed, "" where all of it is as a run leaves it."""
-        return next(iter((*self.malformed(identifier, commit), *self._unheard_of(commit))), "")
+        return next(itertools.chain(self.malformed(identifier, commit), self._unheard_of(commit)), "")
 
     def malformed(self, identifier: str, commit: str) -> Iterator[str]:
         """What in a run's commit is otherwise than a run makes it, by git alone."""
@@ -73,6 +74,7 @@ class Runs:
         base = before if words == f"{SET} {identifier}" else parent
         if not base.startswith(identifier.rpartition("-")[2]):
             yield f"its commit {commit[:12]} does not follow the one that its name says"
+            return
         outs = {out["path"]: out.get("md5") for entry in self._lock(commit).values() for out in entry.get("outs", [])}
         changed = repository.git(root, "diff-tree", "--no-commit-id", "--name-only", "-r", "-z", parent, commit)
         for path in filter(None, changed.split("\0")):
@@ -125,8 +127,10 @@ def _tags(root: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def _about(root: Path, commit: str) -> tuple[str, str]:
-    """The only parent of a commit, "" if it has none or several, and the first line of its message."""
-    if not commit:
-        return "", ""
-    parents, _, subject = repository.git(root, "log", "-1", "--format=%P%x00%s", commit).partition("\0")
+    """The only parent of a commit, "" if it has none or several, and the first line of its message.
+
+    Nothing of one that is not here, as in a shallow clone.
+    """
+    said = repository.git(root, "log", "-1", "--format=%P%x00%s", commit, check=False) if commit else ""
+    parents, _, subject = said.partition("\0")
     return ("" if " " in parents else parents), subject

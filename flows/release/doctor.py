@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy import func, select, tuple_
 
 from data.params import UserError
-from flows import finish, runs, workspace
+from flows import finish, repository, runs, workspace
 from flows.catalogue import journal, schema
 from flows.production import pointers
 from flows.release import bundles, procedure, projections, recorded, tags, unrecorded
@@ -135,6 +135,8 @@ def strangers(stores: Stores) -> Iterator[Finding]:
     known, root = runs.Runs(stores.settings), stores.settings.root
     for tag, wrong in runs.strangers(root).items():
         yield Finding("git", tag, wrong, "", None, f"git tag -d '{tag}'")
+    if repository.git(root, "rev-parse", "--is-shallow-repository", check=False) == "true":
+        return  # what a run's commit follows is not here
     noted = recorded.here(stores.settings)  # among them those whose note is damaged, see `unfinished`
     unheard = [one for one in sorted(runs.tagged(root).items(), reverse=True) if one[0] not in noted]
     unknown = [one for one in unheard if known.known(one[0]) is None]

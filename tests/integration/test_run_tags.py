@@ -120,6 +120,19 @@ def test_a_clone_starts_from_the_newest_run_whose_every_result_the_run_cache_kno
     assert [str(one) for one in _of_git(clone)] == []  # nothing is wrong with tags that others made
 
 
+@pytest.mark.parametrize("depth", ["1", "2"])
+def test_a_shallow_clone_believes_no_run_and_stops_over_none(places, tmp_path, depth):
+    source = f"file://{places.settings.root}"
+    git(tmp_path, "clone", "-q", "--depth", depth, source, str(tmp_path / "clone"))
+    git(tmp_path / "clone", "fetch", "-q", "--depth", depth, "--tags")
+    shallow = Settings(root=tmp_path / "clone")
+    assert real(places) in tags.read(shallow.root)
+    assert runs.newest(shallow) is None
+    with stores.opened(shallow) as there, pytest.raises(UserError, match="known by its tag alone"):
+        recorded.find(there, None)
+    assert _of_git(shallow) == []
+
+
 def test_a_catalogue_alone_vouches_for_a_run(places):
     shutil.rmtree(places.settings.runs)
     shutil.rmtree(places.settings.root / ".dvc/cache/runs")
