@@ -8,15 +8,19 @@ a run has come, so that a run that was interrupted between its tag and its relea
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.params import UserError
-from flows import environment, repository, run, state, workspace
+from flows import environment, families, integrity, repository, run, state, workspace
+from flows.catalogue.stages import read_lock
+from flows.families import Model
 from flows.graph import Stage
+from flows.integrity import Objects
+from flows.plan import overlap
 from flows.run import RunInfo, StageResult
 from flows.settings import Settings
 from models.experiments import GATE
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
     from flows.release.stores import Stores
 
 RECORD = "run.json"
+SHARD = ".tar"  # how shards end: what is large, and only stages read it
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,35 @@ def with_tracking(settings: Settings, ran: RunInfo, results: Sequence[StageResul
     return tuple(replace(result, mlflow_run_id=ids.get(result.name)) for result in results)
 
 
+def verify(settings: Settings, ran: RunInfo, stages: Sequence[Stage], results: Sequence[StageResult]) -> None:
+    """UserError if a stage has read, or brought back from the cache, what is not as dvc.lock records it."""
+    actions = {result.name: result.action for result in results}
+    used = [path for one in stages if actions.get(one.name) != "current" for path in one.deps]
+    used += [path for one in stages if actions.get(one.name) == "restored" for path in one.outs]
+    here = lambda path: (ran.workspace / path).exists() and any(overlap(path, one) for one in used)  # noqa: E731
+    objects = Objects(workspace.cache(settings))
+    integrity.check(ran.workspace, read_lock(ran.workspace), objects, here)
+
+
+def _verify_models(settings: Settings, ran: RunInfo, family: str | None) -> None:
+    """UserError unless models, evaluations and what else the last steps read are as dvc.lock records them."""
+    root = ran.workspace
+    models = families.models_of(root)
+    own = [one for one in models if family in (None, one.family) and (root / one.path).is_dir()]
+    whole, others = _folders(own), _folders(one for one in models if one not in own)
+
+    def wanted(path: str) -> bool:
+        if any(overlap(path, folder) for folder in whole):
+            return True
+        return not path.endswith(SHARD) and (root / path).is_file() and not any(overlap(path, one) for one in others)
+
+    integrity.check(root, read_lock(root), Objects(workspace.cache(settings)), wanted)
+
+
+def _folders(models: Iterable[Model]) -> set[str]:
+    return {folder.as_posix() for one in models for folder in (one.path, one.evaluated)}
+
+
 def register(
     stores: Stores, ran: RunInfo, stages: Sequence[Stage], results: Sequence[StageResult], family: str | None = None
 ) -> Release:
@@ -107,6 +141,7 @@ def register(
     from flows.catalogue import record
     from flows.release import tags
 
+    _verify_models(stores.settings, ran, family)
     registered = registry.register_models(ran, stores.settings, family)
     tagged = tags.tag_versions(registered, stores.settings)
     alarms = record.record_run(stores.catalogue, stores.settings, ran, stages, results, tagged)

@@ -58,6 +58,10 @@ def bring_up_to_date(job: Job, say: Callable[[str], None]) -> Outcome | None:
         now = newest_run(job.settings)
         if now != job.newest:  # another process had the claim till now
             job = stack.enter_context(renewed(job, now))
+        if cast_out := job.store.cast_out(job.stages, job.plan):
+            for damage in cast_out:
+                say(f"{damage}; it is taken out of the cache, and brought or made again")
+            job = stack.enter_context(renewed(job, now))
         shown = stack.enter_context(console())
         completed = [complete(job, left, shown, say) for left in finish.unfinished(job.settings)]
         if job.plan.empty:

@@ -40,8 +40,8 @@ class World(Protocol):
     def params(self, stage: Stage) -> Mapping[str, Any]:
         """The stage's parameters as they are now."""
 
-    def stored(self, outs: Mapping[str, str]) -> bool:
-        """Whether the cache holds all these outputs."""
+    def lacking(self, outs: Mapping[str, str]) -> str:
+        """Why the cache does not hold all these outputs, in words; "" if it does."""
 
     def remembered(self, stage: Stage, deps: Mapping[str, str | None]) -> Recorded | None:
         """An earlier execution with the present command, params and these deps, if its outputs are stored."""
@@ -66,6 +66,7 @@ class Plan:
     """One step for each stage, in the order of the graph."""
 
     steps: tuple[Step, ...]
+    known: Mapping[str, str] = field(default_factory=dict)  # outputs that are there before the run, with their hashes
 
     @property
     def empty(self) -> bool:
@@ -90,7 +91,7 @@ def make(stages: Sequence[Stage], world: World) -> Plan:
         produced |= outs
         if step.action == "run":
             pending |= dict.fromkeys(stage.outs, stage.name)
-    return Plan(tuple(steps))
+    return Plan(tuple(steps), produced)
 
 
 def _step(
@@ -104,9 +105,10 @@ def _step(
     if before:
         return Step(stage.name, "run", tuple(reasons)), {}
     if entry is not None and not reasons:
-        if world.stored(entry.outs):
+        lacking = world.lacking(entry.outs)
+        if not lacking:
             return Step(stage.name, "current"), entry.outs
-        reasons = ["its outputs are not in the cache"]
+        reasons = [lacking]
     earlier = world.remembered(stage, deps)
     if earlier is not None:
         return Step(stage.name, "restore", tuple(reasons)), earlier.outs

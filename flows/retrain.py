@@ -167,6 +167,7 @@ def _finish(job: Job, progress: Progress, outcome: Outcome, workers: Dispatcher 
     results = tuple(outcome.results[stage.name] for stage in stages)
     results = step("find tracking runs", lambda: finish.with_tracking(settings, job.run, results))
     outcome.results = {result.name: result for result in results}
+    step("verify", lambda: finish.verify(settings, job.run, stages, results))
     job.check()
     run = outcome.run = step("record", lambda: finish.record(settings, job.run, stages, results, job.newest))
     push_tags()

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from data.params import UserError
 from flows import graph
 from flows.graph import Stage
-from flows.plan import Plan, Recorded
+from flows.integrity import Damage, Objects
+from flows.plan import Plan, Recorded, overlap
 from flows.remote import key as keys
 from flows.remote.accept import Accepted
 from flows.remote.key import Entry
@@ -45,6 +46,7 @@ class Store:
             raise UserError(f"DVC cannot open {self.root}: {error}") from None
         for name in ("_lock", "_dvc_stages"):
             self.__dict__.pop(name, None)
+        self.objects = Objects(Path(self.repo.cache.local_cache_dir))
 
     def close(self) -> None:
         self.repo.close()
@@ -103,8 +105,30 @@ class Store:
         return item.get_hash().value
 
     def stored(self, outs: Mapping[str, str]) -> bool:
-        """Whether the cache holds all these outputs, with every file of a folder, or git what DVC does not cache."""
-        return all(self._holds(oid) or self._lies(path, oid) for path, oid in outs.items())
+        """Whether the cache holds all these outputs undamaged, or git what DVC does not cache."""
+        return not self.lacking(outs)
+
+    def lacking(self, outs: Mapping[str, str]) -> str:
+        """Why the cache does not hold all these outputs, in words; "" if it does."""
+        lost = {out: oid for out, oid in outs.items() if not self._holds(oid) and not self._lies(out, oid)}
+        if lost:
+            damaged = self.objects.damaged(lost)
+            return str(damaged[0]) if damaged else "its outputs are not in the cache"
+        return ""
+
+    def cast_out(self, stages: Sequence[Stage], plan: Plan) -> list[Damage]:
+        """Remove damaged objects of dvc.lock's outputs from the cache; those that a run is about to read are read now.
+
+        Returns what was removed: what a plan said before no longer holds.
+        """
+        recorded = [entry.outs for stage in stages if (entry := self.recorded(stage))]
+        damaged = self.objects.damaged({out: oid for outs in recorded for out, oid in outs.items()})
+        deps = [dep for stage in stages if plan.action(stage.name) == "run" for dep in stage.deps]
+        read = {out: oid for out, oid in plan.known.items() if any(overlap(out, dep) for dep in deps)}
+        damaged += self.objects.damaged(read, deep=True)
+        for one in damaged:
+            self.objects.remove(one)
+        return list(dict.fromkeys(damaged))
 
     def remembered(self, stage: Stage, deps: Mapping[str, str | None]) -> Recorded | None:
         """An earlier execution with the present command, params and these deps, if its outputs are stored."""
@@ -171,6 +195,25 @@ class Store:
         except DvcException as error:
             raise UserError(f"DVC could not put the recorded outputs into {self.root}: {error}") from None
 
+    def fetch(self, oid: str, what: str) -> None:
+        """Bring an output from the DVC remote into the cache, with every file of a folder; UserError says why not."""
+        from dvc.exceptions import DvcException
+        from dvc_data.hashfile.hash_info import HashInfo
+
+        repo: Any = self.repo
+        try:
+            remote = repo.cloud.get_remote_odb(command="fetch", hash_name="md5")
+            done = repo.cloud.transfer(remote, repo.cache.local, [HashInfo("md5", oid)], shallow=False)
+        except (DvcException, OSError) as error:
+            words = " ".join(str(error).split()).partition(". ")[0]
+            raise UserError(f"{what} is not in the cache and cannot be fetched: {words}") from None
+        if damaged := self.objects.damaged({what: oid}, deep=True):
+            for one in damaged:
+                self.objects.remove(one)
+            raise UserError(f"{damaged[0]}, as DVC's remote has it")
+        if done.failed or not self.stored({what: oid}):
+            raise UserError(f"{what} is neither in the cache nor in DVC's remote")
+
     def files(self, oid: str) -> dict[str, Path]:
         """Where the cache keeps the files of an output that it holds, by their names in it; "" for a single file."""
         cache = self.repo.cache.local
@@ -208,20 +251,16 @@ class Store:
         return {Path(out.fs_path).relative_to(self.root).as_posix() for out in outs}
 
     def _holds_here(self, oid: str) -> bool:
-        cache = self.repo.cache.local
-        if not cache.exists(oid):
-            return False
-        if not oid.endswith(".dir"):
-            return True
-        try:
-            return all(cache.exists(info.value) for _, (_, info) in self._tree(oid).iteritems() if info)
-        except FileNotFoundError:  # the list was evicted at this moment
-            return False
+        return self._right([oid]) and self._right(self.objects.members(oid).values())
+
+    def _right(self, oids: Collection[str]) -> bool:
+        """Whether the cache holds all these objects, each as it is named."""
+        found = self.objects.contents(oids)
+        return all(found.get(oid) == oid.removesuffix(".dir") for oid in oids)
 
     def _has_list(self, oid: str) -> bool:
         """Whether the list of a folder's files is in the cache, where need be brought from the remote."""
-        cache = self.repo.cache.local
-        return cache.exists(oid) or self.accepted.bring_list(oid, Path(cache.oid_to_path(oid)))
+        return self._right([oid]) or self.accepted.bring_list(oid, self.objects.path(oid))
 
     def _tree(self, oid: str) -> "Tree":
         from dvc_data.hashfile.hash_info import HashInfo

@@ -22,7 +22,12 @@ SIZES = ("size", "nfiles")  # follow from the digests
 def read_lock(workspace: Path) -> dict[str, Entry]:
     """The stages of dvc.lock; {} where no stage ever ended well."""
     path = workspace / "dvc.lock"
-    return (_load(path) or {}).get("stages", {}) if path.exists() else {}
+    return lock_in(path.read_bytes()) if path.exists() else {}
+
+
+def lock_in(text: bytes) -> dict[str, Entry]:
+    """The stages of a dvc.lock that was read elsewhere, as from a commit."""
+    return (_load(text) or {}).get("stages") or {}
 
 
 def input_digest(entry: Entry) -> str:
@@ -49,7 +54,7 @@ def doubles(workspace: Path, lock: Mapping[str, Entry]) -> Iterator[tuple[str, s
         key = keys.of_entry(entry)
         values = list((cache / key[:2] / key).glob("[0-9a-f]*"))
         if len(values) > 1:
-            found = {output_digest(_load(value)) for value in values}
+            found = {output_digest(_load(value.read_bytes())) for value in values}
             yield from ((name, other) for other in sorted(found - {output_digest(entry)}))
 
 
@@ -61,6 +66,6 @@ def _digest(values: Any) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _load(path: Path) -> Any:
+def _load(text: bytes) -> Any:
     """What DVC wrote, as it reads it: to PyYAML alone 1e-05 is a text."""
-    return plain_yaml.recorded(path.read_bytes())
+    return plain_yaml.recorded(text)

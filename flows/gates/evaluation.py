@@ -23,10 +23,13 @@ import yaml
 
 from data import plain_yaml
 from data.params import UserError
-from flows import confined
+from flows import confined, integrity
 from flows.catalogue.stages import read_lock
 from flows.families import Model, models_of, sha256
+from flows.integrity import Objects
+from flows.plan import overlap
 from flows.settings import Settings, child_environment
+from flows.workspace import cache
 from models.saved import weights_digest
 
 KEPT = ("metrics.json", "per_sample.parquet")
@@ -71,8 +74,11 @@ def evaluate_again(settings: Settings, workspace: Path, model: Model, folders: M
     key = hashlib.sha256(json.dumps([context(workspace, model), models]).encode()).hexdigest()
     kept = settings.home / "evaluations" / key
     if not kept.is_dir():
+        lock = read_lock(workspace)
         if settings.stages == "workers":
-            _bring_inputs(settings, workspace, entry)
+            _bring_inputs(settings, workspace, entry, lock)
+        read = [dep["path"] for dep in entry["deps"]]
+        integrity.check(workspace, lock, Objects(cache(settings)), lambda path: any(overlap(path, dep) for dep in read))
         with _beside(kept) as scratch:
             _run(settings, workspace, _command(words, places, scratch / "out"), scratch)
             (scratch / "kept").mkdir()
@@ -85,12 +91,14 @@ def evaluate_again(settings: Settings, workspace: Path, model: Model, folders: M
     return kept
 
 
-def _bring_inputs(settings: Settings, workspace: Path, entry: Mapping[str, Any]) -> None:
+def _bring_inputs(
+    settings: Settings, workspace: Path, entry: Mapping[str, Any], lock: Mapping[str, Mapping[str, Any]]
+) -> None:
     """What the evaluation reads, with its shards, without which a workspace does where workers run the stages."""
     from flows.remote import bring
 
     try:
-        bring.inputs(settings, workspace, entry, read_lock(workspace))
+        bring.inputs(settings, workspace, entry, lock)
     except UserError as error:
         raise EvaluationFailed(str(error)) from None
 

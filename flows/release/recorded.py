@@ -16,7 +16,10 @@ from sqlalchemy import select
 from data.params import UserError, near
 from flows import families, finish, parameters, repository, run, runs, settings, workspace
 from flows.catalogue import schema
+from flows.catalogue.stages import read_lock
 from flows.graph import Stage
+from flows.integrity import MEND, Objects
+from flows.plan import overlap
 from flows.release.stores import Stores
 from flows.remote import accept, bring
 from flows.run import RunInfo, StageResult, run_tag
@@ -98,7 +101,7 @@ def opened(stores: Stores, found: RunInfo, family: str | None = None, whole: boo
         finally:
             store.close()
         if family is not None or whole:
-            _check(found, root, family, bool(remotes))
+            _check(chosen, found, root, family, bool(remotes))
         yield replace(found, workspace=root, parameters=parameters.digest(root))
 
 
@@ -125,7 +128,7 @@ def results(stores: Stores, found: RunInfo, stages: Sequence[Stage]) -> tuple[St
     return noted.results if noted and noted.results else tuple(StageResult(one.name, "current", 0.0) for one in stages)
 
 
-def _check(found: RunInfo, root: Path, family: str | None, remotes: bool) -> None:
+def _check(chosen: Settings, found: RunInfo, root: Path, family: str | None, remotes: bool) -> None:
     """UserError if the run's graph has no such family, or its models (those of all families) are not here."""
     models = families.models_of(root)
     own = [model for model in models if family in (None, model.family)]
@@ -134,6 +137,11 @@ def _check(found: RunInfo, root: Path, family: str | None, remotes: bool) -> Non
         raise UserError(f"run {found.id} has no family '{family}'{near(family, known)}")
     missing = [str(model.path) for model in own if not (root / model.path / "model.safetensors").exists()]
     if missing:
+        objects = Objects(workspace.cache(chosen))
+        outs = {out["path"]: out["md5"] for entry in read_lock(root).values() for out in entry.get("outs", [])}
+        own_outs = {out: oid for out, oid in outs.items() if any(overlap(out, str(model.path)) for model in own)}
+        if damaged := objects.damaged(own_outs, deep=True):
+            raise UserError(f"run {found.id}: {damaged[0]}; {MEND}")
         bring = "dvc fetch --all-tags" if remotes else "name a remote that has them (dvc remote add), then dvc fetch -T"
         raise UserError(f"run {found.id}: {', '.join(missing)} not in DVC's cache here; {bring}")
 

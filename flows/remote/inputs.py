@@ -35,6 +35,8 @@ def of(stage: Stage, root: Path, store: Store, lock: Mapping[str, Any]) -> dict[
 
 def bring(wanted: Mapping[str, str], store: Store, place: Exchange, stop: threading.Event) -> Moved:
     """Have the inputs in the cache and, linked from there, in the worktree; UserError names what nobody has."""
+    for damage in store.objects.damaged(wanted, deep=True):
+        store.objects.remove(damage)  # and fetched again
     try:
         with place.fetched(wanted.values(), stop) as moved:
             if wanted:

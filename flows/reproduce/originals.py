@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from data.params import UserError
 from flows.graph import Stage
+from flows.integrity import MEND
 from flows.plan import overlap
 from flows.remote import bring
 from flows.remote.exchange import Exchange
@@ -33,6 +33,8 @@ def put_inputs(store: Store, stages: Sequence[Stage], target: Target) -> None:
         oid = _recorded(store, maker, out, target)
         if not store.stored({out: oid}):
             _fetch(store, oid, out)
+        if damaged := store.objects.damaged({out: oid}, deep=True):
+            raise UserError(f"{damaged[0]}; {MEND}, or use --from scratch")
     store.checkout(list(wanted))
 
 
@@ -112,20 +114,7 @@ def _compared(store: Store, oid: str, remote: Exchange) -> dict[str, Path]:
 
 def _fetch(store: Store, oid: str, what: str) -> None:
     """Bring an output from the DVC remote into the cache; UserError says why not."""
-    from dvc.exceptions import DvcException
-    from dvc_data.hashfile.hash_info import HashInfo
-
-    repo: Any = store.repo
     try:
-        remote = repo.cloud.get_remote_odb(command="fetch", hash_name="md5")
-        done = repo.cloud.transfer(remote, repo.cache.local, [HashInfo("md5", oid)], shallow=False)
-    except (DvcException, OSError, FileNotFoundError) as error:
-        raise UserError(
-            f"{what} is not in the cache and cannot be fetched: {_words(error)}; use --from scratch"
-        ) from None
-    if done.failed or not store.stored({what: oid}):
-        raise UserError(f"{what} is neither in the cache nor in DVC's remote; dvc fetch, or use --from scratch")
-
-
-def _words(error: Exception) -> str:
-    return " ".join(str(error).split()).partition(". ")[0]
+        store.fetch(oid, what)
+    except UserError as error:
+        raise UserError(f"{error}; use --from scratch") from None

@@ -4,6 +4,7 @@ A model's config.json says how good it is; `evaluate.py` writes what the real ev
 from the held-out samples, so that a test can foresee every metric.
 """
 
+import hashlib
 import json
 import os
 import runpy
@@ -121,17 +122,27 @@ class World:
 
     def lock(self) -> None:
         """dvc.lock as DVC would write it: what ran, on which digests."""
-        scenes = {"path": "artifacts/scenes", "md5": sha256(self.root / "artifacts/scenes/scene.json")}
+        scenes = self.tracked("artifacts/scenes")
         stages: dict = {
             "scenes": {"cmd": "true", "outs": [scenes]},
             "validate": {"cmd": "true", "deps": [scenes], "outs": []},
         }
         for name, path in ARTIFACTS.items():
-            out = {"path": path, "md5": weights_digest(self.root / path)}
+            out = self.tracked(path)
             stages[name] = {"cmd": "true", "deps": [scenes], "outs": [out]}
             deps = [scenes, out, {"path": "evaluate.py", "md5": "code"}]
             stages[f"evaluate@{name}"] = {"cmd": self.command(name), "deps": deps, "outs": []}
         (self.root / "dvc.lock").write_text(yaml.safe_dump({"stages": stages}))
+
+    def tracked(self, path: str) -> dict[str, str]:
+        """A folder as dvc.lock names it; the list of its files lies in DVC's cache."""
+        files = [file for file in sorted((self.root / path).iterdir()) if file.is_file()]
+        text = json.dumps([{"md5": hashlib.md5(file.read_bytes()).hexdigest(), "relpath": file.name} for file in files])
+        oid = f"{hashlib.md5(text.encode()).hexdigest()}.dir"
+        kept = self.root / ".dvc/cache/files/md5" / oid[:2] / oid[2:]
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(text)
+        return {"path": path, "md5": oid}
 
     def command(self, name: str) -> str:
         return f"python evaluate.py {COMMANDS[name]} --scenes artifacts/scenes --out artifacts/evaluate/{name}"

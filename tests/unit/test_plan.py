@@ -35,8 +35,8 @@ class Repository:
     def params(self, stage):
         return self.values[stage.name]
 
-    def stored(self, outs):
-        return not self.lost.intersection(outs.values())
+    def lacking(self, outs):
+        return "its outputs are not in the cache" if self.lost.intersection(outs.values()) else ""
 
     def remembered(self, stage, deps):
         return self.earlier.get(stage.name)

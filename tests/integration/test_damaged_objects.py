@@ -1,0 +1,158 @@
+"""A damaged object in DVC's cache: the plan names it, nothing is made, judged or released of it, and it is mended."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from data.params import UserError
+from flows import finish, integrity, plan
+from flows.integrity import Objects
+from flows.release import cached, promote, recorded
+from flows.remote import inputs
+from flows.store import Store
+from tests.released import ARTIFACTS
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def store(places):
+    opened = Store(places.settings.root)
+    yield opened
+    opened.close()
+
+
+def of(store: Store, file: str) -> Path:
+    """Where the cache keeps a file of the newest run, or with a / the list of a folder's files."""
+    found = {}
+    for stage in store.stages:
+        for out, oid in store.recorded(stage).outs.items():
+            found |= {f"{out}/": oid} | {f"{out}/{name}": md5 for name, md5 in store.objects.members(oid).items()}
+    return store.objects.path(found[file])
+
+
+def flip(path: Path, unseen: bool = False) -> None:
+    """One bit; DVC, which takes the mode for a proof, does not see it. `unseen`: nor does the file's time of change."""
+    raw, before = path.read_bytes(), path.stat()
+    path.chmod(0o644)
+    path.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
+    path.chmod(0o444)
+    if unseen:
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+FILES = ["artifacts/scenes/scenes-00000.tar", f"{ARTIFACTS['tokenizer']}/model.safetensors", "artifacts/scenes/"]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_plan_names_what_is_damaged_and_runs_its_stage(store, file):
+    assert plan.make(store.stages, store).empty
+    path = of(store, file)
+    md5 = path.parent.name + path.name.removesuffix(".dir")
+    flip(path)
+    steps = {step.stage: step for step in plan.make(store.stages, store).steps}
+    step = steps["scenes" if "scenes" in file else "tokenizer"]
+    assert step.action == "run"
+    assert step.why().startswith(f"{file} ({path}) is damaged: expected md5 {md5}, found ")
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("unseen", [True, False])
+def test_what_a_stage_is_about_to_read_is_read_first_and_made_again(store, file, unseen):
+    assert plan.make(store.stages, store).empty
+    (store.root / "params.yaml").write_text("seed: 9\n")
+    planned = plan.make(store.stages, store)
+    assert (planned.action("scenes"), planned.action("depth-small")) == ("current", "run")
+    path = of(store, file)
+    flip(path, unseen)
+    cast_out = store.cast_out(store.stages, planned)
+    if unseen and "tokenizer" in file:  # no stage reads it; who registers it does
+        assert cast_out == []
+        return
+    assert [(one.file, one.path) for one in cast_out] == [(file, path)]
+    assert not path.exists()
+    again = plan.make(store.stages, store)
+    assert again.action("scenes" if "scenes" in file else "tokenizer") == "run"
+
+
+@pytest.mark.parametrize("unseen", [True, False])
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", ""])
+def test_a_damaged_model_is_not_registered_nor_released(places, store, name, unseen):
+    path = of(store, f"{ARTIFACTS['tokenizer']}/{name}")
+    flip(path, unseen)
+    with pytest.raises(UserError, match=r"artifacts/tokenizer/model.*remint doctor --repair") as error:
+        promote.of_run(places, "images", None, "me", "")
+    assert str(path) in str(error.value)
+    assert promote.of_run(places, "depth", None, "me", "").state == "released"  # the other family is whole
+    assert not plan.make(store.stages, store).empty  # it is known now, whatever its time of change
+
+
+def test_a_part_of_a_model_that_is_gone_is_named(places, store):
+    of(store, f"{ARTIFACTS['maskgit']}/config.json").unlink()
+    with pytest.raises(UserError, match=f"{ARTIFACTS['maskgit']} not in DVC's cache here"):
+        promote.of_run(places, "images", None, "me", "")
+
+
+def test_what_a_stage_has_read_is_held_against_dvc_lock_before_the_run_is_recorded(places, store):
+    with recorded.opened(places, recorded.find(places, None)) as ran:
+        results = recorded.results(places, ran, store.stages)
+        finish.verify(places.settings, ran, store.stages, results)
+        flip(ran.workspace / FILES[0], unseen=True)
+        with pytest.raises(UserError, match=f"{FILES[0]} .* is damaged: expected md5"):
+            finish.verify(places.settings, ran, store.stages, results)
+
+
+def test_the_doctor_brings_a_damaged_object_from_the_remote(places, store, tmp_path):
+    path = of(store, FILES[0])
+    right = path.read_bytes()
+    with store.repo.config.edit("local") as config:
+        config["remote"] = {"there": {"url": str(tmp_path / "remote")}}
+        config["core"] = {"remote": "there"}
+    with Store(places.settings.root).repo as repo:
+        repo.push()
+    flip(path, unseen=True)
+    (found,) = cached.check(places, deep=True)
+    assert (found.subject, found.should) == (FILES[0], f"md5 {path.parent.name}{path.name}")
+    found.repair()
+    assert path.read_bytes() == right
+    assert list(cached.check(places, deep=True)) == []
+    flip(path)
+    flip(tmp_path / "remote/files/md5" / path.parent.name / path.name)
+    (found,) = cached.check(places, deep=False)
+    found.repair()
+    assert not path.exists()  # the remote's is damaged too, and not taken
+
+
+def test_a_worker_fetches_again_what_its_cache_has_damaged(store):
+    class Fetched(Exception):
+        pass
+
+    class Place:
+        def fetched(self, oids, stop):
+            raise Fetched
+
+    path = of(store, FILES[0])
+    wanted = {"artifacts/scenes": store.recorded(store.stages[0]).outs["artifacts/scenes"]}
+    flip(path, unseen=True)
+    with pytest.raises(Fetched):
+        inputs.bring(wanted, store, Place(), None)
+    assert not path.exists()
+
+
+def test_an_object_is_read_once_for_each_state_of_its_file(tmp_path, monkeypatch):
+    objects, read = Objects(tmp_path), []
+    original = integrity._md5
+    monkeypatch.setattr(integrity, "_md5", lambda path: (read.append(path), original(path))[1])
+    oid = "b10a8db164e0754105b7a99be72e3fe5"  # of "Hello World"
+    objects.path(oid).parent.mkdir(parents=True)
+    objects.path(oid).write_bytes(b"Hello World")
+    for _ in range(3):
+        assert objects.contents([oid]) == {oid: oid}
+    assert len(read) == 1
+    assert objects.contents([oid], deep=True) == {oid: oid}
+    assert len(read) == 2
+    objects.path(oid).write_bytes(b"Hello world")
+    assert objects.damaged({"a": oid})[0].found == "3e25960a79dbc69b674cd4ec67a72c62"
+    (tmp_path / integrity.READ).write_bytes(b"no database")
+    assert objects.damaged({"a": oid})[0].found == "3e25960a79dbc69b674cd4ec67a72c62"
