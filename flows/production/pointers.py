@@ -80,23 +80,26 @@ def newest(bucket: Bucket, family: str) -> Pointer | None:
 
 def read(bucket: Bucket, family: str, number: int) -> Pointer:
     """One release by its number; UserError names it if it is not there or was changed by hand."""
-    key = _key(family, number)
+    where = key(family, number)
     try:
-        raw = bucket.read(key)
+        raw = bucket.read(where)
     except NotThere:
         last = _count(bucket, family)
         raise UserError(
             f"{bucket.name} has no release {number} of {family}; "
             + (f"the newest is {family}@{last}" if last else "there is none yet")
         ) from None
-    return _parse(raw, family, number, f"{bucket.name}/{key}")
+    return _parse(raw, family, number, f"{bucket.name}/{where}")
 
 
-def log(bucket: Bucket, family: str) -> list[Pointer]:
-    """All releases in their order, the chain of digests verified; UserError names the first broken link."""
+def log(bucket: Bucket, family: str, first: int = 1) -> list[Pointer]:
+    """All releases in their order, the chain of digests verified; UserError names the first broken link.
+
+    first: the number to begin with.
+    """
     count = _count(bucket, family)
     with ThreadPoolExecutor(READERS) as readers:
-        found = list(readers.map(lambda number: read(bucket, family, number), range(1, count + 1)))
+        found = list(readers.map(lambda number: read(bucket, family, number), range(first, count + 1)))
     for before, after in itertools.pairwise(found):
         if digest(before) != after.previous:
             raise UserError(
@@ -116,7 +119,7 @@ def append(bucket: Bucket, pointer: Pointer) -> None:
                 f"release {pointer.number} of {pointer.family} was made to follow a release of digest "
                 f"{pointer.previous}, but release {pointer.number - 1} has {before}; promote again"
             )
-    bucket.create(_key(pointer.family, pointer.number), text(pointer).encode())
+    bucket.create(key(pointer.family, pointer.number), text(pointer).encode())
 
 
 def families(bucket: Bucket) -> list[str]:
@@ -156,7 +159,8 @@ def _parse(raw: bytes, family: str, number: int, where: str) -> Pointer:
     return pointer
 
 
-def _key(family: str, number: int) -> str:
+def key(family: str, number: int) -> str:
+    """Where a release's pointer lies in the bucket."""
     return f"releases/{family}/{number:06d}.json"
 
 
@@ -166,7 +170,7 @@ def _count(bucket: Bucket, family: str) -> int:
         raise UserError(f"{family!r} is no name of a family")
     there = set(bucket.list(f"releases/{family}/"))
     for number in range(1, len(there) + 1):
-        if _key(family, number) not in there:
+        if key(family, number) not in there:
             raise UserError(
                 f"{bucket.name}: release {number} of {family} is missing, though there are {len(there)} objects in "
                 "its log. Restore it from a copy of the bucket, then: remint doctor"

@@ -21,7 +21,7 @@ from data.params import UserError
 from flows import finish, repository, runs, workspace
 from flows.catalogue import journal, schema
 from flows.production import pointers
-from flows.release import bundles, procedure, projections, recorded, tags, unrecorded
+from flows.release import anchors, bundles, cached, procedure, projections, recorded, tags, unrecorded
 from flows.release.findings import Finding
 from flows.release.stores import Stores
 from flows.run import run_tag
@@ -86,11 +86,27 @@ def interrupted(stores: Stores) -> Iterator[Finding]:
         yield Finding("procedure", what, "interrupted", "ended", partial(procedure.settle, stores, identifier))
 
 
+def anchored(stores: Stores) -> Iterator[Finding]:
+    """Pointers that are gone or otherwise than the journal has them; one that is gone is written again."""
+    for family in anchors.families(stores.bucket, stores.catalogue):
+        yield from anchors.contradictions(stores.bucket, family, anchors.written(stores.catalogue, family))
+
+
+def accept(stores: Stores, family: str, number: int) -> None:
+    """Take a release into the journal that this catalogue did not make; UserError if it is not so."""
+    log = pointers.log(stores.bucket, family)
+    for pointer in anchors.foreign(anchors.written(stores.catalogue, family), log):
+        if pointer.number == number:
+            projections.remember(stores, pointer)
+            return
+    raise UserError(f"{family}@{number} is no release of which the catalogue never heard; remint history {family}")
+
+
 def releases(stores: Stores, deep: bool = False) -> Iterator[Finding]:
     """The log of releases, its bundles, and every place that should follow it."""
-    with stores.catalogue.read() as session:
-        remembered = set(session.scalars(select(schema.Release.family).distinct()))
-    for family in sorted({*pointers.families(stores.bucket), *remembered}):
+    for family in anchors.families(stores.bucket, stores.catalogue):
+        known = anchors.written(stores.catalogue, family)
+        wrong = anchors.contradictions(stores.bucket, family, known)
         try:
             log = pointers.log(stores.bucket, family)
         except UserError as error:
@@ -98,7 +114,12 @@ def releases(stores: Stores, deep: bool = False) -> Iterator[Finding]:
             continue
         broken = list(bundles.check(stores, log, deep))
         yield from broken
+        if log and log[-1] in anchors.foreign(known, log):
+            wrong.append(anchors.stranger(log[-1]))
+            yield wrong[-1]
         for name, compare in projections.PLACES.items():
+            if wrong:
+                break  # no place follows what the catalogue contradicts
             if any(finding.repair is None for finding in broken) and name == "git":
                 continue  # bundles say on which commit a version's tag belongs
             try:
@@ -228,10 +249,12 @@ def tracked(stores: Stores) -> Iterator[Finding]:
             yield Finding("MLflow", f"{name} of run {of}", "RUNNING", "KILLED: its run is dead", repair)
 
 
-DEEP = (releases,)  # checks that can read more than they must
+DEEP = (releases, cached.check)  # checks that can read more than they must
 CHECKS: tuple[Callable[..., Iterator[Finding]], ...] = (
     interrupted,
+    anchored,
     releases,
+    cached.check,
     chain,
     tagged,
     strangers,

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from data.params import UserError
@@ -25,7 +25,7 @@ from flows.catalogue import schema
 from flows.production import pointers
 from flows.production.bucket import Taken
 from flows.production.pointers import Pointer
-from flows.release import marks, projections, tags
+from flows.release import anchors, marks, projections, tags
 from flows.release.findings import Finding
 from flows.release.projections import title
 from flows.release.stores import Stores
@@ -121,16 +121,9 @@ def note(stores: Stores, identifier: str, name: str, before: dict[str, Any] | No
 
 
 def _check_log(stores: Stores, family: str) -> None:
-    """UserError if the log is broken, or lacks a release that the catalogue knows: going on would fork the history."""
-    with stores.catalogue.read() as session:
-        known = session.scalar(select(func.max(schema.Release.number)).where(schema.Release.family == family)) or 0
-    last = len(pointers.log(stores.bucket, family))  # all of it: a broken chain is not to be continued
-    if known > last:
-        there = f"ends at #{last}" if last else "has none"
-        raise UserError(
-            f"the catalogue knows {family} #{known}, and the log in {stores.bucket.name} {there}: bring the missing "
-            "pointers back from a copy of the bucket, or correct REMINT_PRODUCTION"
-        )
+    """UserError if the log is broken or not as the catalogue has it: going on would fork the history."""
+    log = pointers.log(stores.bucket, family)  # all of it: a broken chain is not to be continued
+    anchors.check(stores.bucket, stores.catalogue, family, log, ends=False)
 
 
 def _intend(stores: Stores, kind: str, pointer: Pointer) -> None:

@@ -27,7 +27,7 @@ from flows.catalogue import journal, schema
 from flows.production import bundle, pointers
 from flows.production.pointers import Member, Pointer
 from flows.reference import PREVIOUS, PRODUCTION
-from flows.release import tags
+from flows.release import anchors, tags
 from flows.release.findings import Finding
 from flows.release.stores import Stores
 from models import embedded, tracking
@@ -70,6 +70,7 @@ def follow(stores: Stores, family: str, after: Callable[[str, list[Finding]], No
     with _alone(stores, family):
         while True:
             log = pointers.log(stores.bucket, family)
+            anchors.check(stores.bucket, stores.catalogue, family, log)
             left: list[Finding] = []
             silent: list[str] = []
             for name, compare in PLACES.items():
@@ -108,7 +109,9 @@ def outage(error: Exception) -> str:
 
 
 def in_catalogue(stores: Stores, family: str, log: Log) -> list[Finding]:
-    """Releases that the catalogue lacks or remembers otherwise, and who made what is in production."""
+    """Releases that the catalogue lacks, remembers otherwise or never heard of, and who made what is in production."""
+    known = anchors.written(stores.catalogue, family)
+    strangers = anchors.foreign(known, log)
     with stores.catalogue.read() as session:
         wanted = select(schema.Release).where(schema.Release.family == family)
         rows = {
@@ -116,19 +119,18 @@ def in_catalogue(stores: Stores, family: str, log: Log) -> list[Finding]:
         }
     found = []
     for pointer in log:
+        if pointer in strangers:
+            found.append(anchors.stranger(pointer))
+            continue
         row, should = rows.pop(pointer.number, None), _facts(_release(pointer))
         if row != should:
             says = "not there" if row is None else f"otherwise than pointer {row[0][:12]}"
-            repair = partial(_remember, stores, pointer)
+            repair = partial(remember, stores, pointer)
             found.append(Finding("catalogue", title(pointer), says, f"pointer {should[0][:12]}", repair))
-    for number, (digest, *_) in sorted(rows.items()):
-        advice = f"bring its pointer back from a backup of {stores.bucket.name}"
-        found.append(
-            Finding(
-                "bucket", f"{family} #{number}", "not there", f"pointer {digest[:12]}, by the catalogue", None, advice
-            )
-        )
-    return [*found, *(one for member in log[-1].members for one in _made_otherwise(stores, member))]
+        elif pointer.number not in known.entries:
+            says, advice = f"without an entry for {title(pointer)}", "compare the catalogue with a backup"
+            found.append(Finding("catalogue", "journal", says, "whole", None, advice))
+    return [*found, *(one for pointer in log[-1:] for m in pointer.members for one in _made_otherwise(stores, m))]
 
 
 def _made_otherwise(stores: Stores, member: Member) -> Iterator[Finding]:
@@ -311,8 +313,8 @@ def _unassign(stores: Stores, name: str, release: str) -> None:
         repository.tag(stores.settings.root, tag, f"{name} is not part of {release}", commit)
 
 
-def _remember(stores: Stores, pointer: Pointer) -> None:
-    """Write a release into the catalogue, with its entry in the journal if it is new there."""
+def remember(stores: Stores, pointer: Pointer) -> None:
+    """Write a release into the catalogue, and into its journal as a correction where that has it already."""
 
     def write(session: Session) -> None:  # the only writer: nobody else adds the row meanwhile
         old = _row(session, pointer)
@@ -322,10 +324,15 @@ def _remember(stores: Stores, pointer: Pointer) -> None:
             session.execute(delete(schema.Member).where(schema.Member.release_id == old.id))
             session.execute(delete(schema.Release).where(schema.Release.id == old.id))
         session.add(_release(pointer))
-        kind = "correction" if old is not None else "rollback" if pointer.restores else "release"
+        again = old is not None or session.scalar(_entries_of(pointer)) is not None
+        kind = "correction" if again else "rollback" if pointer.restores else "release"
         journal.append(session, kind, title(pointer), _entry(pointer))
 
     stores.catalogue.write(write)
+
+
+def _entries_of(pointer: Pointer) -> Any:
+    return select(schema.Entry.seq).where(schema.Entry.kind.in_(anchors.KINDS), schema.Entry.subject == title(pointer))
 
 
 def _row(session: Session, pointer: Pointer) -> schema.Release | None:

@@ -15,10 +15,14 @@ def clear(settings: Settings, say: Callable[[str], None]) -> None:
 
 
 def check(settings: Settings, say: Callable[[str], None]) -> None:
-    """Open catalogue and bucket, and end every promotion that was killed; UserError if one of them does not answer."""
+    """Open catalogue and bucket, and end every promotion that was killed.
+
+    UserError if one of them does not answer, or the log of releases is not as the catalogue has it.
+    """
     from flows.production import pointers
-    from flows.release import doctor, stores
+    from flows.release import anchors, doctor, stores
 
     with stores.opened(settings) as places:
-        pointers.families(places.bucket)
         doctor.settle(places, say)
+        for family in anchors.families(places.bucket, places.catalogue):
+            anchors.check(places.bucket, places.catalogue, family, pointers.log(places.bucket, family), ends=False)

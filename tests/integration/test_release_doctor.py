@@ -118,9 +118,15 @@ def worktree_left(places):
     return "worktree: r2 is left by a run that was killed, should be removed"
 
 
+def pointer_lost(places):
+    (places.settings.home / "production/releases/images/000001.json").unlink()
+    return "bucket: images #1 is not there, should be pointer"
+
+
 @pytest.mark.parametrize(
     "damage",
     [
+        pointer_lost,
         alias_moved,
         alias_gone,
         alias_too_many,
@@ -173,11 +179,6 @@ def test_a_catalogue_that_was_lost_is_filled_from_the_log(places):
         assert places_agree(again, "images") == 1
 
 
-def pointer_lost(places):
-    (places.settings.home / "production/releases/images/000001.json").unlink()
-    return "bucket: images #1 is not there, should be pointer"
-
-
 def pointer_changed(places):
     path = places.settings.home / "production/releases/images/000001.json"
     text = path.read_text()
@@ -218,7 +219,7 @@ def twins(places):
     return "MLflow: tokenizer v1 and v3 is one model twice"
 
 
-@pytest.mark.parametrize("damage", [pointer_lost, pointer_changed, bundle_lost, journal_changed, other_registry, twins])
+@pytest.mark.parametrize("damage", [pointer_changed, bundle_lost, journal_changed, other_registry, twins])
 def test_what_only_a_person_can_mend_is_named_and_left(places, damage):
     said = damage(places)
     lines = found(places, repair=True)
