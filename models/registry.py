@@ -53,17 +53,22 @@ def fetch(reference: str) -> Path:
     if client is None:
         raise UserError(f"cannot look up {reference}: {reason}")
     version = find(client, name, which)
-    import mlflow
-
-    location = logged_model(client, version).artifact_location
-    packed = Path(mlflow.artifacts.download_artifacts(artifact_uri=location, tracking_uri=client.tracking_uri))
-    folder = _inside(packed, reference)
+    folder = brought(client, version)
     if wrong := next(differing(folder, version), None):
         raise UserError(
             f"{reference} (v{version.version}) is not loaded: {wrong}. The files that were released: remint pull; "
             "what else is wrong: remint doctor --deep"
         )
     return folder
+
+
+def brought(client: Any, version: Any) -> Path:
+    """The model folder of a registered version on this machine, not held against anything yet."""
+    import mlflow
+
+    location = logged_model(client, version).artifact_location
+    packed = Path(mlflow.artifacts.download_artifacts(artifact_uri=location, tracking_uri=client.tracking_uri))
+    return _inside(packed, f"{version.name}@v{version.version}")
 
 
 def differing(folder: Path, version: Any) -> Iterator[str]:

@@ -42,10 +42,20 @@ def digest(entry: Entry) -> str:
     return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()
 
 
-def verify(session: Session) -> list[str]:
-    """What is wrong with the journal, entry by entry; [] if it is as it was written."""
+def end(session: Session) -> str:
+    """The newest entry as "<number> <digest>", "" without one: to be kept elsewhere, and given to `verify` later."""
+    entry = session.scalars(select(Entry).order_by(Entry.seq.desc()).limit(1)).one_or_none()
+    return f"{entry.seq} {entry.digest}" if entry else ""
+
+
+def verify(session: Session, seen: str = "") -> list[str]:
+    """What is wrong with the journal, entry by entry; [] if it is as it was written.
+
+    seen: what `end` said earlier.
+    """
     wrong = []
     seq, last = 0, ""
+    was, _, digest_then = seen.partition(" ")
     for entry in session.scalars(select(Entry).order_by(Entry.seq).execution_options(yield_per=1000)):
         if entry.seq != seq + 1:
             wrong.append(f"{_entries(seq + 1, entry.seq - 1)} missing")
@@ -55,7 +65,11 @@ def verify(session: Session) -> list[str]:
             )
         if digest(entry) != entry.digest:
             wrong.append(f"journal entry {entry.seq} ({entry.kind} of {entry.subject}) was changed")
+        if str(entry.seq) == was and entry.digest != digest_then:
+            wrong.append(f"journal entry {was} was replaced since it was last looked at")
         seq, last = entry.seq, entry.digest
+    if was.isdigit() and int(was) > seq:
+        wrong.append(f"{_entries(seq + 1, int(was))} missing that were there when it was last looked at")
     head = session.execute(select(Head)).scalar_one_or_none()
     if head is None:
         wrong.append("the note of the journal's end is missing")

@@ -14,7 +14,7 @@ def history(family: str, as_json: bool) -> None:
     """List the releases of FAMILY, the newest first, from the log in the production bucket.
 
     The log is read whole and its chain of digests verified: an entry that was changed is an error (exit code 2) that
-    names it.
+    names it, and so is a log that the catalogue's journal has otherwise.
 
     \b
     Example: remint history images
@@ -22,13 +22,14 @@ def history(family: str, as_json: bool) -> None:
     with one_line_errors():
         from flows import repository, settings
         from flows.production import bucket, pointers
-        from flows.release import history
+        from flows.release import anchors, history
         from flows.release.promote import check_family
 
         chosen = settings.load(repository.find(Path.cwd()).main)
         where = bucket.open(chosen)
         check_family(chosen, where, family)
         log = pointers.log(where, family)
+        anchors.hold(chosen, family, log)
         if as_json:
             print_json(history.to_json(log))
         else:

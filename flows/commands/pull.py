@@ -14,7 +14,7 @@ from flows.console import INTERRUPTED, OK, one_line_errors, print_json, say
 
 if TYPE_CHECKING:
     from flows.production.bucket import Bucket
-    from flows.production.pull import Pulled
+    from flows.production.pull import Hold, Pulled
 
 
 @click.command(short_help="Bring a release into a folder, every digest verified.")
@@ -44,7 +44,7 @@ def pull(release: str, directory: Path, as_json: bool) -> None:
         family, number = parse(release)
         try:
             began = time.monotonic()
-            done = _pull(production(), family, number, directory)
+            done = _pull(production(), held_against(family), family, number, directory)
         except KeyboardInterrupt:
             say(f"Interrupted. What has arrived is kept in {directory}.partial; the same command goes on.")
             sys.exit(INTERRUPTED)
@@ -77,7 +77,24 @@ def production() -> "Bucket":
         raise UserError(f"{error}; or say where production is: REMINT_PRODUCTION=s3://bucket/prefix") from None
 
 
-def _pull(bucket: "Bucket", family: str, number: int | None, directory: Path) -> "Pulled":
+def held_against(family: str) -> "Hold":
+    """How the log is held against the journal that knows its releases; not at all where no clone's journal does.
+
+    Without REMINT_CATALOGUE a clone's own knows only its own releases, not those at an address from elsewhere.
+    """
+    if "REMINT_PRODUCTION" in os.environ and "REMINT_CATALOGUE" not in os.environ:
+        return lambda log: None
+    from flows import repository, settings
+    from flows.release import anchors
+
+    try:
+        chosen = settings.load(repository.find(Path.cwd()).main)
+    except UserError:  # no clone
+        return lambda log: None
+    return lambda log: anchors.hold(chosen, family, log)
+
+
+def _pull(bucket: "Bucket", hold: "Hold", family: str, number: int | None, directory: Path) -> "Pulled":
     from tqdm import tqdm
 
     from flows.production.pull import pull
@@ -88,7 +105,7 @@ def _pull(bucket: "Bucket", family: str, number: int | None, directory: Path) ->
             bar.total = size
             bar.update(done - bar.n)
 
-        return pull(bucket, family, number, directory, shown)
+        return pull(bucket, family, number, directory, shown, hold)
 
 
 def _show(done: "Pulled", as_json: bool, seconds: float) -> None:

@@ -21,6 +21,7 @@ from flows.settings import Settings
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
+    from flows.catalogue.database import Catalogue
     from flows.production.bucket import Bucket
     from flows.production.pointers import Pointer
 
@@ -41,8 +42,10 @@ def find(place: Place) -> Iterator[Garbage]:
     where = bucket.open(place.settings)
     orphans = _orphans(where)
     if orphans:
-        with database.open(place.settings).read() as session:
+        catalogue = database.open(place.settings)
+        with catalogue.read() as session:
             _refuse_beside_a_promotion(session)
+        _refuse_a_cut_log(where, catalogue)
     for prefix, since in sorted(_note(place, orphans).items()):
         if place.old(since):
             yield Garbage(KIND, prefix, _bytes(where, prefix), "no release names it")
@@ -109,6 +112,15 @@ def _bytes(where: Bucket, prefix: str) -> int:
     if manifest not in where.list(f"{prefix}/"):
         return 0
     return sum(file["size"] for file in json.loads(where.read(manifest))["files"])
+
+
+def _refuse_a_cut_log(where: Bucket, catalogue: Catalogue) -> None:
+    """InTheWay where the catalogue knows a release that the log lacks: its bundles would be taken for orphans."""
+    from flows.release import anchors
+
+    for family in anchors.families(where, catalogue):
+        for wrong in anchors.contradictions(where, family, anchors.written(catalogue, family)):
+            raise InTheWay(f"{wrong}: remint doctor --repair")
 
 
 def _refuse_beside_a_promotion(session: Session) -> None:

@@ -1,6 +1,7 @@
 """Bring a release to this machine: a folder that holds the whole release or what it held before, at every instant.
 
     DIR/release.json                    the pointer
+    DIR/newest.json                     the newest pointer seen by a pull into DIR, where that is another
     DIR/<model>/model.safetensors, config.json, ..., manifest.json      its bundle
 
 It is put together in DIR.partial, where an interrupted pull goes on, verified there, and then exchanged with DIR.
@@ -13,7 +14,7 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,10 +24,11 @@ from flows.production.bucket import Bucket
 from flows.production.pointers import Member, Pointer
 from flows.production.transfer import sync, write
 
-RELEASE = "release.json"
+RELEASE, NEWEST = "release.json", "newest.json"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 Shown = Callable[[int, int], None]  # bytes that are here, of how many
+Hold = Callable[[Sequence[Pointer]], None]  # raises where somebody knows the log otherwise
 
 
 @dataclass(frozen=True)
@@ -39,16 +41,26 @@ class Pulled:
     new: bool  # False: it was there already
 
 
-def pull(bucket: Bucket, family: str, number: int | None, into: Path, shown: Shown | None = None) -> Pulled:
+def pull(
+    bucket: Bucket,
+    family: str,
+    number: int | None,
+    into: Path,
+    shown: Shown | None = None,
+    hold: Hold = lambda log: None,
+) -> Pulled:
     """Bring a family's release into the folder `into`: the one of that number, or what is in production now.
 
     The folder is absent, empty, or holds a release of this family; anything else is refused and left alone.
     Every digest is verified, also of what was there already. UserError leaves the folder as it was.
+    hold: called with the end of the log, from the release on.
     """
     folder = Path(os.path.abspath(into.expanduser()))  # noqa: PTH100, a link stays a link
     if folder == Path.cwd() or folder in Path.cwd().parents:
         raise UserError(f"{folder} is where you stand, and a pull exchanges it as a whole; name a folder in it")
     pointer = find(bucket, family, number)
+    log = _end_of_log(bucket, pointer, _seen(folder, family))
+    hold(log)
     manifests = [_manifest(bucket, pointer, member) for member in pointer.members]
     size = sum(manifest.size for manifest in manifests)
     staging = folder.with_name(f"{folder.name}.partial")
@@ -59,10 +71,12 @@ def pull(bucket: Bucket, family: str, number: int | None, into: Path, shown: Sho
             if new := not holds(folder, pointer):
                 _refuse_other_content(folder, family)
                 _check_room(staging, size)
-                _fill(bucket, pointer, folder, staging, _counter(size, shown))
+                _fill(bucket, pointer, log[-1], folder, staging, _counter(size, shown))
                 swap.install(staging, folder)
             elif staging.exists() and not _strangers(staging):  # of an interrupted pull, or the release before
                 shutil.rmtree(staging)
+            if not new:
+                _remember(folder, log[-1])
     return Pulled(pointer, folder, size, new)
 
 
@@ -90,6 +104,46 @@ def holds(folder: Path, pointer: Pointer) -> bool:
     return same and all(bundle.at(folder / m.model, m.model, m.bundle) for m in pointer.members)
 
 
+def _end_of_log(bucket: Bucket, pointer: Pointer, seen: Pointer | None) -> list[Pointer]:
+    """The log from a release on, each pointer as the next one names it; UserError if it is not the log seen before.
+
+    A release is held against what the next says of it, the newest against what it says of the one before.
+    """
+    first = min(pointer.number, seen.number) if seen else pointer.number
+    log = pointers.log(bucket, pointer.family, first=max(1, min(first, pointer.number - 1)))
+    if seen is None:
+        return log
+    was = f"{seen.family}@{seen.number}, which an earlier pull into this folder has seen,"
+    there = next((one for one in log if one.number == seen.number), None)
+    if there is None:
+        says = f"is not in the log of {bucket.name} any more, which ends with {seen.family}@{log[-1].number}"
+    elif there != seen:
+        says = f"is another one in {bucket.name} now: digest {pointers.digest(seen)} then, {pointers.digest(there)} now"
+    else:
+        return log
+    raise UserError(
+        f"{was} {says}; nothing was installed. Ask who keeps the bucket (remint doctor), or pull into another folder"
+    )
+
+
+def _seen(folder: Path, family: str) -> Pointer | None:
+    """The newest release that pulls into the folder have seen, None if there was none."""
+    found = []
+    for name in (RELEASE, NEWEST):
+        with contextlib.suppress(OSError, UserError):  # what else is in the folder is refused later
+            found.append(pointers.parse((folder / name).read_bytes(), name))
+    return max((one for one in found if one.family == family), key=lambda one: one.number, default=None)
+
+
+def _remember(folder: Path, newest: Pointer) -> None:
+    """Note in a folder that holds a release how far the log goes now."""
+    seen = _seen(folder, newest.family)
+    if seen is None or seen.number < newest.number:
+        write(folder / f"{NEWEST}.partial", pointers.text(newest).encode())
+        (folder / f"{NEWEST}.partial").replace(folder / NEWEST)
+        sync(folder)
+
+
 def _manifest(bucket: Bucket, pointer: Pointer, member: Member) -> bundle.Manifest:
     manifest = bundle.read(bucket, member.model, member.bundle)
     if manifest.weights != member.weights:
@@ -100,7 +154,9 @@ def _manifest(bucket: Bucket, pointer: Pointer, member: Member) -> bundle.Manife
     return manifest
 
 
-def _fill(bucket: Bucket, pointer: Pointer, folder: Path, staging: Path, watch: Callable[[int], None]) -> None:
+def _fill(
+    bucket: Bucket, pointer: Pointer, newest: Pointer, folder: Path, staging: Path, watch: Callable[[int], None]
+) -> None:
     """Make the staging folder the release: go on with what is there, take over what the old release has in common."""
     if strangers := _strangers(staging) if staging.exists() else []:
         raise UserError(f"{staging} holds {strangers[0]}, which no pull left there; move it, or pull elsewhere")
@@ -122,6 +178,9 @@ def _fill(bucket: Bucket, pointer: Pointer, folder: Path, staging: Path, watch: 
                 entry.unlink()  # of another bundle that an earlier pull was at
         sync(place)
     write(staging / RELEASE, pointers.text(pointer).encode())
+    (staging / NEWEST).unlink(missing_ok=True)
+    if newest.number > pointer.number:
+        write(staging / NEWEST, pointers.text(newest).encode())
     sync(staging)
 
 
@@ -149,7 +208,7 @@ def _strangers(folder: Path) -> list[str]:
 
     def known(entry: Path) -> bool:
         if entry.is_symlink() or not entry.is_dir():
-            return entry.name == RELEASE and entry.is_file()
+            return entry.name in (RELEASE, NEWEST, f"{NEWEST}.partial") and entry.is_file()
         return bool(pointers.NAME.fullmatch(entry.name)) and all(
             inner.name in files and inner.is_file() and not inner.is_symlink() for inner in entry.iterdir()
         )

@@ -18,15 +18,16 @@ from functools import partial
 from sqlalchemy import select
 
 from data.params import UserError
-from flows.catalogue import schema
+from flows.catalogue import database, schema
 from flows.catalogue.database import Catalogue
+from flows.production import bucket as buckets
 from flows.production import pointers
 from flows.production.bucket import Bucket, NotThere
 from flows.production.pointers import Pointer
 from flows.release.findings import Finding
+from flows.settings import Settings
 
 KINDS = ("release", "rollback", "correction")  # entries of the journal that name a pointer
-DOCTOR = "remint doctor says what is known"
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,12 @@ def check(bucket: Bucket, catalogue: Catalogue, family: str, log: Sequence[Point
             f"{wrong[0]}: what is in production is not sure, and nothing is done with it; remint doctor, "
             "or correct REMINT_PRODUCTION or REMINT_CATALOGUE if they are of two projects"
         )
+
+
+def hold(settings: Settings, family: str, log: Sequence[Pointer]) -> None:
+    """`check` where there is a catalogue; none is made to answer a question."""
+    if database.exists(settings):
+        check(buckets.open(settings), database.open(settings), family, log)
 
 
 def _raw(bucket: Bucket, family: str) -> dict[int, str]:

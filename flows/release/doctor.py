@@ -21,11 +21,12 @@ from data.params import UserError
 from flows import finish, repository, runs, workspace
 from flows.catalogue import journal, schema
 from flows.production import pointers
+from flows.production.pointers import Member
 from flows.release import anchors, bundles, cached, procedure, projections, recorded, tags, unrecorded
 from flows.release.findings import Finding
 from flows.release.stores import Stores
 from flows.run import run_tag
-from models import tracking
+from models import registry, tracking
 
 
 @dataclass(frozen=True)
@@ -130,8 +131,12 @@ def releases(stores: Stores, deep: bool = False) -> Iterator[Finding]:
 
 def chain(stores: Stores) -> Iterator[Finding]:
     """The journal's digests."""
+    seen = stores.settings.home / "journal-end"  # of the catalogue: its own note of that can be written again, too
     with stores.catalogue.read() as session:
-        wrong = journal.verify(session)
+        wrong = journal.verify(session, seen.read_text() if seen.exists() else "")
+        end = journal.end(session)
+    if not wrong and end:
+        seen.write_text(end)
     for number, words in enumerate(wrong, 1):
         yield Finding("catalogue", f"journal ({number})", words, "as it was written", None, "compare it with a backup")
 
@@ -249,12 +254,42 @@ def tracked(stores: Stores) -> Iterator[Finding]:
             yield Finding("MLflow", f"{name} of run {of}", "RUNNING", "KILLED: its run is dead", repair)
 
 
-DEEP = (releases, cached.check)  # checks that can read more than they must
+def logged(stores: Stores, deep: bool = False) -> Iterator[Finding]:
+    """Files of released versions in MLflow that are not as their tags say: `models.load` refuses them."""
+    if not deep:
+        return
+    client, _ = tracking.connect(stores.settings.mlflow_uri)
+    if client is None:
+        return  # `releases` has said so
+    for family in pointers.families(stores.bucket):
+        try:
+            log = pointers.log(stores.bucket, family)
+        except UserError:
+            continue  # `releases` has said so
+        for one in projections.standing(log).values():
+            for member in {one.production, one.previous}:
+                if member is not None and (says := _of_files(client, member)):
+                    advice = "the release itself is whole where nothing else is said: remint pull"
+                    subject = f"files of {member.model} v{member.version}"
+                    yield Finding("MLflow", subject, says, "as its tags say", None, advice)
+
+
+def _of_files(client: Any, member: Member) -> str:
+    """What is wrong with a version's files, "" if nothing."""
+    try:
+        version = client.get_model_version(member.model, str(member.version))
+        return next(registry.differing(registry.brought(client, version), version), "")
+    except Exception as error:  # MLflow and its stores say in many ways that something is not there
+        return f"not to be read: {tracking.first_line(error)}"
+
+
+DEEP = (releases, cached.check, logged)  # checks that can read more than they must
 CHECKS: tuple[Callable[..., Iterator[Finding]], ...] = (
     interrupted,
     anchored,
     releases,
     cached.check,
+    logged,
     chain,
     tagged,
     strangers,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import fcntl
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -128,8 +128,8 @@ def in_catalogue(stores: Stores, family: str, log: Log) -> list[Finding]:
             repair = partial(remember, stores, pointer)
             found.append(Finding("catalogue", title(pointer), says, f"pointer {should[0][:12]}", repair))
         elif pointer.number not in known.entries:
-            says, advice = f"without an entry for {title(pointer)}", "compare the catalogue with a backup"
-            found.append(Finding("catalogue", "journal", says, "whole", None, advice))
+            advice = "compare the catalogue with a backup"
+            found.append(Finding("catalogue", f"{title(pointer)} in the journal", "not there", "there", None, advice))
     return [*found, *(one for pointer in log[-1:] for m in pointer.members for one in _made_otherwise(stores, m))]
 
 
@@ -168,7 +168,7 @@ def _give(stores: Stores, member: Member, run: str) -> None:
 
 
 def in_mlflow(stores: Stores, family: str, log: Log) -> list[Finding]:
-    """Aliases `production` and `previous` that are missing or stand on another version, and models without their files.
+    """Aliases that are missing or stand on another version, models without their files, tags with other digests.
 
     A version that was deleted in MLflow and registered again has another number there: the alias stands on that one.
     """
@@ -179,6 +179,7 @@ def in_mlflow(stores: Stores, family: str, log: Log) -> list[Finding]:
         for alias, member in ((PRODUCTION, wanted.production), (PREVIOUS, wanted.previous)):
             says = known.get(name, {}).get(alias)
             if (None if says is None else int(says)) == (member.version if member else None):
+                found += _digests(stores, client, member) if member else []
                 continue
             subject = f"{name}@{alias}"
             words = "not set" if says is None else f"v{says}"
@@ -295,6 +296,22 @@ def _files(stores: Stores, client: Any, member: Member, family: str, run: str) -
             yield Finding("MLflow", f"model of {name}", f"deleted ({model})", "there", repair)
         else:
             yield Finding("MLflow", f"model of {name}", f"deleted ({model})", "there", None, advice)
+
+
+def _digests(stores: Stores, client: Any, member: Member) -> list[Finding]:
+    """Tags of a released version that are not the release's digests; what is loaded by name is held against them."""
+    there = client.get_model_version(member.model, str(member.version)).tags
+    wanted = {tracking.WEIGHTS: member.weights}
+    with suppress(UserError):  # the bundle is damaged, which is said elsewhere
+        wanted[tracking.CONFIG] = bundle.read(stores.bucket, member.model, member.bundle).config
+    found = []
+    for tag, digest in wanted.items():
+        if there.get(tag) != digest:
+            says = there[tag][:12] if tag in there else "not there"
+            repair = partial(client.set_model_version_tag, member.model, str(member.version), tag, digest)
+            subject = f"tag {tag} of {member.model} v{member.version}"
+            found.append(Finding("MLflow", subject, says, digest[:12], repair))
+    return found
 
 
 def _assign(stores: Stores, member: Member, commit: str, release: str) -> None:

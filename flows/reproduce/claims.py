@@ -21,10 +21,11 @@ class Claim:
 def of_release(settings: Settings, name: str, family: str, alias: str) -> Claim | None:
     """The version that holds an alias by the newest pointer; None if nothing was released or nothing holds it."""
     from flows.production import bucket, bundle, pointers
-    from flows.release import projections
+    from flows.release import anchors, projections
 
     place = bucket.open(settings)
     log = pointers.log(place, family)
+    anchors.hold(settings, family, log)
     stands = projections.standing(log).get(name)
     member = getattr(stands, alias, None)
     if member is None:

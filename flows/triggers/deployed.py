@@ -24,6 +24,10 @@ from flows.settings import Settings
 from flows.triggers import client, started
 
 
+class Wrong(Exception):
+    """The doctor found something that disagrees or is damaged; the message says what."""
+
+
 class NotCollected(Exception):
     """Some garbage could not be removed; the message says which."""
 
@@ -50,12 +54,20 @@ def data_watch(at_least: int = 100, shift: float = 0.25, confusion: float = 0.65
 
 @flow(name="reproduction", persist_result=False)
 def reproduction(source: Literal["scratch", "inputs"] = "scratch") -> State:
-    """`remint reproduce --all`: make every model in production again, and prove it the same."""
+    """`remint doctor --deep`, then `remint reproduce --all`: every byte in production read, every model made again."""
+    from flows.release import doctor, stores
     from flows.reproduce.every import reproduce_production
 
-    settings = _settings()
-    start.clear(settings, _say())
-    return reproduce_production(str(settings.root), source, return_state=True)
+    settings, say = _settings(), _say()
+    start.clear(settings, say)
+    with stores.opened(settings) as places:
+        wrong = [str(result) for result in doctor.examine(places, deep=True)]
+    for line in wrong:
+        say(line)
+    state = reproduce_production(str(settings.root), source, return_state=True)
+    if wrong:
+        raise Wrong(f"{len(wrong)} findings, the first: {wrong[0]}; remint doctor --deep")
+    return state
 
 
 @flow(name="collection", persist_result=False)

@@ -69,7 +69,7 @@ def test_another_release_is_replaced_and_members_in_common_are_not_fetched_again
     assert holds(target, newer)
     assert around(target) == ["images"]
     assert pull(bucket, "images", 1, target).pointer.number == 1
-    assert sorted(path.name for path in target.iterdir()) == ["maskgit", "release.json", "tokenizer"]
+    assert sorted(path.name for path in target.iterdir()) == ["maskgit", "newest.json", "release.json", "tokenizer"]
 
 
 def test_a_damaged_release_is_mended(bucket, publish, target):
