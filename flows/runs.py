@@ -16,12 +16,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from data.params import UserError
 from flows import finish, repository, workspace
 from flows.remote import accept
 from flows.remote.accept import Accepted
 from flows.run import RECORDED, SET, run_tag
 from flows.settings import Settings
+from models.embedded import database_file
 
 FORM = re.compile(r"run/(\d{8}T\d{6}Z-([0-9a-f]{7}))")  # start, and the commit that was HEAD
 VERIFIED = 20  # of the runs of which nothing but the tag is known, the newest are looked at
@@ -75,7 +78,20 @@ class Runs:
         if not base.startswith(identifier.rpartition("-")[2]):
             yield f"its commit {commit[:12]} does not follow the one that its name says"
             return
-        outs = {out["path"]: out.get("md5") for entry in self._lock(commit).values() for out in entry.get("outs", [])}
+        try:
+            lock = self._lock(commit)
+            outs = {out["path"]: out["md5"] for entry in lock.values() for out in entry.get("outs", [])}
+            several = {stage.partition("@")[0] for stage in lock if "@" in stage}
+            left = {
+                name
+                for name, stage in self._graph(commit).items()
+                if name not in (several if {"foreach", "matrix"} & stage.keys() else lock)
+            }
+        except (ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):
+            yield f"commit {commit[:12]} has no dvc.lock as DVC writes it"
+            return
+        if left:
+            yield f"the dvc.lock of its commit {commit[:12]} has no {', '.join(sorted(left))}"
         changed = repository.git(root, "diff-tree", "--no-commit-id", "--name-only", "-r", "-z", parent, commit)
         for path in filter(None, changed.split("\0")):
             if path != "dvc.lock" and repository.digest_at(root, commit, path, "md5") != outs.get(path, ""):
@@ -90,10 +106,11 @@ class Runs:
 
     def _lock(self, commit: str) -> Mapping[str, Any]:
         text = repository.file_at(self.settings.root, commit, "dvc.lock")
-        try:
-            return accept.parse((text or "").encode()).get("stages", {})
-        except (ValueError, TypeError, AttributeError) as error:
-            raise UserError(f"commit {commit[:12]}: its dvc.lock is not to be read: {error}") from None
+        return dict(accept.parse((text or "").encode())["stages"])
+
+    def _graph(self, commit: str) -> Mapping[str, Any]:
+        text = repository.file_at(self.settings.root, commit, "dvc.yaml")
+        return dict(yaml.safe_load(text or "")["stages"])
 
     @cached_property
     def _catalogue(self) -> Mapping[str, str]:
@@ -103,8 +120,8 @@ class Runs:
         from flows.catalogue import database
         from flows.catalogue.schema import Run
 
-        file = self.settings.catalogue.removeprefix("sqlite:///")
-        if file != self.settings.catalogue and not Path(file).exists():
+        file = database_file(self.settings.catalogue)
+        if file is not None and not file.exists():
             return {}
         with contextlib.suppress(UserError), database.open(self.settings).read() as session:
             return dict(session.execute(select(Run.id, Run.commit).where(Run.state == "done")).tuples().all())

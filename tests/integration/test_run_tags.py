@@ -100,6 +100,9 @@ def test_a_known_run_whose_tag_was_put_on_another_commit_does_not_count(places):
         ({**COMMENT, "message": "Better results"}, "is not the record of that run"),
         ({"old": "seed", "new": "# \nseed", "path": "params.yaml"}, "changes params.yaml, which is no result"),
         ({"old": "21.0", "new": "99.0", "path": "artifacts/evaluate/tokenizer/metrics.json"}, "changes artifacts/eval"),
+        ({"old": "schema", "new": "[[[\nschema"}, "has no dvc.lock as DVC writes it"),
+        ({"old": "stages", "new": "stages: {scenes: 7}\nothers"}, "has no dvc.lock as DVC writes it"),
+        ({"old": "  maskgit:", "new": "  maskgit@x:"}, "has no maskgit"),
         ({**COMMENT, "name": f"{LATER}0000000"}, "does not follow the one that its name says"),
     ],
 )
