@@ -114,7 +114,7 @@ def verify(settings: Settings, ran: RunInfo, stages: Sequence[Stage], results: S
     integrity.check(ran.workspace, read_lock(ran.workspace), objects, here)
 
 
-def _verify_models(settings: Settings, ran: RunInfo, family: str | None) -> None:
+def verify_models(settings: Settings, ran: RunInfo, family: str | None) -> None:
     """UserError unless models, evaluations and what else the last steps read are as dvc.lock records them."""
     root = ran.workspace
     models = families.models_of(root)
@@ -141,7 +141,7 @@ def register(
     from flows.catalogue import record
     from flows.release import tags
 
-    _verify_models(stores.settings, ran, family)
+    verify_models(stores.settings, ran, family)
     registered = registry.register_models(ran, stores.settings, family)
     tagged = tags.tag_versions(registered, stores.settings)
     alarms = record.record_run(stores.catalogue, stores.settings, ran, stages, results, tagged)

@@ -1,6 +1,9 @@
 """A damaged object in DVC's cache: the plan names it, nothing is made, judged or released of it, and it is mended."""
 
+import hashlib
+import json
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,8 @@ from flows import finish, integrity, plan
 from flows.integrity import Objects
 from flows.release import cached, promote, recorded
 from flows.remote import inputs
+from flows.run import RunInfo
+from flows.settings import Settings
 from flows.store import Store
 from tests.released import ARTIFACTS
 
@@ -92,6 +97,31 @@ def test_a_part_of_a_model_that_is_gone_is_named(places, store):
     of(store, f"{ARTIFACTS['maskgit']}/config.json").unlink()
     with pytest.raises(UserError, match=f"{ARTIFACTS['maskgit']} not in DVC's cache here"):
         promote.of_run(places, "images", None, "me", "")
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "per_sample.parquet"])
+def test_a_damaged_evaluation_is_not_judged(tmp_path, name):
+    """As the real graph has it: files that DVC caches, each an output of its own."""
+    model, judged = tmp_path / ARTIFACTS["tokenizer"], tmp_path / "artifacts/evaluate/tokenizer"
+    outs = []
+    for folder, files in ((model, ["config.json"]), (judged, ["metrics.json", "per_sample.parquet"])):
+        folder.mkdir(parents=True)
+        for file in files:
+            (folder / file).write_text(file)
+            md5 = hashlib.md5(file.encode()).hexdigest()
+            outs.append({"path": (folder / file).relative_to(tmp_path).as_posix(), "md5": md5})
+    (tmp_path / "dvc.yaml").write_text(json.dumps({"artifacts": {"tokenizer": {"path": ARTIFACTS["tokenizer"]}}}))
+    (tmp_path / "dvc.lock").write_text(json.dumps({"stages": {"all": {"cmd": "true", "outs": outs}}}))
+    started = datetime(2026, 1, 1, tzinfo=UTC)
+    ran = RunInfo("r", "run/r", "c", "b", tmp_path, False, "p", started, "retrain")
+    chosen = Settings(root=tmp_path, cache=tmp_path / "cache")
+    finish.verify_models(chosen, ran, None)
+    (judged / name).write_text("better")
+    with pytest.raises(UserError, match=f"artifacts/evaluate/tokenizer/{name} .* is damaged: expected md5 .*, found"):
+        finish.verify_models(chosen, ran, "images")
+    (judged / name).unlink()
+    with pytest.raises(UserError, match=f"artifacts/evaluate/tokenizer/{name} .* is not there: expected md5"):
+        finish.verify_models(chosen, ran, None)
 
 
 def test_what_a_stage_has_read_is_held_against_dvc_lock_before_the_run_is_recorded(places, store):

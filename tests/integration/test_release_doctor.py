@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import delete, select, update
 
+from data.params import UserError
 from flows import finish, notify, repository
 from flows.catalogue import schema
 from flows.cli import main
@@ -318,6 +319,30 @@ def test_a_release_that_is_completed_is_told_once(places, monkeypatch):
     assert notice.details["number"] == 2
     told_before = notify.of_pointer(second(places), "images #2: released, tokenizer v1 -> v2", "schedule")
     assert told_before.to_json()["id"] == notice.to_json()["id"]  # where its process lived, and could not end it
+
+
+def test_a_release_that_another_catalogue_made_is_followed_once_it_is_accepted(places):
+    """Its log is right, but nobody here can tell: it may as well be forged."""
+    pointers.append(places.bucket, second(places))
+    (line,) = found(places, repair=True)
+    assert "images #2 is pointer" in line
+    assert "which no procedure of this catalogue made" in line
+    assert "remint doctor --accept images@2" in line
+    with pytest.raises(UserError, match="images@1 is no release of which the catalogue never heard"):
+        doctor.accept(places, "images", 1)
+    assert CliRunner().invoke(main, ["doctor", "--accept", "images@x"]).exit_code == 2
+    assert CliRunner().invoke(main, ["doctor", "--accept", "images@2", "--repair"]).exit_code == 0
+    assert found(places) == []
+    assert places_agree(places, "images") == 2
+
+
+def test_bundles_of_a_release_whose_pointer_is_gone_are_not_collected(places):
+    from flows.garbage import releases
+    from flows.garbage.place import InTheWay, Place
+
+    pointer_lost(places)
+    with pytest.raises(InTheWay, match=r"images #1 is not there.*remint doctor --repair"):
+        list(releases.find(Place(places.settings, frozenset(), 0.0, 0.0)))
 
 
 def test_a_mark_of_a_promotion_that_died_before_it_was_open_goes(places):

@@ -277,3 +277,40 @@ def test_a_kill_between_the_two_renames_is_mended(bucket, publish, target, monke
     pull(bucket, "images", None, target)
     assert holds(target, second)
     assert around(target) == ["images"]
+
+
+def test_a_folder_remembers_the_newest_release_that_a_pull_has_seen(bucket, publish, target):
+    """What a machine without a clone can tell: the log is still the one that it saw."""
+    publish(bucket, "images", MODELS)
+    publish(bucket, "images", {"maskgit": 3, "tokenizer": 1})
+    pull(bucket, "images", 1, target)
+    assert pointers.parse((target / "newest.json").read_bytes(), "").number == 2
+    last = bucket.root / pointers.key("images", 2)
+    text = last.read_text()
+    last.unlink()
+    with pytest.raises(UserError, match=r"images@2, which an earlier pull .* is not in the log .* ends with images@1"):
+        pull(bucket, "images", None, target)
+    last.write_text(text.replace('"who": "ann"', '"who": "eve"'))
+    with pytest.raises(UserError, match="images@2, which an earlier pull .* is another one in .* now: digest"):
+        pull(bucket, "images", None, target)
+    assert pull(bucket, "images", None, target.with_name("another")).new  # which has seen nothing
+    last.unlink()
+    last.write_text(text)
+    newest = publish(bucket, "images", {"maskgit": 4, "tokenizer": 1})
+    assert not pull(bucket, "images", 1, target).new
+    assert pointers.parse((target / "newest.json").read_bytes(), "") == newest
+    assert pull(bucket, "images", None, target).new
+    assert not (target / "newest.json").exists()  # release.json says it
+
+
+def test_an_older_release_is_held_against_what_the_next_one_says_of_it(bucket, publish, target):
+    publish(bucket, "images", MODELS)
+    publish(bucket, "images", {"maskgit": 3, "tokenizer": 1})
+    publish(bucket, "images", {"maskgit": 4, "tokenizer": 1})
+    second = bucket.root / pointers.key("images", 2)
+    text = second.read_text()
+    second.unlink()
+    second.write_text(text.replace('"why": "better"', '"why": "worse"'))
+    with pytest.raises(UserError, match="release 3 of images follows a release 2 of digest"):
+        pull(bucket, "images", 2, target)
+    assert not target.exists()
