@@ -67,7 +67,10 @@ def _steps(job: Job, stage: str, commit: str) -> tuple[int, int] | None:
     """The steps that a stage trained for at a run's commit and is to train for now, None if they are the same."""
     sections = next(one.params for one in job.stages if one.name == stage)
     text = repository.file_at(job.settings.root, commit, parameters.FILE.as_posix())
-    then = trained_for(plain_yaml.recorded(text or "") or {}, sections)
+    try:
+        then = trained_for(plain_yaml.recorded(text or "") or {}, sections)
+    except plain_yaml.Refused:  # of before parameters were read in one way
+        return None
     now = trained_for(parameters.read(job.run.workspace), sections)
     return (then, now) if then and now and then != now else None
 

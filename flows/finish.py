@@ -91,13 +91,17 @@ def record_failure(settings: Settings, ran: RunInfo, stages: Sequence[Stage], re
         record.record_run(places.catalogue, settings, ran, stages, results)
 
 
-def with_tracking(settings: Settings, ran: RunInfo, results: Sequence[StageResult]) -> tuple[StageResult, ...]:
-    """The results with the ids of the MLflow runs that the stages left."""
+def with_tracking(
+    settings: Settings, ran: RunInfo, stages: Sequence[Stage], results: Sequence[StageResult]
+) -> tuple[StageResult, ...]:
+    """The results with the ids of the MLflow runs that the stages left, and of those that are written here for data."""
+    from flows import data_runs
     from models import tracking
 
     client, _ = tracking.connect(settings.mlflow_uri)
     if client is None:
         return tuple(results)
+    data_runs.track(client, ran, stages, results)
     experiments = [found.experiment_id for found in client.search_experiments()]
     tracked = client.search_runs(experiments, f"tags.{tracking.RUN} = '{ran.id}'", order_by=["start_time ASC"])
     ids = {found.data.tags.get(tracking.STAGE): found.info.run_id for found in tracked}

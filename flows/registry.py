@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data import kept, plain_yaml
+from data import plain_yaml
 from data.params import UserError
 from flows import packing, repository
 from flows.console import say
@@ -29,11 +29,13 @@ from flows.run import RunInfo
 from flows.settings import Settings
 from flows.table import headline
 from models import tracking
+from models.experiments import GATE, RELEASE, REPRODUCED
 from models.metrics import METRICS
 from models.registry import logged_model
 from models.saved import weights_digest
 
 GUARDS = ("validate",)  # stages that let data through and add nothing to it
+LOOKED_AT = 200  # evaluations among which the one with a model's numbers is found, the newest first
 METRIC = "metric"  # tag of a version: its headline metric in words
 DVC_LOCK, DATA = "dvc_lock", "data."  # tags of a version, beside those in models.tracking
 
@@ -123,12 +125,14 @@ def _register(client: Any, run: RunInfo, model: Model) -> Registered:
     if known is not None:
         logged = logged_model(client, known)
         _restore_run(client, known)
-        _log_metrics(client, run, model, known.run_id, logged.model_id, metrics)
+        _log_metrics(client, model, known.run_id, logged.model_id, metrics)
         client.set_model_version_tag(model.name, known.version, METRIC, _metric(metrics))
         about = {**logged.tags, **known.tags}  # versions of before have all of them as their own
         return Registered(model, int(known.version), weights, parents, metrics, known.run_id, False, about, config)
     record = _record(run, model, weights, config)
-    about = {tracking.WEIGHTS: weights, tracking.CONFIG: config, RUN_TAG: record.tag, METRIC: _metric(metrics)}
+    # MLflow lists tags in the order in which they came: what a person asks comes first
+    told = {METRIC: _metric(metrics), GATE: "not judged", RELEASE: "none", REPRODUCED: "not yet"}
+    about = {**told, RUN_TAG: record.tag, tracking.WEIGHTS: weights, tracking.CONFIG: config}
     made_of = {
         tracking.COMMIT: record.commit,
         DVC_LOCK: record.dvc_lock,
@@ -137,7 +141,7 @@ def _register(client: Any, run: RunInfo, model: Model) -> Registered:
     }
     run_id = _run_of(client, run, model, weights)
     model_id = _log_model(client, run, model, run_id)
-    _log_metrics(client, run, model, run_id, model_id, metrics)
+    _log_metrics(client, model, run_id, model_id, metrics)
     _ensure_name(client, model)
     made = client.create_model_version(
         model.name,
@@ -208,7 +212,7 @@ def _description(model: Model, metrics: Mapping[str, float], record: Record, mad
     sources = [f"{name.partition('.')[2]} `{digest[:12]}`" for name, digest in made_of.items() if "." in name]
     return "\n".join(
         [
-            f"{model.desc or model.name}: **{_metric(metrics)}**",
+            f"{_metric(metrics)}: {model.desc or model.name}",
             "",
             f"Made by `{record.tag}`, commit `{record.commit[:12]}`, from {', '.join(sources) or 'no recorded data'}.",
             "",
@@ -280,9 +284,7 @@ def _log_model(client: Any, run: RunInfo, model: Model, run_id: str) -> str:
     return str(logged.model_id)
 
 
-def _log_metrics(
-    client: Any, run: RunInfo, model: Model, trained: str, model_id: str, metrics: Mapping[str, float]
-) -> None:
+def _log_metrics(client: Any, model: Model, trained: str, model_id: str, metrics: Mapping[str, float]) -> None:
     """Log the evaluation on the model, as its page and comparisons of models show it.
 
     MLflow keeps such a metric with a run, too: it is the evaluation's, which has these very points already. Of one that
@@ -290,21 +292,21 @@ def _log_metrics(
     """
     from mlflow.entities import Metric
 
-    evaluated = _evaluation(client, run, model)
-    where = evaluated or client.get_run(trained)
     named = tracking.final(f"evaluate@{model.evaluation}", {model.section: metrics} if model.section else metrics)
+    evaluated = _evaluation(client, model, named)
+    where = evaluated or client.get_run(trained)
     at, run_id = evaluated.info.start_time if evaluated else int(time.time() * 1000), where.info.run_id
     rows = [Metric(key, value, at, 0, model_id=model_id, run_id=run_id) for key, value in named.items()]
     client.log_batch(run_id, metrics=rows)
 
 
-def _evaluation(client: Any, run: RunInfo, model: Model) -> Any:
-    """MLflow's run of the evaluation whose output this is, None if it was not tracked."""
+def _evaluation(client: Any, model: Model, named: Mapping[str, float]) -> Any:
+    """MLflow's run of the evaluation that gave these very numbers, None if it was not tracked."""
     stage = f"evaluate@{model.evaluation}"
-    folder = run.workspace / "artifacts" / "evaluate" / model.evaluation
-    wanted = f"tags.{tracking.STAGE} = '{stage}' AND tags.{tracking.OUTPUT} = '{kept.digest(folder)}'"
-    there = tracking.experiment(client, tracking.family_of(stage))
-    return next(iter(client.search_runs([there], wanted, order_by=["attributes.start_time DESC"], max_results=1)), None)
+    there = [tracking.experiment(client, tracking.family_of(stage))]
+    newest = ["attributes.start_time DESC"]
+    tracked = client.search_runs(there, f"tags.{tracking.STAGE} = '{stage}'", order_by=newest, max_results=LOOKED_AT)
+    return next((one for one in tracked if named and named.items() <= one.data.metrics.items()), None)
 
 
 def _ensure_name(client: Any, model: Model) -> None:

@@ -165,7 +165,7 @@ def _finish(job: Job, progress: Progress, outcome: Outcome, workers: Dispatcher 
     if workers:
         step("bring outputs", workers.deliver)
     results = tuple(outcome.results[stage.name] for stage in stages)
-    results = step("find tracking runs", lambda: finish.with_tracking(settings, job.run, results))
+    results = step("find tracking runs", lambda: finish.with_tracking(settings, job.run, stages, results))
     outcome.results = {result.name: result for result in results}
     step("verify", lambda: finish.verify(settings, job.run, stages, results))
     job.check()

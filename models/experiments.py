@@ -25,19 +25,22 @@ FAMILIES = {  # stage name up to "@" -> MLflow experiment: runs that compare sid
     "evaluate@depth": "depth",
 }
 
-ABOUT = {  # experiment -> what it holds, and its columns, the headline metric first
-    "data": ("What models learn from: rendered scenes, photographs, and what validation said.", ("val/held",)),
+ABOUT = {  # experiment -> what it holds, and its columns; MLflow sorts them, and the headline metric is to come first
+    "data": (
+        "What models learn from: rendered scenes, photographs, and what validation said.",
+        ("data/photographs", "data/samples"),
+    ),
     "tokenizer": (
         "Images as a short row of tokens, and back.",
-        ("eval/psnr", "eval/ssim", "eval/rfwd", "eval/codebook_usage"),
+        ("eval/psnr", "eval/rfwd", "eval/ssim"),
     ),
     "generator": (
         "Images drawn in the tokenizer's tokens, by class.",
-        ("eval/gfwd", "eval/recall", "eval/precision", "eval/class_agreement"),
+        ("eval/gfwd", "eval/precision", "eval/recall"),
     ),
     "depth": (
         "A teacher of exact depth, and students of its labels.",
-        ("eval/small/delta1", "eval/small/abs_rel", "eval/teacher/delta1"),
+        ("eval/small/delta1", "eval/teacher/delta1"),
     ),
 }
 VIEW = "headline"  # key of the saved view
@@ -58,16 +61,16 @@ def experiment(client: Any, name: str) -> str:
         database = embedded.database_file(client.tracking_uri)
         location = embedded.location(database, name) if database else None
         try:
-            identifier = str(client.create_experiment(name, artifact_location=location))
+            client.create_experiment(name, artifact_location=location)
         except Exception:
-            found = client.get_experiment_by_name(name)
-            if found is None:
+            if client.get_experiment_by_name(name) is None:
                 raise
-            return str(found.experiment_id)
-        for key, value in page(identifier, name).items():
+        found = client.get_experiment_by_name(name)
+    identifier = str(found.experiment_id)
+    for key, value in page(identifier, name).items():
+        if key not in found.tags:
             client.set_experiment_tag(identifier, key, value)
-        return identifier
-    return str(found.experiment_id)
+    return identifier
 
 
 def restore(client: Any) -> list[str]:
@@ -91,7 +94,7 @@ def page(identifier: str, name: str) -> dict[str, str]:
         "selectedColumns": [*columns, "attributes.`Models`"],
     }
     view = {"name": "Headline metrics", "createdAt": 0, "updatedAt": 0, "state": json.dumps(state)}
-    link = f"#/experiments/{identifier}/runs?viewStateShareKey={VIEW}"
+    link = f"#/experiments/{identifier}/runs?viewStateShareKey={VIEW}&workflowType=machine_learning"
     return {
         "mlflow.note.content": f"{about} [Its runs with headline metrics, gates and releases]({link}).",
         f"mlflow.sharedViewState.{VIEW}": json.dumps(view),

@@ -26,7 +26,7 @@ from models.metrics import METRICS
 from models.mlflow_server import answers, refusal, shown
 
 # Tags by which flows/ and people find a stage's run again; models.stage adds "input.<name>" and "output".
-STAGE, COMMIT, RUN, WEIGHTS, CONFIG, OUTPUT = "stage", "git_commit", "run", "weights", "config", "output"
+STAGE, COMMIT, RUN, WEIGHTS, CONFIG = "stage", "git_commit", "run", "weights", "config"
 
 FLUSH_SECONDS = 5.0  # 800 metrics cost 50-200 ms in SQLite, so one write per 5 s stays far under 1 % of a stage
 BATCH = 1000  # MLflow's limit of metrics per log_batch

@@ -72,7 +72,8 @@ def lay_out(root: Path, commit: str, there: Path) -> None:
 
 def policy_file(root: Path) -> Path:
     """The file, below `root`, that the commit's params.yaml names as its policy."""
-    named = parameters.read(root).get("policy", POLICY.as_posix())
+    there = (root / parameters.FILE).exists()
+    named = parameters.read(root).get("policy", POLICY.as_posix()) if there else POLICY.as_posix()
     known = sorted(path.relative_to(root).as_posix() for path in (root / POLICY.parent).glob(PATTERN))
     if named not in known:
         raise UserError(f"{parameters.FILE}: policy '{named}' is none of this commit's{near(named, known)}")

@@ -54,6 +54,8 @@ def test_a_commit_whose_parameters_name_no_policy_has_the_one_there_always_was(c
     text = (commit / "params.yaml").read_text()
     (commit / "params.yaml").write_text("\n".join(one for one in text.splitlines() if not one.startswith("policy")))
     assert gates_of(commit)["tokenizer"].thresholds["psnr"] == 16
+    (commit / "params.yaml").unlink()
+    assert gates_of(commit)["tokenizer"].thresholds["psnr"] == 16
 
 
 def test_a_whole_gate_is_read_with_its_types(tmp_path):
