@@ -71,11 +71,16 @@ def _row(line: Sequence[str], widths: Sequence[int], right: Collection[int]) -> 
 
 
 def _block(headings: Sequence[str], line: Sequence[str], room: int) -> str:
-    """A line where there is no room for columns: its first cell, and below it each heading with its cell."""
-    said = [f"{heading} {cell}".strip() for heading, cell in zip(headings[1:], line[1:], strict=True) if cell]
+    """A line where there is no room for columns: its first cell, and below it what the others say."""
+    there = [(heading, cell) for heading, cell in zip(headings[1:], line[1:], strict=True) if cell not in ("", "-")]
+    rest = "; ".join(f"{heading} {cell}".strip() for heading, cell in there)
     first = textwrap.wrap(line[0].strip(), room, subsequent_indent="  ")
-    rest = [textwrap.wrap(cell, room, initial_indent="  ", subsequent_indent="    ") for cell in said]
-    return "\n".join([*first, *(part for cell in rest for part in cell)])
+    return "\n".join([*first, *textwrap.wrap(rest, room, initial_indent="  ", subsequent_indent="  ")])
+
+
+def paragraph(text: str) -> str:
+    """Prose in lines that keep to the terminal's width."""
+    return textwrap.fill(text, terminal(), subsequent_indent="  ")
 
 
 def _wrapped(cell: str, width: int) -> list[str]:

@@ -69,10 +69,11 @@ def _text(judged: "Stored") -> str:
 
 def _verdict(judged: "Stored", given: "Approval | None") -> str:
     from flows import table
+    from flows.columns import paragraph
 
     one = judged.decision
     against = f" against v{one.replaces}" if one.replaces is not None else ""
-    lines = [f"{one.model} v{one.version} {one.verdict}{against}: {one.reason}"]
+    lines = [paragraph(f"{one.model} v{one.version} {one.verdict}{against}: {one.reason}")]
     lines.append(f"judged in run {judged.run} on {judged.at:%Y-%m-%d %H:%M} UTC, weights {one.weights[:12]}")
     lines += table.next_steps([one], judged.run)
     if given is not None:

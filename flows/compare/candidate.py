@@ -42,7 +42,7 @@ def opened(stores: Stores, family: str, wanted: str) -> Iterator[Bundles]:
         manifests = {one.manifest.model: one.manifest for one in made}
         versions = {name: Version(one.version, one.weights, bundle.digest(one), "") for name, one in manifests.items()}
         at = ran.started.isoformat(timespec="seconds")
-        side = Side(family, None, ran.id, ran.commit, "", "a candidate: not released", at, None)
+        side = Side(family, None, ran.id, ran.commit, "", "not released", at, None)
         yield Bundles(side, manifests, versions, {one.manifest.model: one.paths for one in made})
 
 

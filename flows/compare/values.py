@@ -25,11 +25,11 @@ class Side:
     @property
     def label(self) -> str:
         """What stands above its column."""
-        return f"run {self.run}" if self.number is None else f"#{self.number}"
+        return "candidate" if self.number is None else f"#{self.number}"
 
     @property
     def title(self) -> str:
-        return f"{self.family}, {self.label}" if self.number is None else f"{self.family} {self.label}"
+        return f"{self.family} {self.label}"
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,8 @@ def test_a_candidates_page_names_the_run_where_a_release_has_its_number(places, 
     done = remint("diff", "images", "production", run, "--html", str(page))
     assert done.exit_code == 0, done.stderr
     text = page.read_text()
-    assert f"images: #1 and run {run}" in text
+    assert "<title>images: #1 and candidate</title>" in text
+    assert f"run {run}" in text
     assert "a candidate for images" in text
     assert "#None" not in text
 

@@ -36,8 +36,8 @@ def test_a_table_that_fits_is_aligned():
 def test_no_line_is_wider_than_the_terminal_and_no_word_is_lost(width):
     text = columns(GATES, right=(4,), notes=["", "", NOTE], width=width)
     assert max(map(len, text.splitlines())) <= width
-    cells = " ".join(cell for line in GATES[1:] for cell in line)
-    assert set(words(cells)) <= set(words(text))
+    cells = " ".join(cell for line in GATES[1:] for cell in line if cell != "-")
+    assert set(words(cells)) <= set(words(text.replace(";", "")))
     assert set(NOTE.split()) <= set(words(text))
 
 
@@ -55,16 +55,16 @@ def test_without_room_for_columns_each_line_is_a_block_that_names_its_cells():
     ]
     assert columns(lines, right=(1, 3), width=24).splitlines() == [
         "psnr >= 16",
-        "  candidate 24.31",
+        "  candidate 24.31;",
         "  difference +0.0514",
-        "    [-0.0412, +0.144]",
+        "  [-0.0412, +0.144];",
         "  samples 189",
     ]
 
 
 def test_lines_without_headings_are_all_shown_in_the_narrowest_terminal():
     text = columns([("tokenizer", "v1", "psnr 24.1 dB"), ("maskgit", "v1", "gfwd 0.167")], headed=False, width=20)
-    assert text.splitlines() == ["tokenizer", "  v1", "  psnr 24.1 dB", "maskgit", "  v1", "  gfwd 0.167"]
+    assert text.splitlines() == ["tokenizer", "  v1; psnr 24.1 dB", "maskgit", "  v1; gfwd 0.167"]
 
 
 def test_what_is_indented_stays_so_and_keeps_to_the_width():
