@@ -242,7 +242,7 @@ def grouped(key: str) -> str:
     group, underscore, rest = key.partition("_")
     if underscore and group in ("train", "val"):
         return f"{group}/{rest}"
-    return f"speed/{key}" if key.endswith("_per_second") else key
+    return f"workload/{key}" if key.endswith("_per_second") else key  # below the losses: groups are sorted
 
 
 def final(stage: str, values: Mapping[str, Any]) -> dict[str, float]:

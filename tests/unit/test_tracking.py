@@ -82,7 +82,7 @@ def test_more_metrics_than_one_request_may_hold_all_arrive(uri):
 def test_metrics_are_grouped_by_what_measured_them():
     assert tracking.grouped("train_loss") == "train/loss"
     assert tracking.grouped("val_loss") == "val/loss"
-    assert tracking.grouped("images_per_second") == "speed/images_per_second"
+    assert tracking.grouped("images_per_second") == "workload/images_per_second"
 
 
 def test_an_evaluations_metrics_are_those_over_all_classes():
