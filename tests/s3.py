@@ -27,7 +27,7 @@ def server(folder: Path) -> Iterator[dict[str, str]]:
     for number in range(TRIES):
         place = folder / f"try-{number}"
         place.mkdir(parents=True)
-        command = [SCRIPT, "start", place, str(_free_port())]
+        command = [str(SCRIPT), "start", str(place), str(_free_port())]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
             if done.returncode == 0:

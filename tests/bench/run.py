@@ -24,7 +24,6 @@ from io import BytesIO
 from pathlib import Path
 
 SIZE, CLASSES = 64, 10
-RENDERED = 40  # scenes a worker count renders; more would only tell the same, later
 
 
 @dataclass(frozen=True)
@@ -39,9 +38,9 @@ class Line:
 
 
 def compare(bench: str, variants: Mapping[str, Callable[[], object]], pieces: int = 0, unit: str = "", rounds: int = 3,
-            warm: bool = True) -> list[Line]:  # fmt: skip
+            warm: bool | None = None) -> list[Line]:  # fmt: skip
     """Time the variants in turns, so that a busy moment meets all of them, and keep the best of each."""
-    if warm:
+    if rounds > 1 if warm is None else warm:
         for work in variants.values():
             work()
     best = dict.fromkeys(variants, float("inf"))
@@ -57,17 +56,18 @@ def compare(bench: str, variants: Mapping[str, Callable[[], object]], pieces: in
     ]
 
 
-def rendering() -> list[Line]:
+def rendering(scenes: int = 40) -> list[Line]:  # more would only tell the same, later
     """Scenes with one and with two worker processes, their start included."""
     from data.scenes.params import Scenes
     from data.scenes.render import stream
 
-    p = Scenes(0, RENDERED, SIZE, samples_per_pixel=10, held_out_share=0.1, per_shard=RENDERED)
-    variants = {f"{workers} worker{'s' * (workers > 1)}": lambda n=workers: list(stream(p, n)) for workers in (1, 2)}
-    return compare("rendering", variants, RENDERED, "scenes", rounds=1, warm=False)
+    p = Scenes(0, 40, SIZE, samples_per_pixel=10, held_out_share=0.1, per_shard=40)
+    every = range(scenes)
+    variants = {f"{n} worker{'s' * (n > 1)}": lambda n=n: list(stream(p, every, n)) for n in (1, 2)}
+    return compare("rendering", variants, scenes, "scenes", rounds=1)
 
 
-def precision() -> list[Line]:
+def precision(rounds: int = 4) -> list[Line]:
     """A training step of the tokenizer's warm-up in float32 and under bfloat16 autocast."""
     import torch
 
@@ -89,10 +89,12 @@ def precision() -> list[Line]:
             optimiser.step()
             optimiser.zero_grad()
 
-    return compare("warm-up step", {"float32": lambda: step(False), "bfloat16": lambda: step(True)}, 16, "images", 4)
+    return compare(
+        "warm-up step", {"float32": lambda: step(False), "bfloat16": lambda: step(True)}, 16, "images", rounds
+    )
 
 
-def attention() -> list[Line]:
+def attention(rounds: int = 8) -> list[Line]:
     """Attention forward and backward in bfloat16: torch's fused one, and ours of plain matmul and softmax."""
     import torch
 
@@ -110,10 +112,10 @@ def attention() -> list[Line]:
             y = forward(x)
         y.float().square().mean().backward()
 
-    return compare("attention", {"fused": lambda: step(fused), "plain": lambda: step(ours)}, rounds=8)
+    return compare("attention", {"fused": lambda: step(fused), "plain": lambda: step(ours)}, rounds=rounds)
 
 
-def gelu() -> list[Line]:
+def gelu(rounds: int = 8) -> list[Line]:
     """GELU forward and backward in bfloat16: the tanh approximation and the exact one."""
     import torch
 
@@ -122,10 +124,10 @@ def gelu() -> list[Line]:
     def step(kind: str) -> None:
         torch.nn.functional.gelu(x, approximate=kind).backward(x.detach())
 
-    return compare("GELU", {"tanh": lambda: step("tanh"), "erf": lambda: step("none")}, rounds=8)
+    return compare("GELU", {"tanh": lambda: step("tanh"), "erf": lambda: step("none")}, rounds=rounds)
 
 
-def sampler() -> list[Line]:
+def sampler(rows: int = 32, rounds: int = 2) -> list[Line]:
     """Token rows drawn by MaskGIT with 8 guided steps, more and fewer, and without guidance."""
     import torch
 
@@ -135,7 +137,7 @@ def sampler() -> list[Line]:
 
     torch.manual_seed(0)
     net = MaskGit(codes=1024, classes=CLASSES, length=32, dim=192, depth=4, heads=4).eval()
-    labels = torch.arange(32) % CLASSES
+    labels = torch.arange(rows) % CLASSES
 
     def draw(steps: int, guidance: float) -> None:
         def predict(tokens: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
@@ -147,10 +149,10 @@ def sampler() -> list[Line]:
         sample(predict, labels, length=32, codes=1024, no_class=CLASSES, how=how, random=random)
 
     variants = {f"{steps} steps": lambda s=steps: draw(s, 4.0) for steps in (8, 4, 16)}
-    return compare("sampler", {**variants, "8 steps, no guidance": lambda: draw(8, 0.0)}, 32, "images", 2)
+    return compare("sampler", {**variants, "8 steps, no guidance": lambda: draw(8, 0.0)}, rows, "images", rounds)
 
 
-def loader() -> list[Line]:
+def loader(images: int = 400, rounds: int = 3) -> list[Line]:
     """Pictures from shards, every one checked against its digest, beside decoding the same PNG bytes from memory."""
     import numpy as np
     from PIL import Image
@@ -158,7 +160,7 @@ def loader() -> list[Line]:
     from data import manifest, samples, shards
 
     random = np.random.default_rng(0)
-    pictures = np.kron(random.integers(0, 255, (400, 16, 16, 3), np.uint8), np.ones((1, 4, 4, 1), np.uint8))
+    pictures = np.kron(random.integers(0, 255, (images, 16, 16, 3), np.uint8), np.ones((1, 4, 4, 1), np.uint8))
     encoded = [samples.encode_png(picture) for picture in pictures]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -171,10 +173,10 @@ def loader() -> list[Line]:
             "PNG in memory": lambda: [np.asarray(Image.open(BytesIO(png)).convert("RGB")) for png in encoded],
             "from shards": lambda: samples.Samples(folder).images(),
         }
-        return compare("loader", variants, len(encoded), "images")
+        return compare("loader", variants, len(encoded), "images", rounds)
 
 
-def start_up() -> list[Line]:
+def start_up(warm: bool = True) -> list[Line]:
     """What a process pays before it begins: a training stage and the report stage, beside importing torch alone."""
     variants = {
         "import torch": "import torch",
@@ -182,10 +184,10 @@ def start_up() -> list[Line]:
         "the report stage": "import models.report.__main__",
         "python": "pass",
     }
-    return compare("process start", {name: python("-c", code) for name, code in variants.items()}, rounds=1)
+    return compare("process start", {name: python("-c", code) for name, code in variants.items()}, rounds=1, warm=warm)
 
 
-def command_line() -> list[Line]:
+def command_line(rounds: int = 2) -> list[Line]:
     """`remint --help`, and `remint retrain` where nothing changed, beside `dvc status` on the same small graph."""
     remint = [sys.executable, "-c", "from flows.cli import main; main()"]
     with tempfile.TemporaryDirectory() as scratch:
@@ -197,16 +199,16 @@ def command_line() -> list[Line]:
             "remint retrain --plan": command([*remint, "retrain", "--plan"], root),
             "remint retrain, no change": command([*remint, "retrain"], root),
         }
-        return compare("command line", variants, rounds=2)
+        return compare("command line", variants, rounds=rounds)
 
 
-def catalogue() -> list[Line]:
+def catalogue(versions: int = 100_000, releases: int = 1000, rounds: int = 100) -> list[Line]:
     """What `remint status` reads, and the command beside `--help`, with 100,000 model versions and 1,000 releases."""
     sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[2])]
     import large_catalogue
 
     remint = [sys.executable, "-c", "from flows.cli import main; main()"]
-    with tempfile.TemporaryDirectory() as scratch, large_catalogue.filled(100_000, 1000) as filled:
+    with tempfile.TemporaryDirectory() as scratch, large_catalogue.filled(versions, releases) as filled:
         root = Path(scratch)
         make_project(root)
         variants = {"remint --help": command([*remint, "--help"], root)}
@@ -215,15 +217,18 @@ def catalogue() -> list[Line]:
             status = ["env", f"REMINT_CATALOGUE={address}", *remint, "status"]
             variants[f"remint status, {name}"] = command(status, root)
         queries = {name: large_catalogue.read(one) for name, one in filled.items()}
-        return [*compare("status queries", queries, rounds=100), *compare("large catalogue", variants)]
+        return [
+            *compare("status queries", queries, rounds=rounds),
+            *compare("large catalogue", variants, rounds=min(rounds, 3)),
+        ]
 
 
-def ranks() -> list[Line]:
+def ranks(steps: int = 6, variants: int = 3) -> list[Line]:
     """A step of the generator's training by one process, and shared by two on two cores."""
     sys.path.append(str(Path(__file__).parent))
     import shared_steps
 
-    found = dict(shared_steps.measured())
+    found = dict(shared_steps.measured(steps, variants))
     first = next(iter(found.values()))
     batch = shared_steps.BATCH
     return [Line("ranks", name, took, f"{batch / took:.0f} sequences/s", first / took) for name, took in found.items()]
@@ -283,7 +288,7 @@ def command(words: list[str], folder: Path) -> Callable[[], None]:
     return call
 
 
-BENCHES: dict[str, Callable[[], list[Line]]] = {
+BENCHES: dict[str, Callable[..., list[Line]]] = {
     "rendering": rendering,
     "precision": precision,
     "attention": attention,

@@ -1,6 +1,6 @@
 """A training step by one process, and by two that share it: DistributedDataParallel, and FSDP over shares of the net.
 
-for name, seconds in shared_steps.measured(): ...     # best of some steps; one thread each
+for name, seconds in shared_steps.measured(6): ...     # best of some steps; one thread each
 """
 
 from __future__ import annotations
@@ -23,18 +23,19 @@ from models.generator.maskgit import MaskGit
 from models.optim import muon_adamw
 from tests.workers import free_port
 
-BATCH, STEPS = 64, 6
-VARIANTS = {"one process": 1, "ddp, two processes": 2, "fsdp, two processes": 2}
+BATCH = 64
+VARIANTS = {"one process": 1, "fsdp, two processes": 2, "ddp, two processes": 2}
 
 
-def measured() -> Iterator[tuple[str, float]]:
-    for name, world in VARIANTS.items():
+def measured(steps: int, variants: int = len(VARIANTS)) -> Iterator[tuple[str, float]]:
+    """The first so many variants: each one's best time of a step."""
+    for name, world in list(VARIANTS.items())[:variants]:
         results = multiprocessing.get_context("spawn").SimpleQueue()
-        multiprocessing.spawn(_steps, (name, world, free_port(), results), world)
+        multiprocessing.spawn(_steps, (name, world, steps, free_port(), results), world)
         yield name, results.get()
 
 
-def _steps(rank: int, name: str, world: int, port: int, results: multiprocessing.SimpleQueue) -> None:
+def _steps(rank: int, name: str, world: int, steps: int, port: int, results: multiprocessing.SimpleQueue) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     net: nn.Module = MaskGit(codes=1024, classes=10, length=32, dim=128, depth=4, heads=2)
@@ -48,7 +49,7 @@ def _steps(rank: int, name: str, world: int, port: int, results: multiprocessing
     tokens = torch.randint(1024, (BATCH // world, 32))
     labels = torch.randint(10, (BATCH // world,))
     best = float("inf")
-    for _ in range(STEPS):
+    for _ in range(steps):
         began = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16):
             logits = net(tokens, labels)
