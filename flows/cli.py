@@ -48,6 +48,7 @@ class Commands(click.Group):
 
 
 @click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="remint", message="%(prog)s %(version)s")
 def main() -> None:
     """Retrain, evaluate, register and release the models of this repository; prove where they come from."""
     _read_utf8()

@@ -132,7 +132,9 @@ def finished(places: Stores, ran: RunInfo) -> finish.Release:
     """Register, judge and release a recorded run, as the flow does."""
     noted = finish.noted(places.settings, ran.id)
     assert noted is not None
-    return finish.complete(places, noted)[1]
+    done = finish.complete(places, noted)
+    assert done is not None
+    return done[1]
 
 
 def _model(folder: Path, name: str, seed: int | None, tokenizer: Path) -> None:

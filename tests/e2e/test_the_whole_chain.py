@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,12 +18,12 @@ MODELS = {"tokenizer", "maskgit", "depth-teacher", "depth-small"}
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 
-def sh(folder: Path, *words: str, check: bool = True, **env: str) -> subprocess.CompletedProcess:
+def sh(folder: Path, *words: str, check: bool = True, **env: str | None) -> subprocess.CompletedProcess:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         words,
         cwd=folder,
-        env=os.environ | {"PATH": path} | env,
+        env={name: value for name, value in (os.environ | {"PATH": path} | env).items() if value is not None},
         capture_output=True,
         text=True,
         timeout=540,
@@ -110,6 +111,17 @@ print(type(loaded.predict(loaded.input_example)).__name__)
     uri = f"sqlite:///{folder / '.remint' / 'mlflow.db'}"
     done = sh(folder, sys.executable, "-c", code, MLFLOW_TRACKING_URI=uri)
     assert "True True" in done.stdout
+
+
+def test_the_readme_s_python_runs_as_it_stands_and_leaves_nothing_in_the_checkout(trained):
+    folder, _ = trained
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    before = {path.name for path in folder.iterdir()}
+    unset = {"MLFLOW_TRACKING_URI": None}
+    done = sh(folder, sys.executable, "-c", f"{block}\nprint(tokens.shape[0], disparity.ndim)", **unset)
+    assert done.stdout.splitlines()[-1] == "2 3"
+    assert {path.name for path in folder.iterdir()} - before <= {"__pycache__"}
+    assert sh(folder, "git", "status", "--porcelain").stdout == ""
 
 
 def test_gto_and_dvc_find_the_released_models_in_git(trained, tmp_path):

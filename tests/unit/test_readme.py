@@ -3,9 +3,13 @@
 import ast
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
-from flows import parameters
+from click import shell_completion
+from click.testing import CliRunner
+
+from flows import cli, parameters
 from flows.cli import COMMANDS
 
 ROOT = Path(__file__).parents[2]
@@ -72,3 +76,31 @@ def test_its_numbers_of_runs_are_compared_as_dvc_can_with_nothing_checked_out():
     assert [line.split("#")[0].split() for line in TEXT.splitlines() if line.startswith("dvc metrics diff")] == [
         ["dvc", "metrics", "diff", "run/...", "run/..."]
     ]
+
+
+def test_what_stands_at_the_top_is_named_in_its_list_of_files():
+    block = TEXT.split("## Files")[1].split("```")[1]
+    for name in ("LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "docker-compose.yml", "dvc.yaml", "params.yaml"):
+        assert name in block
+        assert (ROOT / name).exists()
+
+
+def test_who_imports_a_package_is_told_that_it_has_types():
+    for package in ("data", "models", "flows"):
+        assert (ROOT / package / "py.typed").exists()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert "py.typed" in project["tool"]["setuptools"]["package-data"]["*"]
+    assert project["project"]["license"] == "Apache-2.0"
+    assert (ROOT / "LICENSE").read_text().split()[:2] == ["Apache", "License"]
+
+
+def test_the_command_says_its_version_which_is_the_project_s():
+    said = CliRunner().invoke(cli.main, ["--version"], prog_name="remint").output
+    assert said == f"remint {tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']['version']}\n"
+
+
+def test_the_shell_completes_commands_and_options_as_it_says():
+    assert 'eval "$(_REMINT_COMPLETE=bash_source remint)"' in TEXT
+    complete = shell_completion.BashComplete(cli.main, {}, "remint", "_REMINT_COMPLETE")
+    assert {one.value for one in complete.get_completions([], "re")} == {"retrain", "reproduce"}
+    assert "--recipe" in {one.value for one in complete.get_completions(["retrain"], "--re")}
