@@ -36,10 +36,6 @@ PLAIN = {  # settings that would change what git does here, or how it says it
     "push.gpgSign": "false",
     "push.followTags": "false",  # other tags are the user's own
     "submodule.recurse": "false",
-    "fetch.prune": "false",  # tags that origin lacks are those of runs of this machine
-    "fetch.pruneTags": "false",
-    "remote.origin.prune": "false",
-    "remote.origin.pruneTags": "false",
 }
 
 

@@ -30,7 +30,7 @@ def fetch_tags(root: Path) -> None:
             f"{root} has no remote '{NAME}', and workers fetch a run's commit from there; "
             f"git remote add {NAME} ADDRESS, or REMINT_STAGES=here"
         )
-    repository.git(root, "fetch", "--quiet", "--no-auto-gc", NAME, "refs/tags/*:refs/tags/*")
+    repository.git(root, "fetch", "--quiet", "--no-auto-gc", "--no-prune", NAME, "refs/tags/*:refs/tags/*")
 
 
 def newest(settings: Settings) -> str | None:
@@ -41,7 +41,15 @@ def newest(settings: Settings) -> str | None:
     what = f"+refs/heads/{settings.branch}:{known}"
     try:
         patiently(
-            repository.git, settings.root, "fetch", "--quiet", "--no-auto-gc", NAME, what, seconds=PATIENCE_SECONDS
+            repository.git,
+            settings.root,
+            "fetch",
+            "--quiet",
+            "--no-auto-gc",
+            "--no-prune",
+            NAME,
+            what,
+            seconds=PATIENCE_SECONDS,
         )
     except UserError as error:
         raise UserError(f"REMINT_BRANCH={settings.branch} cannot be fetched from {NAME}: {error}") from None

@@ -142,7 +142,9 @@ def _tips(root: Path, patterns: list[str]) -> dict[str, str]:
 
 
 def _fetch(root: Path, names: list[str]) -> None:
-    repository.git(root, "fetch", "--quiet", "--no-tags", "--no-auto-gc", "--no-write-fetch-head", "origin", *names)
+    repository.git(
+        root, "fetch", "--quiet", "--no-tags", "--no-auto-gc", "--no-prune", "--no-write-fetch-head", "origin", *names
+    )
 
 
 def _there(root: Path, oid: str) -> bool:
