@@ -38,6 +38,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from data.params import UserError
 from models.embedded import database_uri
 
+LONGEST = 380  # bytes of the home's path: SQLite takes 512, and DVC's own files there need 110 and a journal's ending
 QUIET = {  # every tool's telemetry, update check and advertisements, off
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
@@ -136,11 +137,17 @@ class Settings(BaseSettings):
 def load(root: Path) -> Settings:
     """The settings for the repository whose main checkout is `root`; UserError names a variable that is wrong."""
     try:
-        return Settings(root=root)
+        found = Settings(root=root)
     except ValidationError as error:
         first = error.errors()[0]
         name = "REMINT_" + "_".join(str(part) for part in first["loc"]).upper()
         raise UserError(f"{name}={first.get('input')!r}: {first['msg']}") from None
+    if len(os.fsencode(found.home)) > LONGEST:
+        raise UserError(
+            f"the path of {found.home} is too long: SQLite opens no file below it if it has more than {LONGEST} bytes; "
+            "name another folder with REMINT_HOME, or move the checkout"
+        )
+    return found
 
 
 def is_foreign(variable: str) -> bool:

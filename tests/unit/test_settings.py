@@ -92,3 +92,12 @@ def test_a_python_that_stages_would_not_find_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python3"))
     with pytest.raises(UserError, match="python3 has no `python` beside it"):
         settings.child_environment(settings.load(tmp_path))
+
+
+def test_a_path_that_is_too_long_for_databases_is_said_with_what_helps(tmp_path, monkeypatch):
+    monkeypatch.setenv("REMINT_HOME", str(tmp_path / "home"))
+    deep = tmp_path / ("d" * 200) / ("e" * 200)
+    settings.load(deep)
+    monkeypatch.delenv("REMINT_HOME")
+    with pytest.raises(UserError, match=r"is too long: SQLite opens no file .*; name another folder with REMINT_HOME"):
+        settings.load(deep)
