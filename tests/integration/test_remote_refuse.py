@@ -140,3 +140,19 @@ def test_another_class_of_machine_is_refused_where_the_run_names_one(tmp_path):
     refuse.environment(replace(WORK, environment={"machine": here.machine}), here)
     with pytest.raises(Refused, match=f"of class '{here.machine}', the run allows 'x86_64 GenuineIntel avx512 NVIDIA"):
         refuse.environment(replace(WORK, environment={"machine": "x86_64 GenuineIntel avx512 NVIDIA H200"}), here)
+
+
+def test_a_stage_for_which_somebody_sets_job_variables_is_refused_before_its_attempt_is_looked_at(tmp_path):
+    import threading
+    from types import SimpleNamespace
+
+    from flows.remote.roster import Entry
+    from flows.remote.worker import StageWorker
+    from flows.settings import Settings
+
+    host = SimpleNamespace(settings=Settings(root=tmp_path))
+    worker = SimpleNamespace(host=host, entry=Entry("w", "cpu"), name="w", place="none", leave=threading.Event())
+    asked = SimpleNamespace(name="proxy run", job_variables={"env": {"PYTHONSTARTUP": "mine.py"}})
+    ended = StageWorker._attempt(worker, asked, lambda text, whole: None)
+    assert ended.outcome.state == "refused"
+    assert ended.outcome.why.startswith("the flow run sets job variables (env), and workers let nobody set any")
