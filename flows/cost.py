@@ -13,8 +13,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from data import plain_yaml
-from flows import environment, parameters, repository
+from flows import environment, parameters
 from flows.catalogue import costs, database
 from flows.catalogue.costs import Estimate, RunCost
 from flows.columns import columns
@@ -66,11 +65,7 @@ def estimates(job: Job) -> dict[str, Estimate]:
 def _steps(job: Job, stage: str, commit: str) -> tuple[int, int] | None:
     """The steps that a stage trained for at a run's commit and is to train for now, None if they are the same."""
     sections = next(one.params for one in job.stages if one.name == stage)
-    text = repository.file_at(job.settings.root, commit, parameters.FILE.as_posix())
-    try:
-        then = trained_for(plain_yaml.recorded(text or "") or {}, sections)
-    except plain_yaml.Refused:  # of before parameters were read in one way
-        return None
+    then = trained_for(parameters.earlier(job.settings.root, commit), sections)
     now = trained_for(parameters.read(job.run.workspace), sections)
     return (then, now) if then and now and then != now else None
 

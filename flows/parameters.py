@@ -15,6 +15,7 @@ from typing import Any
 
 from data import params, plain_yaml
 from data.params import UserError, near
+from flows import repository
 from flows.graph import Stage
 from flows.plan import Plan
 from flows.settings import is_foreign
@@ -98,6 +99,13 @@ def read(root: Path) -> dict[str, Any]:
     if not (root / FILE).exists():
         raise UserError(f"the commit has no {FILE}, so there are no parameters to run with")
     return params.read(root / FILE)
+
+
+def earlier(root: Path, commit: str) -> dict[str, Any]:
+    """params.yaml of a commit as it was read then, {} without one: a stage would refuse some of it today."""
+    from dvc.utils.serialize import loads_yaml
+
+    return loads_yaml(repository.file_at(root, commit, FILE.as_posix()) or "") or {}
 
 
 def fitting(base: Mapping[str, Any], key: str, value: Any, where: str) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 from flows import repository
 from flows.compare.values import Code, Commit, File, Parameter
+from flows.parameters import earlier
 from models.tracking import flatten
 
 PATHS = ("data", "models", "dvc.yaml")  # what can change a result; orchestration cannot
@@ -19,11 +20,7 @@ def parameters(root: Path, before: str, after: str, used: Mapping[str, Collectio
 
     used: model -> the parameters that its stages name, as "generator.maskgit" for all below it.
     """
-    from dvc.utils.serialize import loads_yaml  # as it was read then: a stage would refuse some of it today
-
-    old, new = (
-        flatten(loads_yaml(repository.file_at(root, commit, "params.yaml") or "") or {}) for commit in (before, after)
-    )
+    old, new = (flatten(earlier(root, commit)) for commit in (before, after))
     changed = [n for n in dict.fromkeys([*old, *new]) if old.get(n, ABSENT) != new.get(n, ABSENT)]
     found = [Parameter(name, old.get(name), new.get(name), _reached(name, used)) for name in changed]
     return tuple(sorted(found, key=lambda one: not one.models))
