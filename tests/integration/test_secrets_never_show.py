@@ -99,6 +99,7 @@ COMMAND = {
     "lineage": ["lineage", "tokenizer@production"],
     "gc": ["gc"],
     "pull": ["pull", "images@production", "here"],
+    "judge": ["judge"],
     "promote": ["promote", "images"],
     "rollback": ["rollback", "images"],
     "history": ["history", "images"],
