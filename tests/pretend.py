@@ -140,11 +140,12 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     there = [one for one in tensors if isinstance(one, OnDevice)]
     _refuse_two_devices(func, tensors, there)
     asked = kwargs.get("device")
+    asked_here = asked is not None and torch.device(asked).type == NAME
     if func is aten.copy_.default:
         result_there = isinstance(args[0], OnDevice)
     else:
-        result_there = torch.device(asked).type == NAME if asked is not None else bool(there)
-    if asked is not None:
+        result_there = asked_here if asked is not None else bool(there)
+    if asked_here:
         kwargs = {**kwargs, "device": torch.device("cpu")}
     out = func(*tree_map_only(OnDevice, _held, args), **tree_map_only(OnDevice, _held, kwargs))
     if not result_there:
