@@ -264,7 +264,8 @@ def quiet_environment() -> None:
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    for name in ("alembic", "mlflow"):  # also where somebody has imported it before
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def first_line(error: BaseException) -> str:

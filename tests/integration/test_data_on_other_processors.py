@@ -15,7 +15,7 @@ pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
 PARAMS = """
 seed: 5
-scenes: {count: 10, size: 16, samples_per_pixel: 1, held_out_share: 0.3, per_shard: 10}
+scenes: {count: 20, size: 16, samples_per_pixel: 1, held_out_share: 0.25, per_shard: 10}
 photos:
   {source: ../album, size: 32, count: 40, held_out_share: 0.5, min_contrast: 0.02, max_bad_share: 0.2,
   max_pixels: 1000000}
