@@ -322,3 +322,15 @@ def test_a_server_that_is_not_named_or_does_not_answer_is_said(settings: Setting
     with pytest.raises(UserError, match="REMINT_PREFECT_API=http.*no Prefect server answers there") as error:
         client.check(settings.model_copy(update={"prefect_api": away}))
     assert "secret" not in str(error.value)
+
+
+def test_a_schedule_gives_runs_on_the_server(settings: Settings) -> None:
+    """Prefect's scheduler does this every minute; what goes wrong in it stands in the server's log alone."""
+    applied(settings)
+    with client.opened(settings) as api:
+        found = api.request("POST", "/deployments/filter", json={}).json()
+        nightly = next(one["id"] for one in found if one["name"] == "nightly")
+        schedule.resume(api, "nightly")
+        api.request("POST", f"/deployments/{nightly}/schedule", json={"max_runs": 3})
+        wanted = {"deployments": {"id": {"any_": [nightly]}}, "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
+        assert len(api.request("POST", "/flow_runs/filter", json=wanted).json()) >= 3
