@@ -23,19 +23,20 @@ ADDRESSES = (  # what may name a file of an experiment
 
 
 def database_uri(file: Path, driver: str = "") -> str:
-    """The address of a SQLite file, as SQLAlchemy reads it; a driver's name may be given.
+    """The address of a SQLite file for SQLAlchemy, with its driver's name if one is given.
 
-    Only what has a meaning in addresses is escaped, so that what people type by hand is the same. The driver is then
-    named: MLflow makes the folder of an address that begins with `sqlite:///` without reading the escapes in it.
+    What has a meaning in addresses is escaped in one of SQLite's own: SQLAlchemy 2.0 reads no escapes.
     """
-    escaped = re.sub(r"[%?\x00-\x1f\x7f]", lambda found: f"%{ord(found[0]):02X}", str(file))
-    return f"sqlite+{driver or 'pysqlite'}:///{escaped}" if driver or escaped != str(file) else f"sqlite:///{file}"
+    if not re.search(r"[%?\x00-\x1f\x7f]", str(file)):
+        return f"sqlite{driver and '+'}{driver}:///{file}"
+    escaped = re.sub(r"[%?#\x00-\x1f\x7f]", lambda found: f"%{ord(found[0]):02X}", str(file))
+    return f"sqlite+{driver or 'pysqlite'}:///file:{escaped}?uri=true"
 
 
 def database_file(uri: str) -> Path | None:
     """The file of a SQLite address, None for any other database."""
-    found = re.fullmatch(r"sqlite(?:\+pysqlite)?:///([^?]+)(?:\?.*)?", uri, re.DOTALL)
-    return Path(unquote(found[1])) if found else None
+    found = re.fullmatch(r"sqlite(?:\+\w+)?:///(file:)?([^?]+)(?:\?.*)?", uri, re.DOTALL)
+    return Path(unquote(found[2]) if found[1] else found[2]) if found else None
 
 
 def location(database: Path, experiment: str) -> str:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
@@ -25,6 +24,7 @@ from sqlalchemy.orm import Session
 from data.params import UserError
 from flows.catalogue import migrate
 from flows.settings import Settings
+from models.embedded import database_file
 
 DRIVERS = {
     "sqlite": "sqlite",
@@ -139,7 +139,8 @@ def open(settings: Settings) -> Catalogue:
 def exists(settings: Settings) -> bool:
     """Whether there may be a catalogue; False where a SQLite file has yet to be made."""
     url = _url(settings.catalogue)
-    return url.get_backend_name() != "sqlite" or Path(str(url.database)).exists()
+    file = database_file(str(url))
+    return file is None or file.exists()
 
 
 def connect(settings: Settings) -> Engine:
@@ -162,7 +163,7 @@ def _url(address: str) -> URL:
 
 
 def _sqlite(url: URL) -> Engine:
-    Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
+    migrate.file_of(url).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(url, connect_args={"timeout": WAIT_SECONDS})
 
     @event.listens_for(engine, "connect")

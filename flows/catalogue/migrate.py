@@ -11,10 +11,11 @@ import fcntl
 from collections.abc import Iterator
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy import URL, Connection, Engine, inspect, text
 
 from data.params import UserError
 from flows.catalogue.schema import REVISION
+from models.embedded import database_file
 
 SCRIPTS = Path(__file__).parents[2] / "infra" / "migrations"
 VERSION_TABLE = "catalogue_version"  # not Alembic's usual name: MLflow and Prefect may live in the same database
@@ -46,6 +47,13 @@ def revision(connection: Connection) -> str | None:
     return connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()
 
 
+def file_of(url: URL) -> Path:
+    """The file of a SQLite database."""
+    file = database_file(str(url))
+    assert file is not None
+    return file
+
+
 @contextlib.contextmanager
 def _alone(engine: Engine) -> Iterator[Connection]:
     """A transaction during which no other process migrates; killed in the middle, it leaves what was there."""
@@ -54,7 +62,7 @@ def _alone(engine: Engine) -> Iterator[Connection]:
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
             yield connection
         return
-    path = Path(str(engine.url.database))
+    path = file_of(engine.url)
     with path.with_name(f"{path.name}.lock").open("w") as lock, engine.connect() as connection:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the change to WAL does not wait for others as a transaction does
         with contextlib.closing(connection.connection.cursor()) as cursor:

@@ -17,6 +17,7 @@ class Net(torch.nn.Module):
     def __init__(self, function) -> None:
         super().__init__()
         self.function = function
+        self.config = SimpleNamespace(patch_size=8)
 
     def forward(self, pixel_values):
         return SimpleNamespace(predicted_depth=self.function(pixel_values))

@@ -63,7 +63,8 @@ def test_a_store_that_is_reached_through_a_link_is_left_as_it_is(made, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("name", "uri"), [("plain ö#;&", "sqlite:////a/plain ö#;&"), ("?%", "sqlite+pysqlite:////a/%3F%25")]
+    ("name", "uri"),
+    [("plain ö#;&", "sqlite:////a/plain ö#;&"), ("?%#", "sqlite+pysqlite:///file:/a/%3F%25%23?uri=true")],
 )
 def test_only_what_must_be_is_escaped_and_read_back(name, uri):
     assert embedded.database_uri(Path("/a") / name) == uri
