@@ -67,7 +67,8 @@ def test_a_plan_says_what_is_likely_and_what_nobody_knows(toy):
     assert plan["estimate"]["seconds"] == pytest.approx(cost + known["end"]["seconds"])
     lines = toy.remint("retrain", "--plan", "--set", "left.lr=0.5").stdout.splitlines()
     assert lines[0].split() == ["stage", "action", "likely", "why"]
-    assert lines[-1].startswith("in all")
+    assert lines[-2].startswith("in all")
+    assert lines[-1].startswith("likely: what the stage took in ")
 
 
 def test_a_stage_that_works_is_ended_before_the_budget_is_exceeded(toy, stopped, limit):
