@@ -1,5 +1,6 @@
 """What `make` would do, as `make -n` says it."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -19,7 +20,10 @@ def checkout(tmp_path):
 
 
 def said(root):
-    return subprocess.run(["make", "-n", "retrain"], cwd=root, capture_output=True, text=True, check=True).stdout
+    # `make test` gives its children MAKELEVEL and MAKEFLAGS, with which a make within tells its folder
+    outside = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    asked = subprocess.run(["make", "-n", "retrain"], cwd=root, env=outside, capture_output=True, text=True, check=True)
+    return asked.stdout
 
 
 def test_an_environment_that_came_along_with_a_moved_checkout_is_made_anew(checkout):
