@@ -50,6 +50,11 @@ with one_line_errors(), server.borrowed(Settings(root=Path(sys.argv[1])), os.env
 """
 
 
+def heeds_hangups() -> None:
+    """As in a terminal, whatever these tests were started under: what nohup starts ignores them, and so does a run."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 class Machine:
     """Runs and servers of one home."""
 
@@ -61,7 +66,8 @@ class Machine:
     def run(self) -> subprocess.Popen:
         """A process that needs the server until its standard input is closed."""
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        self.runs.append(subprocess.Popen([sys.executable, "-c", RUN, self.root, SLOW], text=True, **pipes))
+        command = [sys.executable, "-c", RUN, self.root, SLOW]
+        self.runs.append(subprocess.Popen(command, text=True, preexec_fn=heeds_hangups, **pipes))
         return self.runs[-1]
 
     def go(self) -> None:

@@ -20,8 +20,8 @@ def checkout(tmp_path):
 
 
 def said(root):
-    # `make test` gives its children MAKELEVEL and MAKEFLAGS, with which a make within tells its folder
-    outside = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    # `make test ARGS=...` gives its children what it was given, and with MAKELEVEL a make within tells its folder
+    outside = {"PATH": os.environ["PATH"]}
     asked = subprocess.run(["make", "-n", "retrain"], cwd=root, env=outside, capture_output=True, text=True, check=True)
     return asked.stdout
 
