@@ -47,7 +47,7 @@ stack-down: $(READY)  ## ends them; what they hold stays
 	@$(BIN)/python -m flows.cli stack down
 
 stack-secrets:  ## random passwords for the stack in .secrets/; needs nothing installed
-	@$(PYTHON) -m flows.stack.secrets $(ARGS)
+	@$(PYTHON) -m infra.stack.secrets $(ARGS)
 
 stack-origin:  ## a bare copy of this repository, which containers clone and push to; needs only git
 	@test -d .remint/origin.git || git clone --quiet --bare . .remint/origin.git

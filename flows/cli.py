@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from data import entry
+from data.core import entry
 
 # command -> module of flows.commands: only the one that is called is imported
 COMMANDS = {

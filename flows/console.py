@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from data.params import UserError
+from data.core.params import UserError
 
 OK, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.params import UserError
+from data.core.params import UserError
 from flows.settings import is_foreign
 
 PLAIN = {  # settings that would change what git does here, or how it says it

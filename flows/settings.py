@@ -35,8 +35,8 @@ import pydantic
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from data.params import UserError
-from models.embedded import database_uri
+from data.core.params import UserError
+from models.tracking.embedded import database_uri
 
 LONGEST = 380  # bytes of the home's path: SQLite takes 512, and DVC's own files there need 110 and a journal's ending
 QUIET = {  # every tool's telemetry, update check and advertisements, off

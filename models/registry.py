@@ -10,8 +10,9 @@ from typing import Any
 
 import yaml
 
-from data.params import UserError, near
-from models import saved, tracking
+from data.core.params import UserError, near
+from models.core import saved
+from models.tracking import training_run
 
 # A model folder says what it is by a key of its config.json; each family's module has `load(folder)`.
 LOADERS = {
@@ -49,7 +50,7 @@ def fetch(reference: str) -> Path:
     name, _, which = reference.partition("@")
     if not REFERENCE.fullmatch(reference):
         raise UserError(f"'{reference}' is neither a folder nor NAME@ALIAS or NAME@vN, such as tokenizer@production")
-    client, reason = tracking.connect()
+    client, reason = training_run.connect()
     if client is None:
         raise UserError(f"cannot look up {reference}: {reason}")
     version = find(client, name, which)
@@ -73,9 +74,9 @@ def brought(client: Any, version: Any) -> Path:
 
 def differing(folder: Path, version: Any) -> Iterator[str]:
     """What of a registered version's files, in `folder`, is not as its tags in the registry say."""
-    for tag, name in ((tracking.WEIGHTS, "model.safetensors"), (tracking.CONFIG, "config.json")):
+    for tag, name in ((training_run.WEIGHTS, "model.safetensors"), (training_run.CONFIG, "config.json")):
         expected, path = version.tags.get(tag), folder / name
-        if expected is None and tag == tracking.CONFIG:  # versions of before this tag
+        if expected is None and tag == training_run.CONFIG:  # versions of before this tag
             continue
         found = f"sha256 {saved.sha256(path)}" if path.is_file() else "no such file"
         if expected is None:

@@ -12,15 +12,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from data import entry, params
-from data.params import UserError
+from data.core import entry, params
+from data.core.params import UserError
 from data.photos import sources
 from data.photos.params import Photos
 from data.scenes.params import Scenes
 from data.validate.params import Validate
+from models.core.learning import STARTING
 from models.depth import params as depth
 from models.generator import params as generator
-from models.learning import STARTING
 from models.proxy.params import ProxyParams
 from models.tokenizer import params as tokenizer
 

@@ -96,13 +96,14 @@ def release(settings: Settings, photographs: int = 8) -> None:
     import torch
     from dvc.repo import Repo
 
-    from data import params
+    from data.core import params
     from data.photos import collect
     from data.photos.params import Photos
-    from flows.production import bucket, bundle, pointers
-    from flows.production.bundle import Bundle, Evaluation, File, Lineage, Manifest
-    from flows.production.transfer import sha256_of
-    from models import saved
+    from flows.release import bundle, pointers
+    from flows.release.bundle import Bundle, Evaluation, File, Lineage, Manifest
+    from flows.storage import bucket
+    from flows.storage.transfer import sha256_of
+    from models.core import saved
     from models.depth import net
 
     root = settings.root

@@ -33,7 +33,7 @@ random = np.random.default_rng(list(read.digest()))
 out = Path(out)
 out.mkdir(parents=True, exist_ok=True)
 if kind == "scenes":
-    from data import manifest, samples, shards
+    from data.core import manifest, samples, shards
 
     image = random.integers(0, 256, (16, 16, 3), dtype=np.uint8)
     entries = shards.write(out, "scenes", [("a", {"rgb.png": samples.encode_png(image)})], per_shard=1)

@@ -98,7 +98,7 @@ def publish(tmp_path: Path) -> Callable[..., Any]:
     publish(bucket, "images", {"tokenizer": 1, "maskgit": 2}, size=1000): models by the seed of their weights, and
     how many numbers those hold.
     """
-    from flows.production import bundle, pointers
+    from flows.release import bundle, pointers
 
     def make(bucket: Any, family: str, seeds: Mapping[str, int], size: int = 1000, **changes: Any) -> pointers.Pointer:
         before = pointers.newest(bucket, family)
@@ -126,8 +126,8 @@ def _bundle(folder: Path, model: str, seed: int, size: int) -> Any:
     import pyarrow.parquet as pq
     from safetensors.numpy import save_file
 
-    from flows.production.bundle import FILES, Bundle, Evaluation, File, Lineage, Manifest
-    from flows.production.transfer import sha256_of
+    from flows.release.bundle import FILES, Bundle, Evaluation, File, Lineage, Manifest
+    from flows.storage.transfer import sha256_of
 
     folder.mkdir(exist_ok=True)
     save_file({"w": np.random.default_rng(seed).normal(size=size)}, folder / "model.safetensors")

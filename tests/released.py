@@ -18,15 +18,16 @@ import numpy as np
 import yaml
 from safetensors.numpy import save_file
 
-from data import manifest, samples, shards
-from flows import finish, parameters, run
-from flows.families import sha256
-from flows.production import bundle, pointers
-from flows.release import projections
+from data.core import manifest, samples, shards
+from flows.pipeline import parameters
+from flows.pipeline.families import sha256
+from flows.pipeline.store import Store
+from flows.release import bundle, pointers, projections
 from flows.release.stores import Stores
-from flows.run import RunInfo, StageResult
+from flows.retrain import finalise
+from flows.runs import values as run
+from flows.runs.values import RunInfo, StageResult
 from flows.settings import Settings
-from flows.store import Store
 
 ARTIFACTS = {
     "tokenizer": "artifacts/tokenizer/model",
@@ -123,16 +124,16 @@ def train(
     store = Store(root)
     try:
         results = [StageResult(stage.name, "ran", 1.0) for stage in store.stages]
-        return finish.record(chosen, ran, store.stages, results)
+        return finalise.record(chosen, ran, store.stages, results)
     finally:
         store.close()
 
 
-def finished(places: Stores, ran: RunInfo) -> finish.Release:
+def finished(places: Stores, ran: RunInfo) -> finalise.Release:
     """Register, judge and release a recorded run, as the flow does."""
-    noted = finish.noted(places.settings, ran.id)
+    noted = finalise.noted(places.settings, ran.id)
     assert noted is not None
-    done = finish.complete(places, noted)
+    done = finalise.complete(places, noted)
     assert done is not None
     return done[1]
 

@@ -34,7 +34,7 @@ class PrefectServer:
         self.process: subprocess.Popen | None = None
 
     def start(self) -> None:
-        from flows import server
+        from flows.server import connect
 
         self.folder.mkdir(parents=True, exist_ok=True)
         home = {
@@ -45,14 +45,14 @@ class PrefectServer:
         with (self.folder / "server.log").open("a") as log:
             self.process = subprocess.Popen(
                 [*factory, "--port", str(self.port), "--log-level", "error", "--lifespan", "on"],
-                env={**foreign(os.environ), **server.LEAN, **home},
+                env={**foreign(os.environ), **connect.LEAN, **home},
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
         until = time.monotonic() + STARTED_SECONDS
-        while not server.answers(self.api, seconds=1.0):
+        while not connect.answers(self.api, seconds=1.0):
             if self.process.poll() is not None or time.monotonic() > until:
                 raise RuntimeError(f"Prefect's server did not start: {(self.folder / 'server.log').read_text()}")
             time.sleep(0.1)
@@ -123,7 +123,7 @@ class Farm:
 
     @property
     def ledger(self) -> Ledger:
-        from flows.production import bucket
+        from flows.storage import bucket
 
         return Ledger(bucket.at(self.environment["REMINT_LEDGER"], "REMINT_LEDGER"))
 
@@ -238,8 +238,8 @@ def work(repository: Path, stage: str, **changes: Any) -> Work:
     from dvc.repo import Repo
     from dvc.utils.serialize import load_yaml
 
-    from flows import graph
-    from flows.store import Store
+    from flows.pipeline import graph
+    from flows.pipeline.store import Store
 
     path = repository / "dvc.lock"
     lock = (load_yaml(str(path)) if path.exists() else {}).get("stages", {})

@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from data import kept, params, stores
-from data.entry import Unavailable
-from data.params import UserError
+from data.core import checkpoint_store, params, stores
+from data.core.entry import Unavailable
+from data.core.params import UserError
 
 SUFFIX = ".arrivals"
 
@@ -79,7 +79,7 @@ def bring(store: stores.Store, one: Arrival, scratch: Path) -> Path:
     """A photograph's file, its digest verified; it may lie in `scratch`. UserError when the pool does not have it."""
     try:
         file = store.get(one.place, scratch)
-        found = kept.sha256(file)
+        found = checkpoint_store.sha256(file)
     except (Unavailable, FileNotFoundError):
         if store.has(one.place):
             raise

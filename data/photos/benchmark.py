@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data.params import UserError
+from data.core.params import UserError
 from data.photos.sources import package_folder
 
 # Calibration of the quarter-size pictures, from the docstring of skimage.data.stereo_motorcycle.

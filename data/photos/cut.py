@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data import manifest, samples
-from data.params import UserError
+from data.core import manifest, samples
+from data.core.params import UserError
 from data.photos import benchmark, crops, decode
 from data.photos.params import Photos
 from data.photos.sources import Photo

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data import params
-from data.params import UserError
+from data.core import params
+from data.core.params import UserError
 from data.photos import listing
 
 LISTS = (".yaml", ".yml")

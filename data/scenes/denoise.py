@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from data.elementary import exp, log
+from data.core.elementary import exp, log
 from data.scenes.renderer import Render
 
 KERNEL = (1 / 16, 1 / 4, 3 / 8, 1 / 4, 1 / 16)

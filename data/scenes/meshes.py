@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from data.elementary import cos, sin
+from data.core.elementary import cos, sin
 
 Array = np.ndarray
 Point = Sequence[float] | Array  # (3,), in profiles (2,)

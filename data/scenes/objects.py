@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from data.elementary import cos, sin
+from data.core.elementary import cos, sin
 from data.scenes.meshes import Mesh, ball, box, cone, hoop, joined, lathe, polygon, rod, tube, wedge
 from data.scenes.palettes import Palette
 from data.scenes.scene import Piece, Scene, Sky

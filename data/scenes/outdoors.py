@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from data.elementary import cos, exp, sin
+from data.core.elementary import cos, exp, sin
 from data.scenes.meshes import Mesh, ball, box, cone, cylinder, joined, lathe, polygon, surface
 from data.scenes.palettes import Palette
 from data.scenes.scene import Piece, Scene

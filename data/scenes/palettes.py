@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.elementary import power
+from data.core.elementary import power
 
 
 def linear(colour: str) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from data.params import Range, Seed
+from data.core.params import Range, Seed
 
 CLASSES = 10
 

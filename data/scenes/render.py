@@ -4,7 +4,7 @@
 
 With the default parameters (2,240 scenes of 64 pixels) it takes two to three minutes on two cores of an EPYC 9004. The
 bytes depend on `seed` and the section `scenes` of params.yaml, never on the processor, the number of worker processes
-(one per core; REMINT_WORKERS sets another number), interruptions or the parts it was made in (`data.parts`).
+(one per core; REMINT_WORKERS sets another number), interruptions or the parts it was made in (`data.core.partitions`).
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from data import entry, kept, manifest, params, parts, samples, shards
-from data.params import UserError
+from data.core import checkpoint_store, entry, manifest, params, partitions, samples, shards
+from data.core.params import UserError
 from data.scenes import renderer
 from data.scenes.grammar import NAMES
 from data.scenes.params import Scenes
@@ -116,14 +116,14 @@ def main() -> None:
     p = params.load(Scenes, "scenes")
     notes, workers = info(p), entry.workers()
     ranges = [range(start, min(start + p.per_shard, p.count)) for start in range(0, p.count, p.per_shard)]
-    with parts.opened(kept.address("scenes", asdict(p), {}, ("data",)), len(ranges), out) as made:
+    with partitions.opened(checkpoint_store.address("scenes", asdict(p), {}, ("data",)), len(ranges), out) as made:
         fill(made, ranges, p, workers)
         entries = place(made.files(), out)
         (out / "info.json").write_text(json.dumps(notes, indent=2) + "\n")
         manifest.write(rows(out, entries, p), out)  # last: a folder without it was not finished
 
 
-def fill(made: parts.Shards, ranges: list[range], p: Scenes, workers: int) -> None:
+def fill(made: partitions.Shards, ranges: list[range], p: Scenes, workers: int) -> None:
     """Render the shards that are missing, one stream of scenes through all of them."""
     indices = [index for shard in made.missing for index in ranges[shard]]
     with closing(stream(p, indices, workers)) as scenes:

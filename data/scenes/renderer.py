@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.elementary import power, sin
-from data.params import UserError
+from data.core.elementary import power, sin
+from data.core.params import UserError
 from data.scenes.meshes import joined
 from data.scenes.scene import Scene, Sky
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data.elementary import cos, sin
+from data.core.elementary import cos, sin
 from data.scenes.camera import Camera
 from data.scenes.meshes import Mesh, joined, surface
 from data.scenes.palettes import Palette

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from data.elementary import exp, log, power
+from data.core.elementary import exp, log, power
 
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # of linear sRGB
 

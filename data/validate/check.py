@@ -24,8 +24,8 @@ from typing import Any
 
 import pandas as pd
 
-from data import entry, manifest, params
-from data.params import UserError
+from data.core import entry, manifest, params
+from data.core.params import UserError
 from data.validate import docs, drift, duplicates, figures, integrity, suites
 from data.validate.params import Validate
 from data.validate.run import Outcome, Suite, run

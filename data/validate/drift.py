@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data.elementary import log
-from data.params import UserError
+from data.core.elementary import log
+from data.core.params import UserError
 
 COLUMNS = {"brightness": 1.0, "contrast": 0.5}  # and their largest possible values
 FINE = 100  # bins that are stored

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from data.params import Filled, Range, Share
+from data.core.params import Filled, Range, Share
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data.params import UserError
+from data.core.params import UserError
 from data.photos import arrivals
 from data.photos.arrivals import Arrival
 from flows import state
-from flows.production import bucket
-from flows.production.bucket import Bucket, Taken
-from flows.production.transfer import write_whole
 from flows.settings import Settings
+from flows.storage import bucket
+from flows.storage.bucket import Bucket, Taken
+from flows.storage.transfer import write_whole
 
 VARIABLE = "REMINT_ARRIVED"
 LARGEST = 16 << 20  # bytes of a batch

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from data.params import UserError
-from flows.production import bucket
-from flows.production.bucket import NotThere
-from flows.production.s3 import S3Bucket
-from flows.production.transfer import CHUNK, Broken
+from data.core.params import UserError
 from flows.settings import Settings
+from flows.storage import bucket
+from flows.storage.bucket import NotThere
+from flows.storage.s3 import S3Bucket
+from flows.storage.transfer import CHUNK, Broken
 
 VARIABLE = "REMINT_INCOMING"
 

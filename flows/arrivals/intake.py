@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data import params, stores
+from data.core import params, stores
 from data.photos import arrivals, decode, sources
 from data.photos.arrivals import Arrival
 from data.photos.params import Photos
@@ -30,8 +30,8 @@ from flows.arrivals.batches import BEFORE, Aside, Batch, Log
 from flows.arrivals.incoming import Incoming, Item, Nothing, Unfetched
 from flows.arrivals.measure import Cut, Measured
 from flows.arrivals.standing import LOOKED_AT, Standing
-from flows.production.transfer import sha256_of
 from flows.settings import Settings
+from flows.storage.transfer import sha256_of
 
 PER_BATCH = 1000
 LARGEST = 1 << 30  # bytes of a file that is read at all

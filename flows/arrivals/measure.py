@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data import manifest
+from data.core import manifest
 from data.photos import crops, decode
 from data.validate import drift
 
@@ -54,7 +54,7 @@ def measure(path: Path, sha256: str, cut: Cut) -> Measured:
 
 
 def statistics(tiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Brightness and contrast of tiles, uint8 (N, H, W, 3), as `data.manifest` has them, whose hash takes longer."""
+    """Brightness and contrast of tiles, uint8 (N, H, W, 3), as `data.core.manifest`, whose hash takes longer."""
     luma = manifest.luma(tiles)
     return luma.mean(axis=(1, 2)) / manifest.WHITE, luma.std(axis=(1, 2)) / manifest.WHITE
 

@@ -12,17 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from data import manifest, plain_yaml
-from data.params import UserError
-from data.samples import Samples
-from flows import families, repository, state
+from data.core import manifest, plain_yaml
+from data.core.params import UserError
+from data.core.samples import Samples
+from flows import repository, state
 from flows.arrivals import confusion, measure
-from flows.production import bucket, bundle, pointers
-from flows.production.bucket import Bucket
-from flows.production.pointers import Member, Pointer
+from flows.pipeline import families
+from flows.pipeline.store import Store
+from flows.release import bundle, pointers
+from flows.release.pointers import Member, Pointer
 from flows.reproduce import originals
 from flows.settings import Settings
-from flows.store import Store
+from flows.storage import bucket
+from flows.storage.bucket import Bucket
 
 FAMILY, STUDENTS = "depth", Path("artifacts/depth-student")
 PHOTOS = "artifacts/photos"

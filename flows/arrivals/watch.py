@@ -17,16 +17,17 @@ from typing import Any, Literal
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from data.params import UserError
+from data.core.params import UserError
 from data.validate import drift
-from flows import repository, runs
+from flows import repository
 from flows.arrivals import batches, confusion, measure, standing
 from flows.arrivals.batches import Batch, Log
-from flows.arrivals.given import LIST
 from flows.arrivals.intake import Taken, take_in
+from flows.arrivals.run_inputs import LIST
 from flows.arrivals.standing import Standing
 from flows.catalogue import database, journal
 from flows.catalogue.schema import Entry
+from flows.runs import tagged
 from flows.settings import Settings
 
 ARRIVAL, TRIGGER = "arrival", "trigger"  # kinds of journal entries
@@ -148,7 +149,7 @@ def _last(session: Session, kind: str, what: str) -> int:
 
 def _given(settings: Settings) -> int:
     """How many photographs the newest run was given."""
-    newest = runs.newest(settings)
+    newest = tagged.newest(settings)
     text = repository.file_at(settings.root, newest, LIST.as_posix()) if newest else None
     return text.count("\n") - 1 if text else 0  # behind the line that names the pool
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from data.params import UserError
+from data.core.params import UserError
 from flows.catalogue import journal, queries
 from flows.catalogue.queries import ALARM, SETTLED
 from flows.catalogue.schema import Entry

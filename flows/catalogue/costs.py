@@ -12,10 +12,10 @@ from typing import Any
 from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
-from data.params import UserError
+from data.core.params import UserError
 from flows.catalogue.schema import Execution, Run
 from flows.remote.ledger import Usage
-from flows.spending import total
+from flows.stage.spending import total
 
 MADE = ("ran", "resumed")  # actions that made outputs
 LOOKED_AT = 20  # executions of a stage among which the one most alike is found

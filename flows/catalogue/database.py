@@ -21,10 +21,10 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, 
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
-from data.params import UserError
+from data.core.params import UserError
 from flows.catalogue import migrate
 from flows.settings import Settings
-from models.embedded import database_file
+from models.tracking.embedded import database_file
 
 DRIVERS = {
     "sqlite": "sqlite",

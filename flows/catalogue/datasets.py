@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flows.catalogue.stages import Entry
-from flows.graph import Stage
-from flows.run import BROKEN, StageResult
+from flows.pipeline.graph import Stage
+from flows.pipeline.lock import Entry
+from flows.runs.values import BROKEN, StageResult
 
 VALIDATE, REPORT = "validate", Path("artifacts/validate/report.json")
 PHOTOGRAPH = "^[0-9a-f]{12}-"  # how keys of tiles begin: data.photos.collect names them by the photograph's bytes
@@ -21,7 +21,7 @@ class Dataset:
     """The output of a data stage, as it lies in a workspace."""
 
     stage: str
-    digest: str  # as `flows.registry.data_of` has it
+    digest: str  # as `flows.release.registry.data_of` has it
     rows: int
     bytes: int
     verdict: str  # "passed", "failed", "unchecked"

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from sqlalchemy import URL, Connection, Engine, inspect, text
 
-from data.params import UserError
+from data.core.params import UserError
 from flows.catalogue.schema import REVISION
-from models.embedded import database_file
+from models.tracking.embedded import database_file
 
 SCRIPTS = Path(__file__).parents[2] / "infra" / "migrations"
 VERSION_TABLE = "catalogue_version"  # not Alembic's usual name: MLflow and Prefect may live in the same database

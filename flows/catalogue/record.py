@@ -17,26 +17,27 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
-from flows import environment, repository
+from flows import repository
 from flows.catalogue import datasets
-from flows.catalogue import stages as locked
 from flows.catalogue.alarms import Alarm, sound
 from flows.catalogue.costs import FIELDS
 from flows.catalogue.database import Catalogue
 from flows.catalogue.datasets import Dataset
 from flows.catalogue.schema import DataVersion, Edge, Execution, ModelVersion, Photograph, Run
-from flows.environment import Environment
-from flows.graph import Stage
-from flows.reference import GTO_TAG, RUN_TAG
-from flows.run import BROKEN, RunInfo, StageResult, run_tag, started_at
+from flows.pipeline import environment
+from flows.pipeline import lock as locked
+from flows.pipeline.environment import Environment
+from flows.pipeline.graph import Stage
+from flows.pipeline.reference import GTO_TAG, RUN_TAG
+from flows.runs.values import BROKEN, RunInfo, StageResult, run_tag, started_at
 from flows.settings import Settings
-from models.tracking import COMMIT
+from models.tracking.training_run import COMMIT
 
 if TYPE_CHECKING:
-    from flows.registry import Registered
+    from flows.release.registry import Registered
     from flows.remote.ledger import Usage
 
-RESUMED = "going on from step"  # what a training that found its checkpoint prints, see models.callbacks.Resume
+RESUMED = "going on from step"  # what a training that found its checkpoint prints, see models.core.callbacks.Resume
 RUN_CACHE = "DVC's run cache"
 
 
@@ -227,7 +228,7 @@ def _edges(one: Registered, lock: Mapping[str, locked.Entry]) -> dict[tuple[str,
     """What a version was made from; its own tags know better than the lock of a run that only met it again."""
     data = {key.removeprefix("data."): digest for key, digest in one.tags.items() if key.startswith("data.")}
     if not data:
-        from flows.registry import data_of
+        from flows.release.registry import data_of
 
         data = data_of({"stages": lock}, one.model.path.as_posix())
     named = {("data", name): digest for name, digest in data.items()}

@@ -95,7 +95,7 @@ class Run(Base):
     base_commit: Mapped[str] = mapped_column(index=True)
     trigger: Mapped[str]
     parameters: Mapped[str]  # sha256 of params.yaml
-    environment: Mapped[str]  # sha256 of the environment's description, see flows.environment
+    environment: Mapped[str]  # sha256 of the environment's description, see flows.pipeline.environment
     machine: Mapped[str]  # machine class: processor family and features that change bytes
     state: Mapped[str]  # "done", "failed"
     started: Mapped[datetime]

@@ -27,10 +27,11 @@ def approve(model: str, version: str, why: str, as_json: bool) -> None:
       2  a mistake in the input: unknown, never judged, refused, needing no approval, or approved already
     """
     with one_line_errors():
-        from flows import registry, repository, settings
+        from flows import repository, settings
         from flows.catalogue import database
-        from flows.gates import record
-        from models.experiments import GATE
+        from flows.release import registry
+        from flows.release.gates import record
+        from models.tracking.experiments import GATE
 
         checkout = repository.find(Path.cwd())
         who = record.approver(checkout.top)

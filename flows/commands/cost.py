@@ -29,8 +29,9 @@ def cost(run: str | None, as_json: bool) -> None:
       REMINT_PRICE_GPU=2.50 remint cost
     """
     with one_line_errors():
-        from flows import cost, repository, settings
+        from flows import repository, settings
         from flows.catalogue import costs, database
+        from flows.show import cost
 
         chosen = settings.load(repository.find(Path.cwd()).main)
         prices = cost.Prices.of(chosen)

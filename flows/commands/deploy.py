@@ -28,8 +28,8 @@ def deploy(prune: bool, as_json: bool) -> None:
     """
     with one_line_errors("remint deploy"):
         from flows import repository, settings
-        from flows.columns import columns
-        from flows.triggers import client, declared
+        from flows.schedules import client, declared
+        from flows.show.columns import columns
 
         checkout = repository.find(Path.cwd())
         chosen = settings.load(checkout.main)
@@ -38,7 +38,7 @@ def deploy(prune: bool, as_json: bool) -> None:
         wanted = declared.read(path)
         with client.opened(chosen) as api:
             from flows.remote import pools  # not before: they import Prefect
-            from flows.triggers.deploy import apply
+            from flows.schedules.deploy import apply
 
             changes = list(apply(api, wanted, path, prune=prune))
             pools.ensure()  # stages wait in deployments of their own

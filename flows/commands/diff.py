@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from data.params import UserError
+from data.core.params import UserError
 from flows.console import OK, one_line_errors, print_json, say
-from flows.reference import PRODUCTION
+from flows.pipeline.reference import PRODUCTION
 
 if TYPE_CHECKING:
-    from flows.compare.releases import Bundles
-    from flows.production.bucket import Bucket
     from flows.release.stores import Stores
+    from flows.show.diff.releases import Bundles
+    from flows.storage.bucket import Bucket
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -54,9 +54,9 @@ def diff(family: str, before: str | None, after: str | None, as_json: bool, html
 
 def _diff(family: str, before: str | None, after: str | None, as_json: bool, html: Path | None) -> int:
     from flows import repository, settings
-    from flows.compare import releases, text
     from flows.release import stores
     from flows.release.promote import check_family
+    from flows.show.diff import releases, text
 
     where = settings.load(repository.find(Path.cwd()).main)
     with stores.opened(where) as places, ExitStack() as stack:
@@ -67,8 +67,8 @@ def _diff(family: str, before: str | None, after: str | None, as_json: bool, htm
         with places.catalogue.read() as session:
             found = releases.compare(where.root, session, places.bucket, first, second)
         if html:
-            from flows.compare import page, pictures
-            from flows.page import write
+            from flows.show.diff import page, pictures
+            from flows.show.page import write
 
             names = releases.evaluations(where.root, first, second)
             shown, notes = pictures.pairs(where.root, found.before.commit, found.after.commit, names)
@@ -84,7 +84,7 @@ def _diff(family: str, before: str | None, after: str | None, as_json: bool, htm
 
 @contextmanager
 def _side(places: "Stores", family: str, named: str) -> "Iterator[Bundles]":
-    from flows.compare import candidate, releases
+    from flows.show.diff import candidate, releases
 
     if named.isdecimal():
         yield releases.read(places.bucket, family, int(named))
@@ -95,7 +95,7 @@ def _side(places: "Stores", family: str, named: str) -> "Iterator[Bundles]":
 
 def _sides(bucket: "Bucket", family: str, before: str | None, after: str | None) -> tuple[str, str]:
     """The two that are meant, each a release's number or a run; UserError where there are not two to compare."""
-    from flows.production import pointers
+    from flows.release import pointers
 
     newest = pointers.newest(bucket, family)
     production = str(newest.number) if newest else None

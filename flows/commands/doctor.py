@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from data.params import UserError
+from data.core.params import UserError
 from flows.console import FAILED, OK, one_line_errors, print_json
 
 

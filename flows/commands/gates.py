@@ -9,7 +9,7 @@ import click
 from flows.console import FAILED, OK, one_line_errors, print_json, say
 
 if TYPE_CHECKING:
-    from flows.gates.record import Approval, Stored
+    from flows.release.gates.record import Approval, Stored
 
 HEAD = ("rule", "candidate", "production", "limit", "difference [95 %]", "samples", "")
 
@@ -35,7 +35,7 @@ def gates(model: str, version: str, as_json: bool) -> None:
     with one_line_errors():
         from flows import repository, settings
         from flows.catalogue import database
-        from flows.gates import record
+        from flows.release.gates import record
 
         catalogue = database.open(settings.load(repository.find(Path.cwd()).main))
         with catalogue.read() as session:
@@ -49,8 +49,8 @@ def gates(model: str, version: str, as_json: bool) -> None:
 
 
 def _text(judged: "Stored") -> str:
-    from flows.columns import columns
-    from flows.gates.words import cell, interval
+    from flows.release.gates.words import cell, interval
+    from flows.show.columns import columns
 
     rows = [
         (
@@ -68,8 +68,8 @@ def _text(judged: "Stored") -> str:
 
 
 def _verdict(judged: "Stored", given: "Approval | None") -> str:
-    from flows import table
-    from flows.columns import paragraph
+    from flows.show import table
+    from flows.show.columns import paragraph
 
     one = judged.decision
     against = f" against v{one.replaces}" if one.replaces is not None else ""

@@ -21,9 +21,10 @@ def history(family: str, as_json: bool) -> None:
     """
     with one_line_errors():
         from flows import repository, settings
-        from flows.production import bucket, pointers
-        from flows.release import anchors, history
+        from flows.release import anchors, pointers
         from flows.release.promote import check_family
+        from flows.show import history
+        from flows.storage import bucket
 
         chosen = settings.load(repository.find(Path.cwd()).main)
         where = bucket.open(chosen)

@@ -9,7 +9,7 @@ import click
 from flows.console import FAILED, OK, one_line_errors, print_json, say
 
 if TYPE_CHECKING:
-    from flows.finish import Release
+    from flows.retrain.finalise import Release
 
 
 @click.command(short_help="Judge a recorded run by the present policy.")
@@ -50,7 +50,7 @@ def _json(one: Any) -> dict[str, Any]:
 
 
 def _print(run: str, made: "Release") -> None:
-    from flows import table
+    from flows.show import table
 
     for one in made.decisions:
         print(f"{one.model} v{one.version} {one.verdict}: {one.reason}")

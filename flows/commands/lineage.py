@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from data.params import UserError
+from data.core.params import UserError
 from flows.console import FAILED, OK, one_line_errors, print_json, say
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-    from flows.lineage.values import Lineage, Trace
+    from flows.show.lineage.values import Lineage, Trace
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -78,14 +78,15 @@ def _lineage(
     with catalogue.read() as session:
         if model is None:
             return _up(_question(session, where.root, things), as_json)
-        from flows.lineage import down, reference
+        from flows.catalogue import reference
+        from flows.show.lineage import down
 
         found = down.lineage_of(session, where.root, reference.find(session, model))
     return _down(found, as_json, html, svg)
 
 
 def _question(session: "Session", root: Path, things: dict[str, str | None]) -> "Trace":
-    from flows.lineage import up
+    from flows.show.lineage import up
 
     ask: dict[str, Callable[[str], Trace]] = {
         "data": lambda digest: up.of_data(session, digest),
@@ -97,7 +98,7 @@ def _question(session: "Session", root: Path, things: dict[str, str | None]) -> 
 
 
 def _up(found: "Trace", as_json: bool) -> int:
-    from flows.lineage import tree
+    from flows.show.lineage import tree
 
     if as_json:
         print_json(asdict(found))
@@ -107,12 +108,12 @@ def _up(found: "Trace", as_json: bool) -> int:
 
 
 def _down(found: "Lineage", as_json: bool, html: Path | None, svg: Path | None) -> int:
-    from flows.lineage import tree
-    from flows.lineage.values import problems
+    from flows.show.lineage import tree
+    from flows.show.lineage.values import problems
 
     if html or svg:
-        from flows.lineage import page, picture
-        from flows.page import write
+        from flows.show.lineage import page, picture
+        from flows.show.page import write
 
         if html:
             say(f"Page: {write(html, page.render(found))}")

@@ -33,8 +33,8 @@ def promote(family: str, run: str | None, why: str, as_json: bool) -> None:
       2    a mistake (unknown family or run, a tag that was moved, outputs that are not here)
     """
     with one_line_errors():
-        from flows import notify, repository, settings
-        from flows.release import promote, start, stores
+        from flows import repository, settings
+        from flows.release import notify, promote, start, stores
         from flows.remote import origin
 
         chosen = settings.load(repository.find(Path.cwd()).main)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from data.params import UserError, near
+from data.core.params import UserError, near
 from flows.console import INTERRUPTED, OK, one_line_errors, print_json, say
 
 if TYPE_CHECKING:
-    from flows.production.bucket import Bucket
-    from flows.production.pull import Hold, Pulled
+    from flows.release.pull import Hold, Pulled
+    from flows.storage.bucket import Bucket
 
 
 @click.command(short_help="Bring a release into a folder, every digest verified.")
@@ -64,7 +64,7 @@ def parse(release: str) -> tuple[str, int | None]:
 
 def production() -> "Bucket":
     """Where releases are: REMINT_PRODUCTION, else the clone around this folder."""
-    from flows.production import bucket
+    from flows.storage import bucket
 
     address = os.environ.get("REMINT_PRODUCTION", "")
     if "://" in address or Path(address).expanduser().is_absolute():
@@ -97,7 +97,7 @@ def held_against(family: str) -> "Hold":
 def _pull(bucket: "Bucket", hold: "Hold", family: str, number: int | None, directory: Path) -> "Pulled":
     from tqdm import tqdm
 
-    from flows.production.pull import pull
+    from flows.release.pull import pull
 
     with tqdm(unit="B", unit_scale=True, desc=family, leave=False, delay=1, disable=None) as bar:
 

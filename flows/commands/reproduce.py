@@ -98,8 +98,8 @@ def reproduce(
 
 
 def _one(settings: "Settings", reference: str, source: "Source", tolerance: "Tolerance") -> "Reproduction":
-    from flows import progress
     from flows.reproduce import run, target
+    from flows.retrain import progress
 
     with progress.console() as shown:
         return run.reproduce(settings, [target.resolve(settings, reference)], source, tolerance, shown)
@@ -107,14 +107,14 @@ def _one(settings: "Settings", reference: str, source: "Source", tolerance: "Tol
 
 def _all(settings: "Settings", source: "Source", tolerance: "Tolerance") -> tuple[list["Reproduction"], list[str]]:
     """Run the flow of all of them, with a server for it."""
-    from flows import server
+    from flows.server import connect
     from flows.settings import child_environment
 
     environment = child_environment(settings)
     os.environ.update(environment)
     done: list[Reproduction] = []
     refused: list[str] = []
-    with server.borrowed(settings, environment) as api:
+    with connect.borrowed(settings, environment) as api:
         os.environ["PREFECT_API_URL"] = api
         from flows.reproduce import every  # not before: it imports Prefect
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from data.params import UserError
+from data.core.params import UserError
 from flows.console import FAILED, OK, one_line_errors, print_json, say
 
 if TYPE_CHECKING:
-    from flows.finish import Release
-    from flows.job import Job
-    from flows.outcome import Outcome
-    from flows.run import RunInfo, StageResult
+    from flows.retrain.finalise import Release
+    from flows.retrain.job import Job
+    from flows.retrain.outcome import Outcome
+    from flows.runs.values import RunInfo, StageResult
 
 LISTED = 5  # uncommitted paths named before they are counted
 
@@ -69,8 +69,8 @@ def retrain(
     if stages:
         os.environ["REMINT_STAGES"] = stages
     with one_line_errors():
-        from flows import budget as budgets
-        from flows import job
+        from flows.retrain import budget as budgets
+        from flows.retrain import job
 
         limit = budgets.parse(budget) if budget is not None else budgets.Budget()
         with job.prepared(Path.cwd(), recipe, assignments) as prepared:
@@ -82,7 +82,7 @@ def _estimated(ready: "Job", plan_only: bool) -> "Job":
     """The job with what its stages are likely to cost, where that is asked for; a plan does without."""
     if not (plan_only or ready.budget.limits):
         return ready
-    from flows import cost
+    from flows.show import cost
 
     try:
         return replace(ready, estimates=cost.estimates(ready))
@@ -95,10 +95,11 @@ def _estimated(ready: "Job", plan_only: bool) -> "Job":
 
 def _show(ready: "Job", as_json: bool) -> int:
     """Print a plan."""
-    from flows import finish, table
+    from flows.retrain import finalise
+    from flows.show import table
 
     _say_uncommitted(ready)
-    for left in finish.unfinished(ready.settings):
+    for left in finalise.unfinished(ready.settings):
         say(f"run {left.run.id} was interrupted before its models were released: the next run completes it first")
     if as_json:
         print_json(_plan(ready))
@@ -109,7 +110,7 @@ def _show(ready: "Job", as_json: bool) -> int:
 
 def _plan(ready: "Job") -> dict[str, Any]:
     """The plan as plain values: a stage has an estimate if it is to run and did so before."""
-    from flows.spending import total
+    from flows.stage.spending import total
 
     known = {name: {**asdict(one.usage), "run": one.run, "steps": one.steps} for name, one in ready.estimates.items()}
     steps = [{**step, "estimate": known.get(step["stage"])} for step in ready.plan.to_json()]
@@ -119,9 +120,9 @@ def _plan(ready: "Job") -> dict[str, Any]:
 
 def _retrain(ready: "Job", as_json: bool) -> int:
     """Run what the plan says, and print what came of it."""
-    from flows import finish, launch
     from flows.remote import claim
-    from flows.run import StageResult
+    from flows.retrain import finalise, launch
+    from flows.runs.values import StageResult
 
     began = time.monotonic()
     _say_uncommitted(ready)
@@ -135,7 +136,7 @@ def _retrain(ready: "Job", as_json: bool) -> int:
     if outcome is None:
         results = [StageResult(stage.name, "current", 0.0) for stage in ready.stages]
         if as_json:
-            print_json(_summary(None, results, finish.Release(), None, time.monotonic() - began))
+            print_json(_summary(None, results, finalise.Release(), None, time.monotonic() - began))
         else:
             newest = ready.newest or "dvc.lock"
             print(f"Nothing to do: all {len(ready.stages)} stages are as {newest} records them.")
@@ -154,7 +155,7 @@ def _close(
     began: float,
 ) -> int:
     """Print the end of a run that went well."""
-    from flows import table
+    from flows.show import table
 
     results = list(results)
     seconds = time.monotonic() - began
@@ -174,9 +175,9 @@ def _close(
 def _recorded(run: "RunInfo") -> list[str]:
     """The files by which a run's commit differs from the one that it started from, but for metrics."""
     from flows import repository
-    from flows.arrivals import given
+    from flows.arrivals import run_inputs
 
-    lists = [path.as_posix() for path in (given.LIST, given.FOLDER)]
+    lists = [path.as_posix() for path in (run_inputs.LIST, run_inputs.FOLDER)]
     there = repository.git(Path.cwd(), "ls-tree", "--full-tree", "--name-only", run.commit, *lists).splitlines()
     return ["dvc.lock", "params.yaml", *there]
 
@@ -184,7 +185,7 @@ def _recorded(run: "RunInfo") -> list[str]:
 def _summary(
     run: "RunInfo | None", results: list["StageResult"], release: "Release", page: Path | None, seconds: float
 ) -> dict[str, Any]:
-    from flows import table
+    from flows.show import table
 
     return {
         "run": run.id if run else None,
@@ -222,7 +223,7 @@ def _say_failures(ready: "Job", outcome: "Outcome") -> int:
 
 def _say_budget(ready: "Job", outcome: "Outcome", stopped: list[str]) -> None:
     """Say what was spent of a budget, and what it ended."""
-    from flows.budget import spent
+    from flows.retrain.budget import spent
 
     say(f"The budget ends this run: spent {spent(ready.budget, outcome.spending.all())}.")
     for name in stopped:

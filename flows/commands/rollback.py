@@ -28,9 +28,9 @@ def rollback(family: str, number: int | None, why: str, as_json: bool) -> None:
       2    a mistake (unknown family or release, nothing to go back to)
     """
     with one_line_errors():
-        from flows import notify, repository, settings
+        from flows import repository, settings
         from flows.commands.promote import show
-        from flows.release import rollback, start, stores
+        from flows.release import notify, rollback, start, stores
         from flows.release.promote import check_family
         from flows.remote import origin
 

@@ -12,7 +12,7 @@ from flows.console import one_line_errors, print_json
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
-    from flows.triggers.schedule import Scheduled
+    from flows.schedules.schedule import Scheduled
 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
 
@@ -38,7 +38,7 @@ def schedule() -> None:
 def list_(as_json: bool) -> None:
     """What starts when, and how it ended last."""
     with _server() as api:
-        from flows.triggers import schedule
+        from flows.schedules import schedule
 
         _show(schedule.every(api), as_json)
 
@@ -49,7 +49,7 @@ def list_(as_json: bool) -> None:
 def pause(name: str, as_json: bool) -> None:
     """Do not start NAME by its schedule any more; one that is running runs on."""
     with _server() as api:
-        from flows.triggers import schedule
+        from flows.schedules import schedule
 
         _show([schedule.pause(api, name)], as_json)
 
@@ -60,7 +60,7 @@ def pause(name: str, as_json: bool) -> None:
 def resume(name: str, as_json: bool) -> None:
     """Start NAME by its schedule again."""
     with _server() as api:
-        from flows.triggers import schedule
+        from flows.schedules import schedule
 
         _show([schedule.resume(api, name)], as_json)
 
@@ -71,7 +71,7 @@ def resume(name: str, as_json: bool) -> None:
 def run_now(name: str, as_json: bool) -> None:
     """Start NAME now, on a worker of its pool; its schedule goes on as before."""
     with _server() as api:
-        from flows.triggers import schedule
+        from flows.schedules import schedule
 
         title, identifier = schedule.run_now(api, name)
         if as_json:
@@ -84,14 +84,14 @@ def run_now(name: str, as_json: bool) -> None:
 def _server() -> "Iterator[SyncPrefectClient]":
     with one_line_errors("remint schedule"):
         from flows import repository, settings
-        from flows.triggers import client
+        from flows.schedules import client
 
         with client.opened(settings.load(repository.find(Path.cwd()).main)) as api:
             yield api
 
 
 def _show(found: "list[Scheduled]", as_json: bool) -> None:
-    from flows.columns import columns
+    from flows.show.columns import columns
 
     if as_json:
         print_json([one.to_json() for one in found])

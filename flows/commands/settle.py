@@ -21,7 +21,7 @@ def settle(number: int, why: str) -> None:
     with one_line_errors():
         from flows import repository, settings
         from flows.catalogue import alarms, database
-        from flows.gates import record
+        from flows.release.gates import record
 
         chosen = settings.load(repository.find(Path.cwd()).main)
         who = record.approver(chosen.root)

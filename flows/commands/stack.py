@@ -8,7 +8,7 @@ import click
 from flows.console import FAILED, OK, one_line_errors, print_json, say
 
 if TYPE_CHECKING:
-    from flows.stack.native import Stack
+    from infra.stack.native import Stack
 
 
 @click.group(short_help="Start or end the stack on this machine, without containers.")
@@ -34,7 +34,7 @@ def up(workers: int, profile: str | None) -> None:
     Needs PostgreSQL and Ceph's object gateway: Debian's packages, which it names if they are missing.
     """
     with one_line_errors("remint stack up"):
-        from flows.stack import native
+        from infra.stack import native
 
         found = _here()
         found.up(workers, profile or native.profile(), say)
@@ -54,7 +54,7 @@ def down() -> None:
 def status(context: click.Context, as_json: bool) -> None:
     """Show each process of the stack: whether it runs, where it answers. Exit code 1 if one has ended."""
     with one_line_errors("remint stack status"):
-        from flows.columns import columns
+        from flows.show.columns import columns
 
         rows = _here().status()
         if as_json:
@@ -80,7 +80,7 @@ def env(user: str, host: str | None, domain: str | None) -> None:
       remint stack env photographer > bring.env                            for who puts photographs into REMINT_INCOMING
     """
     with one_line_errors("remint stack env"):
-        from flows.stack import uses
+        from infra.stack import uses
 
         found = _here()
         if domain:
@@ -101,7 +101,7 @@ def bootstrap() -> None:
     """
     with one_line_errors("remint stack bootstrap"):
         from flows import repository, settings
-        from flows.stack import bootstrap as job
+        from infra.stack import bootstrap as job
 
         for line in job.run(settings.load(repository.find(Path.cwd()).main)):
             print(f"bootstrap: {line}", flush=True)
@@ -109,6 +109,6 @@ def bootstrap() -> None:
 
 def _here() -> "Stack":
     from flows import repository, settings
-    from flows.stack import native
+    from infra.stack import native
 
     return native.of(settings.load(repository.find(Path.cwd()).main))

@@ -19,9 +19,10 @@ def status(as_json: bool) -> None:
     Example: remint status
     """
     with one_line_errors():
-        from flows import families, repository, settings
+        from flows import repository, settings
         from flows.catalogue import database
-        from flows.catalogue import status as state
+        from flows.pipeline import families
+        from flows.show import status as state
 
         chosen = settings.load(repository.find(Path.cwd()).main)
         graph = chosen.root / "dvc.yaml"

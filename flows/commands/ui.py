@@ -12,6 +12,6 @@ def ui() -> None:
     """Start MLflow's and Prefect's pages on localhost and print their addresses; Ctrl-C ends both."""
     with one_line_errors():
         from flows import repository, settings
-        from flows import ui as pages
+        from flows.server import pages
 
         pages.serve(settings.load(repository.find(Path.cwd()).main))

@@ -38,7 +38,7 @@ def watch(at_least: int, shift: float, confusion: float, retrain: bool, as_json:
         from flows import repository, settings
         from flows.arrivals import watch as arrivals
         from flows.arrivals.watch import Thresholds
-        from flows.triggers import started
+        from flows.schedules import started
 
         chosen = settings.load(repository.find(Path.cwd()).main)
 

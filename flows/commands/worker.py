@@ -34,9 +34,9 @@ def worker(pool: str, name: str | None, devices: str) -> None:
     Exit codes: 0 it was asked to end, 2 a mistake in the input or a server that does not answer at the start
     """
     with one_line_errors("remint worker"):
-        from flows import confined
         from flows.remote import device, join
-        from flows.triggers import declared
+        from flows.schedules import declared
+        from flows.stage import confined
 
         chosen = join.settings_here(Path.cwd())
         host = join.host(chosen, pool, name, lambda: device.chosen(devices, pool))

@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from data import stores
-from data.params import UserError
+from data.core import stores
+from data.core.params import UserError
 from flows.garbage.place import Garbage, InTheWay, Place
 from flows.remote import ledger
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from data.params import UserError
+from data.core.params import UserError
 from flows.garbage.place import Garbage, InTheWay, Place, newest, remove, size
 
 KIND = "checkpoint"
@@ -36,9 +36,9 @@ def delete(place: Place, item: Garbage) -> None:
     if "://" not in address:
         remove(Path(item.what), Path(address))
         return
-    from data import kept
+    from data.core import checkpoint_store
 
-    kept.discard(address, item.what.removeprefix(f"{address.rstrip('/')}/"))
+    checkpoint_store.discard(address, item.what.removeprefix(f"{address.rstrip('/')}/"))
 
 
 def _in_a_folder(folder: Path, place: Place) -> Iterator[Garbage]:
@@ -52,15 +52,15 @@ def _in_a_bucket(address: str, grace: float) -> Iterator[Garbage]:
 
     What a reproduction keeps lies below a name of its own, and goes at once.
     """
-    from data import kept
+    from data.core import checkpoint_store
 
     try:
-        found = kept.unfinished(address, idle=float("-inf"))
+        found = checkpoint_store.unfinished(address, idle=float("-inf"))
     except UserError:  # neither message nor address is repeated: somebody may have written credentials into it
         raise InTheWay("REMINT_CHECKPOINTS is neither a folder nor s3://bucket/prefix") from None
     except OSError as error:
         raise InTheWay(f"REMINT_CHECKPOINTS cannot be asked ({type(error.__cause__ or error).__name__})") from None
-    places: dict[str, list[kept.Unfinished]] = {}
+    places: dict[str, list[checkpoint_store.Unfinished]] = {}
     for one in found:
         places.setdefault(one.place.partition("/")[0], []).append(one)
     for place, every in places.items():

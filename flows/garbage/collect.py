@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
-from data.params import UserError
-from flows import workspace
+from data.core.params import UserError
 from flows.garbage import attempts, checkpoints, objects, releases, scratch, tracked, uploads, worktrees
 from flows.garbage.place import Garbage, InTheWay, Place, survey
+from flows.pipeline import workspace
 from flows.settings import Settings
 
 # Each has KIND, guard(place), find(place) and delete(place, garbage). A killed run's worktree goes before what only

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.params import UserError
+from data.core.params import UserError
 from flows.settings import Settings
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from data.params import UserError
+from data.core.params import UserError
 from flows import state
 from flows.garbage.place import Garbage, InTheWay, Place
 from flows.settings import Settings
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from flows.catalogue.database import Catalogue
-    from flows.production.bucket import Bucket
-    from flows.production.pointers import Pointer
+    from flows.release.pointers import Pointer
+    from flows.storage.bucket import Bucket
 
 KIND = "bundle"
 KEY = re.compile(r"(bundles/([^/]+)/([0-9a-f]{64}))/.+")
@@ -37,7 +37,7 @@ def guard(place: Place) -> Iterator[None]:
 
 def find(place: Place) -> Iterator[Garbage]:
     from flows.catalogue import database
-    from flows.production import bucket
+    from flows.storage import bucket
 
     where = bucket.open(place.settings)
     orphans = _orphans(where)
@@ -54,7 +54,7 @@ def find(place: Place) -> Iterator[Garbage]:
 def delete(place: Place, item: Garbage) -> None:
     """In a transaction of the catalogue, so that no promotion can begin meanwhile and find it there."""
     from flows.catalogue import database
-    from flows.production import bucket
+    from flows.storage import bucket
 
     where = bucket.open(place.settings)
     with database.open(place.settings).begin() as session:
@@ -68,14 +68,14 @@ def delete(place: Place, item: Garbage) -> None:
 
 def commits(settings: Settings) -> set[str]:
     """The commits that releases were made from."""
-    from flows.production import bucket
+    from flows.storage import bucket
 
     found = {one.commit for one in _pointers(bucket.open(settings))}
     return {commit for commit in found if re.fullmatch(r"[0-9a-f]{40}", commit)}
 
 
 def _pointers(where: Bucket) -> Iterator[Pointer]:
-    from flows.production import pointers
+    from flows.release import pointers
 
     for family in pointers.families(where):
         yield from pointers.log(where, family)

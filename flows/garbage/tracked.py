@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.garbage.place import Garbage, InTheWay, Place, newest, remove, size
-from models import mlflow_server, tracking
-from models.embedded import database_file, folder_of
+from models.tracking import server, training_run
+from models.tracking.embedded import database_file, folder_of
 
 KIND = "tracking"
 RUN, MODEL, FILES = "run", "model", "files"
@@ -40,7 +40,7 @@ def guard(place: Place) -> Iterator[None]:
     place.alone()
     uri = place.settings.mlflow_uri
     if database_file(uri) is None:
-        raise InTheWay(f"{mlflow_server.shown(uri)} keeps its own files: `mlflow gc` there")
+        raise InTheWay(f"{server.shown(uri)} keeps its own files: `mlflow gc` there")
     yield
 
 
@@ -69,7 +69,7 @@ def delete(place: Place, item: Garbage) -> None:
         return
     from mlflow.exceptions import MlflowException
 
-    client, reason = tracking.connect(place.settings.mlflow_uri)
+    client, reason = training_run.connect(place.settings.mlflow_uri)
     if client is None:
         raise InTheWay(reason)
     store = client._tracking_client.store  # hard deletion is not in MLflow's interface; `mlflow gc` calls the same
@@ -86,7 +86,7 @@ def delete(place: Place, item: Garbage) -> None:
 def _read(connection: sqlite3.Connection) -> tuple[list[Row], set[str], set[Path]]:
     """Runs and logged models, what registered versions stand on (run ids and model ids), and experiments' folders."""
     ask = connection.execute
-    stages = {run for (run,) in ask("SELECT run_uuid FROM tags WHERE key = ?", (tracking.STAGE,))}
+    stages = {run for (run,) in ask("SELECT run_uuid FROM tags WHERE key = ?", (training_run.STAGE,))}
     rows = [
         Row(RUN, run, _home_of(uri), deleted / 1000 if stage == "deleted" and deleted else None)
         for run, uri, stage, deleted in ask("SELECT run_uuid, artifact_uri, lifecycle_stage, deleted_time FROM runs")

@@ -13,7 +13,7 @@ from flows.garbage.place import Garbage, Place
 from flows.settings import Settings
 
 if TYPE_CHECKING:
-    from flows.production.uploads import Uploads
+    from flows.storage.uploads import Uploads
 
 KIND = "upload"
 LEAST_SECONDS = 86400.0
@@ -54,9 +54,9 @@ def _places(settings: Settings) -> Iterator[Uploads]:
     addresses = {variable: getattr(settings, name) for name, variable in PLACES.items()}
     wanted = {variable: address for variable, address in addresses.items() if "://" in address}
     if wanted:
-        from flows.production import bucket
-        from flows.production.s3 import S3Bucket
-        from flows.production.uploads import Uploads
+        from flows.storage import bucket
+        from flows.storage.s3 import S3Bucket
+        from flows.storage.uploads import Uploads
 
         for variable, address in wanted.items():
             found = bucket.at(address, variable)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 
-from flows import workspace
 from flows.garbage.place import Garbage, Place, newest, remove, size
+from flows.pipeline import workspace
 
 KIND = "worktree"
 

@@ -17,15 +17,15 @@ from functools import partial
 
 from sqlalchemy import select
 
-from data.params import UserError
+from data.core.params import UserError
 from flows.catalogue import database, schema
 from flows.catalogue.database import Catalogue
-from flows.production import bucket as buckets
-from flows.production import pointers
-from flows.production.bucket import Bucket, NotThere
-from flows.production.pointers import Pointer
+from flows.release import pointers
 from flows.release.findings import Finding
+from flows.release.pointers import Pointer
 from flows.settings import Settings
+from flows.storage import bucket as buckets
+from flows.storage.bucket import Bucket, NotThere
 
 KINDS = ("release", "rollback", "correction")  # entries of the journal that name a pointer
 

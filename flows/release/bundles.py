@@ -6,15 +6,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from data.params import UserError
-from flows.families import models_of
-from flows.production import bundle
-from flows.production.bundle import File, Manifest
-from flows.production.pointers import READERS, Member, Pointer
-from flows.production.transfer import sha256_of
-from flows.release import recorded
+from data.core.params import UserError
+from flows.pipeline.families import models_of
+from flows.release import bundle, recorded
+from flows.release.bundle import File, Manifest
 from flows.release.findings import Finding
+from flows.release.pointers import READERS, Member, Pointer
 from flows.release.stores import Stores
+from flows.storage.transfer import sha256_of
 
 
 def check(stores: Stores, log: Sequence[Pointer], deep: bool) -> Iterator[Finding]:

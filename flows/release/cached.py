@@ -7,17 +7,18 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from data.params import UserError
-from flows import repository, workspace
-from flows.catalogue.stages import lock_in
-from flows.integrity import Objects
+from data.core.params import UserError
+from flows import repository
+from flows.pipeline import workspace
+from flows.pipeline.integrity import Objects
+from flows.pipeline.lock import lock_in
+from flows.pipeline.store import Store
 from flows.release import tags
 from flows.release.findings import Finding
 from flows.release.stores import Stores
 from flows.remote import exchange
-from flows.run import run_tag
+from flows.runs.values import run_tag
 from flows.settings import Settings
-from flows.store import Store
 
 LOOKED_AT = 20  # newest runs in whose dvc.lock is looked for what an object is of
 

@@ -17,16 +17,19 @@ from typing import Any
 
 from sqlalchemy import func, select, tuple_
 
-from data.params import UserError
-from flows import finish, repository, runs, workspace
+from data.core.params import UserError
+from flows import repository
 from flows.catalogue import journal, schema
-from flows.production import pointers
-from flows.production.pointers import Member
-from flows.release import anchors, bundles, cached, procedure, projections, recorded, tags, unrecorded
+from flows.pipeline import workspace
+from flows.release import anchors, bundles, cached, pointers, procedure, projections, recorded, tags, unrecorded
 from flows.release.findings import Finding
+from flows.release.pointers import Member
 from flows.release.stores import Stores
-from flows.run import run_tag
-from models import registry, tracking
+from flows.retrain import finalise
+from flows.runs import tagged as runs
+from flows.runs.values import run_tag
+from models import registry
+from models.tracking import training_run
 
 
 @dataclass(frozen=True)
@@ -197,7 +200,7 @@ def _of_one_config(stores: Stores, name: str, numbers: list[int]) -> list[int]:
         registered = stores.mlflow().search_model_versions(f"name = '{name}'")
     except UserError:  # nobody can tell
         return numbers
-    configs = {int(one.version): one.tags.get(tracking.CONFIG) for one in registered}
+    configs = {int(one.version): one.tags.get(training_run.CONFIG) for one in registered}
     there = [number for number in numbers if number in configs]
     return [number for number in there if configs[number] in (None, configs[there[0]])]
 
@@ -205,11 +208,11 @@ def _of_one_config(stores: Stores, name: str, numbers: list[int]) -> list[int]:
 def unfinished(stores: Stores) -> Iterator[Finding]:
     """Runs that were recorded and whose models were never registered and judged."""
     damaged: dict[str, UserError] = {}
-    found = finish.unfinished(stores.settings, damaged.__setitem__)
+    found = finalise.unfinished(stores.settings, damaged.__setitem__)
     for name, error in damaged.items():
         yield Finding("run", name, "noted in a file that is damaged", "", None, str(error))
     for left in found:
-        repair = partial(finish.complete, stores, left)
+        repair = partial(finalise.complete, stores, left)
         yield Finding("run", left.run.id, "recorded, and stopped before its models were released", "finished", repair)
 
 
@@ -241,16 +244,16 @@ def worktrees(stores: Stores) -> Iterator[Finding]:
 
 def tracked(stores: Stores) -> Iterator[Finding]:
     """Stages that are still running in MLflow's pages though their run of this machine is dead."""
-    client, _ = tracking.connect(stores.settings.mlflow_uri)
+    client, _ = training_run.connect(stores.settings.mlflow_uri)
     if client is None:
         return  # `releases` has said so
     dead = recorded.here(stores.settings) - set(workspace.living(stores.settings))
     experiments = [found.experiment_id for found in client.search_experiments()]
     for run in client.search_runs(experiments, "attributes.status = 'RUNNING'"):
-        of = run.data.tags.get(tracking.RUN, "")
+        of = run.data.tags.get(training_run.RUN, "")
         if of in dead:  # not a path made of it: anybody may have written the tag
             repair = partial(client.set_terminated, run.info.run_id, "KILLED")
-            name = run.data.tags.get(tracking.STAGE, run.info.run_id)
+            name = run.data.tags.get(training_run.STAGE, run.info.run_id)
             yield Finding("MLflow", f"{name} of run {of}", "RUNNING", "KILLED: its run is dead", repair)
 
 
@@ -258,7 +261,7 @@ def logged(stores: Stores, deep: bool = False) -> Iterator[Finding]:
     """Files of released versions in MLflow that are not as their tags say: `models.load` refuses them."""
     if not deep:
         return
-    client, _ = tracking.connect(stores.settings.mlflow_uri)
+    client, _ = training_run.connect(stores.settings.mlflow_uri)
     if client is None:
         return  # `releases` has said so
     for family in pointers.families(stores.bucket):
@@ -280,7 +283,7 @@ def _of_files(client: Any, member: Member) -> str:
         version = client.get_model_version(member.model, str(member.version))
         return next(registry.differing(registry.brought(client, version), version), "")
     except Exception as error:  # MLflow and its stores say in many ways that something is not there
-        return f"not to be read: {tracking.first_line(error)}"
+        return f"not to be read: {training_run.first_line(error)}"
 
 
 DEEP = (releases, cached.check, logged)  # checks that can read more than they must

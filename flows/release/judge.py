@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from flows import finish, repository
+from flows import repository
 from flows.catalogue import journal
-from flows.finish import Release
-from flows.gates import policy
+from flows.pipeline.store import Store
 from flows.release import recorded
+from flows.release.gates import policy
 from flows.release.stores import Stores
-from flows.run import RunInfo
-from flows.store import Store
+from flows.retrain import finalise
+from flows.retrain.finalise import Release
+from flows.runs.values import RunInfo
 
 JUDGEMENT = "judgement"  # kind of a journal entry
 
@@ -32,8 +33,8 @@ def judged(stores: Stores, wanted: str | None, family: str | None = None) -> Ite
             stages = store.stages
         finally:
             store.close()
-        made = finish.register(stores, ran, stages, recorded.results(stores, ran, stages), family)
-        yield ran, finish.judge(stores, ran, made)
+        made = finalise.register(stores, ran, stages, recorded.results(stores, ran, stages), family)
+        yield ran, finalise.judge(stores, ran, made)
 
 
 def note(stores: Stores, ran: RunInfo, made: Release, who: str) -> None:

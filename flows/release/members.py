@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from data.params import UserError
-from flows.production import bundle
-from flows.production.bucket import Bucket
-from flows.production.bundle import Bundle
-from flows.production.pointers import Member, Pointer
-from flows.reference import GTO_TAG
-from flows.registry import Registered
-from flows.run import RunInfo
+from data.core.params import UserError
+from flows.pipeline.reference import GTO_TAG
+from flows.release import bundle
+from flows.release.bundle import Bundle
+from flows.release.pointers import Member, Pointer
+from flows.release.registry import Registered
+from flows.runs.values import RunInfo
+from flows.storage.bucket import Bucket
 
 
 @dataclass(frozen=True)

@@ -19,16 +19,14 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from data.params import UserError
-from flows import notify
+from data.core.params import UserError
 from flows.catalogue import schema
-from flows.production import pointers
-from flows.production.bucket import Taken
-from flows.production.pointers import Pointer
-from flows.release import anchors, marks, projections, tags
+from flows.release import anchors, marks, notify, pointers, projections, tags
 from flows.release.findings import Finding
+from flows.release.pointers import Pointer
 from flows.release.projections import title
 from flows.release.stores import Stores
+from flows.storage.bucket import Taken
 
 ABANDONED = timedelta(hours=1)  # a procedure of another machine is taken for dead after this
 

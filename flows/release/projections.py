@@ -21,18 +21,17 @@ from typing import Any
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session, selectinload
 
-from data.params import UserError
-from flows import registry, repository
+from data.core.params import UserError
+from flows import repository
 from flows.catalogue import journal, schema
-from flows.production import bundle, pointers
-from flows.production.pointers import Member, Pointer
-from flows.reference import PREVIOUS, PRODUCTION
-from flows.release import anchors, tags
+from flows.pipeline.reference import PREVIOUS, PRODUCTION
+from flows.release import anchors, bundle, pointers, registry, tags
 from flows.release.findings import Finding
+from flows.release.pointers import Member, Pointer
 from flows.release.stores import Stores
-from models import embedded, tracking
-from models.experiments import RELEASE
 from models.registry import logged_model, model_id
+from models.tracking import embedded, training_run
+from models.tracking.experiments import RELEASE
 
 Log = Sequence[Pointer]  # of one family, oldest first
 
@@ -104,7 +103,7 @@ def outage(error: Exception) -> str:
     if isinstance(error, UserError):
         return str(error)
     if type(error).__module__.startswith("mlflow."):
-        return f"MLflow's registry failed: {tracking.first_line(error)}"
+        return f"MLflow's registry failed: {training_run.first_line(error)}"
     raise error
 
 
@@ -275,7 +274,7 @@ def _alias(stores: Stores, client: Any, member: Member, alias: str, says: str, a
 def _released(stores: Stores, client: Any, member: Member) -> Any:
     """The version of a released model in this registry: that of its number, or of its weights and configuration."""
     there = client.search_model_versions(f"name = '{member.model}' AND version_number = {member.version}")
-    if there and there[0].tags.get(tracking.WEIGHTS) == member.weights:
+    if there and there[0].tags.get(training_run.WEIGHTS) == member.weights:
         return there[0]
     config = bundle.read(stores.bucket, member.model, member.bundle).config
     return registry.version_with(client, member.model, member.weights, config)
@@ -301,9 +300,9 @@ def _files(stores: Stores, client: Any, member: Member, family: str, run: str) -
 def _digests(stores: Stores, client: Any, member: Member) -> list[Finding]:
     """Tags of a released version that are not the release's digests; what is loaded by name is held against them."""
     there = client.get_model_version(member.model, str(member.version)).tags
-    wanted = {tracking.WEIGHTS: member.weights}
+    wanted = {training_run.WEIGHTS: member.weights}
     with suppress(UserError):  # the bundle is damaged, which is said elsewhere
-        wanted[tracking.CONFIG] = bundle.read(stores.bucket, member.model, member.bundle).config
+        wanted[training_run.CONFIG] = bundle.read(stores.bucket, member.model, member.bundle).config
     found = []
     for tag, digest in wanted.items():
         if there.get(tag) != digest:

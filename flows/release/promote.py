@@ -7,21 +7,20 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from data.params import UserError, near
-from flows.families import Model, models_of
-from flows.gates.judge import Decision
-from flows.production import pointers
-from flows.production.bucket import Bucket
-from flows.production.pointers import Pointer
-from flows.registry import Registered
-from flows.release import members, procedure, projections
+from data.core.params import UserError, near
+from flows.pipeline.families import Model, models_of
+from flows.release import members, pointers, procedure, projections
 from flows.release.findings import Finding
-from flows.release.history import changes
+from flows.release.gates.judge import Decision
+from flows.release.pointers import Pointer
 from flows.release.procedure import Lost
 from flows.release.projections import title
+from flows.release.registry import Registered
 from flows.release.stores import Stores
-from flows.run import RunInfo
+from flows.runs.values import RunInfo
 from flows.settings import Settings
+from flows.show.history import changes
+from flows.storage.bucket import Bucket
 
 State = Literal["released", "standing", "refused", "waiting", "lost"]
 

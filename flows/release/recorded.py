@@ -13,18 +13,22 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from data.params import UserError, near
-from flows import families, finish, parameters, repository, run, runs, settings, workspace
+from data.core.params import UserError, near
+from flows import repository, settings
 from flows.catalogue import schema
-from flows.catalogue.stages import read_lock
-from flows.graph import Stage
-from flows.integrity import MEND, Objects
-from flows.plan import overlap
+from flows.pipeline import families, parameters, workspace
+from flows.pipeline.graph import Stage
+from flows.pipeline.integrity import MEND, Objects
+from flows.pipeline.lock import read_lock
+from flows.pipeline.plan import overlap
+from flows.pipeline.store import Store
 from flows.release.stores import Stores
 from flows.remote import accept, bring
-from flows.run import RunInfo, StageResult, run_tag
+from flows.retrain import finalise
+from flows.runs import tagged
+from flows.runs import values as run
+from flows.runs.values import RunInfo, StageResult, run_tag
 from flows.settings import Settings
-from flows.store import Store
 
 NAMED = 3  # runs that an error lists
 
@@ -32,11 +36,11 @@ NAMED = 3  # runs that an error lists
 def find(stores: Stores, wanted: str | None) -> RunInfo:
     """The run of this id or tag, the newest one without either; UserError if its tag is not where it was put.
 
-    One of which only the tag is known must be as a run leaves it, see `flows.runs`. Its workspace is that of the main
-    checkout until `opened` gives it one.
+    One of which only the tag is known must be as a run leaves it, see `flows.runs.tagged`. Its workspace is that of the
+    main checkout until `opened` gives it one.
     """
     root = stores.settings.root
-    there, rows = runs.tagged(root), _rows(stores)
+    there, rows = tagged.tagged(root), _rows(stores)
     known = sorted({*there, *rows})
     if not known:
         raise UserError(f"no run has been recorded in {root}{_shallow(stores)}; the first: remint retrain")
@@ -50,31 +54,31 @@ def find(stores: Stores, wanted: str | None) -> RunInfo:
     commit = there.get(identifier)
     if commit is None:
         raise UserError(f"run {identifier}: its tag {_lost(stores, run_tag(identifier))}")
-    known_as = row.commit if row else runs.Runs(stores.settings).known(identifier)
+    known_as = row.commit if row else tagged.Runs(stores.settings).known(identifier)
     if known_as not in (None, commit):
         raise UserError(
             f"run {identifier}: its tag {run_tag(identifier)} was moved to commit {commit[:12]}, the run was recorded "
             f"with {known_as[:12]}; to put it back: git tag -d {run_tag(identifier)}, then: remint doctor --repair"
         )
-    doubt = "" if known_as else runs.Runs(stores.settings).doubt(identifier, commit)
+    doubt = "" if known_as else tagged.Runs(stores.settings).doubt(identifier, commit)
     if doubt:
         raise UserError(
             f"run {identifier} is known by its tag alone, and {doubt}; promote it where it ran, or bring what DVC "
             "remembers of it: dvc fetch --run-cache --all-tags"
         )
-    noted = finish.noted(stores.settings, identifier)
+    noted = finalise.noted(stores.settings, identifier)
     return noted.run if noted else _of_row(stores, row) or _of_tag(stores, identifier, commit)
 
 
 def _newest(stores: Stores, rows: Mapping[str, schema.Run]) -> str | None:
     """The newest run that counts, or that is known though its tag is gone."""
-    tag = runs.newest(stores.settings)
+    tag = tagged.newest(stores.settings)
     return max([*rows, *([tag.removeprefix(run_tag(""))] if tag else [])], default=None)
 
 
 def _lost(stores: Stores, tag: str) -> str:
     """What became of the tag of a run that is known, and the next step."""
-    wrong = runs.strangers(stores.settings.root).get(tag)
+    wrong = tagged.strangers(stores.settings.root).get(tag)
     if wrong:
         return f"{tag} is {wrong}; git tag -d {tag}, then: remint doctor --repair"
     return f"{tag} was deleted or not fetched; git fetch --tags, or: remint doctor --repair{_shallow(stores)}"
@@ -124,7 +128,7 @@ def here(chosen: Settings) -> set[str]:
 
 def results(stores: Stores, found: RunInfo, stages: Sequence[Stage]) -> tuple[StageResult, ...]:
     """What became of the run's stages as far as this machine noted it; elsewhere they are just there."""
-    noted = finish.noted(stores.settings, found.id)
+    noted = finalise.noted(stores.settings, found.id)
     return noted.results if noted and noted.results else tuple(StageResult(one.name, "current", 0.0) for one in stages)
 
 

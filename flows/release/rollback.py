@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from data.params import UserError
-from flows.production import bundle, pointers
-from flows.production.pointers import Pointer
-from flows.release import procedure
+from data.core.params import UserError
+from flows.release import bundle, pointers, procedure
+from flows.release.pointers import Pointer
 from flows.release.procedure import Lost
 from flows.release.projections import title
 from flows.release.promote import Outcome

@@ -19,8 +19,7 @@ def check(settings: Settings, say: Callable[[str], None]) -> None:
 
     UserError if one of them does not answer, or the log of releases is not as the catalogue has it.
     """
-    from flows.production import pointers
-    from flows.release import anchors, doctor, stores
+    from flows.release import anchors, doctor, pointers, stores
 
     with stores.opened(settings) as places:
         doctor.settle(places, say)

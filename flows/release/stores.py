@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from data.params import UserError
+from data.core.params import UserError
 from flows import repository
 from flows.settings import Settings
 
 if TYPE_CHECKING:
     from flows.catalogue.database import Catalogue
-    from flows.production.bucket import Bucket
+    from flows.storage.bucket import Bucket
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Stores:
 
     def mlflow(self) -> Any:
         """MLflow's client; UserError where its server does not answer."""
-        from models import tracking
+        from models.tracking import training_run
 
-        client, reason = tracking.connect(self.settings.mlflow_uri)
+        client, reason = training_run.connect(self.settings.mlflow_uri)
         if client is None:
             raise UserError(f"MLflow's registry cannot be asked: {reason}")
         return client
@@ -39,7 +39,7 @@ class Stores:
 def opened(settings: Settings) -> Iterator[Stores]:
     """The stores of these settings."""
     from flows.catalogue import database
-    from flows.production import bucket
+    from flows.storage import bucket
 
     settings.home.mkdir(parents=True, exist_ok=True)
     yield Stores(settings, database.open(settings), bucket.open(settings))

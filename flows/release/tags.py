@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.params import UserError
+from data.core.params import UserError
 from flows import repository
-from flows.reference import GTO_TAG
+from flows.pipeline.reference import GTO_TAG
 from flows.settings import Settings
-from models import tracking
+from models.tracking import training_run
 
 if TYPE_CHECKING:
-    from flows.registry import Registered
+    from flows.release.registry import Registered
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def tag_versions(registered: Sequence[Registered], settings: Settings) -> list[R
 
     A stop between the tag and its note in MLflow leaves a tag that names the model: it is found again.
     """
-    client, reason = tracking.connect(settings.mlflow_uri)
+    client, reason = training_run.connect(settings.mlflow_uri)
     if client is None:
         raise UserError(f"cannot note the version tags: {reason}")
     there = read(settings.root)

@@ -10,15 +10,17 @@ from typing import Any
 
 from sqlalchemy import select
 
-from data.params import UserError
-from flows import finish, runs, workspace
+from data.core.params import UserError
 from flows.catalogue import schema
-from flows.reference import RUN_TAG
+from flows.pipeline import workspace
+from flows.pipeline.reference import RUN_TAG
+from flows.pipeline.store import Store
 from flows.release import recorded
 from flows.release.findings import Finding
 from flows.release.stores import Stores
-from flows.run import run_tag
-from flows.store import Store
+from flows.retrain import finalise
+from flows.runs import tagged
+from flows.runs.values import run_tag
 
 PAGE = 1000
 YOUNG_SECONDS = 3600.0  # a run of another machine may be about to write its versions down
@@ -35,9 +37,9 @@ def find(stores: Stores) -> Iterator[Finding]:
         name, run = (version.name, int(version.version)), version.tags.get(RUN_TAG, "")
         if name not in known and run.startswith(run_tag("")):
             by_run[run.removeprefix(run_tag(""))][name] = version
-    left = finish.unfinished(stores.settings, lambda name, error: None)  # what is damaged, the doctor names
+    left = finalise.unfinished(stores.settings, lambda name, error: None)  # what is damaged, the doctor names
     busy = {*workspace.living(stores.settings), *(one.run.id for one in left)}
-    there = runs.tagged(stores.settings.root)
+    there = tagged.tagged(stores.settings.root)
     for run, versions in sorted(by_run.items()):
         if run in busy or _young(stores, run, versions):
             continue
@@ -57,7 +59,7 @@ def record(stores: Stores, run: str, versions: set[tuple[str, int]]) -> None:
             stages = store.stages
         finally:
             store.close()
-        made = finish.register(stores, ran, stages, recorded.results(stores, found, stages))
+        made = finalise.register(stores, ran, stages, recorded.results(stores, found, stages))
     left = versions - {(one.model.name, one.version) for one in made.registered}
     if left:
         names = ", ".join(f"{name} v{number}" for name, number in sorted(left))

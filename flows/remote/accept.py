@@ -15,15 +15,15 @@ import re
 from pathlib import Path
 from typing import Any
 
-from data import plain_yaml
-from data.params import UserError
-from flows.production import bucket
-from flows.production.bucket import Bucket, NotThere, Taken
-from flows.production.transfer import write_whole
-from flows.remote import key as keys
-from flows.remote.key import Entry
+from data.core import plain_yaml
+from data.core.params import UserError
+from flows.pipeline import keys
+from flows.pipeline.keys import Entry
 from flows.remote.patience import patiently
 from flows.settings import Settings
+from flows.storage import bucket
+from flows.storage.bucket import Bucket, NotThere, Taken
+from flows.storage.transfer import write_whole
 
 ENTRY = re.compile(r"/[0-9a-f]{64}$")
 LARGEST = 256 << 20  # bytes of a folder's list of files: millions of them

@@ -11,16 +11,16 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from flows.families import models_of
-from flows.plan import overlap
+from flows.pipeline.families import models_of
+from flows.pipeline.keys import Entry
+from flows.pipeline.plan import overlap
+from flows.pipeline.store import Store
 from flows.remote import accept, exchange
 from flows.remote.exchange import Exchange
-from flows.remote.key import Entry
 from flows.settings import Settings
-from flows.store import Store
 
 SCENES = "artifacts/scenes"
-SHARD = ".tar"  # how shards end (data.shards)
+SHARD = ".tar"  # how shards end (data.core.shards)
 WEIGHTS = "model.safetensors"
 
 Wanted = Callable[[str], bool]  # whether a path, relative to the repository, is to be there

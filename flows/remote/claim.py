@@ -16,12 +16,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from data.params import UserError
-from flows import workspace
-from flows.job import Job
+from data.core.params import UserError
+from flows.pipeline import workspace
 from flows.remote import ledger
 from flows.remote.ledger import Attempt, Beat, Ledger, Outcome, Work
 from flows.remote.patience import patiently
+from flows.retrain.job import Job
 
 STAGE = "_run"
 BEAT_SECONDS = 2.0

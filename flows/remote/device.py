@@ -22,8 +22,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.params import UserError
-from flows.process import Stopped
+from data.core.params import UserError
+from flows.stage.process import Stopped
 
 FOLDER = Path(tempfile.gettempdir()) / "remint-devices"
 ASK_SECONDS = 60  # importing torch takes 2 s, on a busy machine many times that

@@ -1,4 +1,4 @@
-"""Runs stages on workers: the counterpart of `flows.process` for a run whose stages lie on several machines.
+"""Runs stages on workers: the counterpart of `flows.stage.process` for a run whose stages lie on several machines.
 
     dispatcher = Dispatcher(job, ...)
     dispatcher.run(stage, log, say, stop, spend)    # from many threads at once
@@ -21,21 +21,20 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data.params import UserError
-from flows import workspace
-from flows.graph import Stage
-from flows.job import Job
-from flows.plan import overlap
-from flows.process import Action, StageFailed, Stopped
-from flows.production.bucket import NotThere
+from data.core.params import UserError
+from flows.pipeline import keys, workspace
+from flows.pipeline.graph import Stage
+from flows.pipeline.keys import Entry
+from flows.pipeline.plan import overlap
 from flows.remote import bring, ledger, pools
-from flows.remote import key as keys
 from flows.remote.exchange import Exchange
-from flows.remote.key import Entry
 from flows.remote.ledger import Attempt, Ledger, Outcome, Work
 from flows.remote.patience import patiently
 from flows.remote.watch import Say, Watch
-from flows.spending import Reading
+from flows.retrain.job import Job
+from flows.stage.process import Action, StageFailed, Stopped
+from flows.stage.spending import Reading
+from flows.storage.bucket import NotThere
 
 POLL_SECONDS = 0.5
 LOST_WORKERS = 5  # of one stage, in a row, before it is believed that the stage takes them down with it
@@ -50,7 +49,7 @@ class Ran:
     action: Action
     host: str = ""  # where it ran, "" for this machine
     resumed: bool = False
-    environment: str = ""  # in which it ran, as flows.environment writes it; "" for this machine's
+    environment: str = ""  # in which it ran, as flows.pipeline.environment writes it; "" for this machine's
 
 
 @dataclass

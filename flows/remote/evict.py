@@ -21,14 +21,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 
-from data.params import UserError
-from flows import workspace
+from data.core.params import UserError
 from flows.console import say
-from flows.lineage import words
-from flows.process import Stopped
+from flows.pipeline import workspace
 from flows.remote import exchange, objects
 from flows.remote.exchange import IN_USE, THREADS, Exchange
 from flows.settings import Settings
+from flows.show.lineage import words
+from flows.stage.process import Stopped
 
 LOCK = "evict"  # of the one who evicts
 GB = 10**9

@@ -30,13 +30,13 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from data.params import UserError
-from flows.process import Stopped
-from flows.production.transfer import WrongContent
+from data.core.params import UserError
 from flows.remote import objects
 from flows.remote.objects import Objects
 from flows.remote.patience import SECONDS, patiently
 from flows.settings import Settings
+from flows.stage.process import Stopped
+from flows.storage.transfer import WrongContent
 
 THREADS = 8  # objects that move at once
 SCRATCH = "remint"  # in the cache's folder: locks, and objects that are not whole yet

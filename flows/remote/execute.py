@@ -3,9 +3,9 @@
     ended = execute.attempt(host, place, leave, hear)
 
 The stage runs in a worktree of its own at the attempt's commit, with its inputs from the remote, as a local process
-(`flows.process`). Its outputs are in the remote, verified, before the attempt is closed; whether they count is decided
-by who closes first. Nothing is left behind but what the machine's cache gained, and that goes when it is not used for
-long (`flows.remote.evict`); if the disk is full, it goes at once, and the stage is run again.
+(`flows.stage.process`). Its outputs are in the remote, verified, before the attempt is closed; whether they count is
+decided by who closes first. Nothing is left behind but what the machine's cache gained, and that goes when it is not
+used for long (`flows.remote.evict`); if the disk is full, it goes at once, and the stage is run again.
 
 A stage of a reproduction is run whatever the run cache holds, is not tracked, and has checkpoints of its own: from them
 goes on who has the same environment, so that one environment stands behind the result.
@@ -25,16 +25,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from data import kept
-from data.params import UserError
-from flows import environment, process, settings, workspace
-from flows.environment import Environment
-from flows.graph import Stage
-from flows.measure import Meter
-from flows.process import StageFailed, Stopped
-from flows.production import bucket
-from flows.production.bucket import NotThere
-from flows.remote import device, evict, exchange, inputs, key, ledger, refuse, space
+from data.core import checkpoint_store
+from data.core.params import UserError
+from flows import settings
+from flows.pipeline import environment, keys, workspace
+from flows.pipeline.environment import Environment
+from flows.pipeline.graph import Stage
+from flows.pipeline.store import Store
+from flows.remote import device, evict, exchange, inputs, ledger, refuse, space
 from flows.remote.device import Devices
 from flows.remote.exchange import Exchange
 from flows.remote.ledger import Attempt, Ledger, Outcome, Usage
@@ -42,13 +40,17 @@ from flows.remote.patience import patiently
 from flows.remote.pulse import Pulse
 from flows.remote.refuse import Refused
 from flows.settings import Settings
-from flows.store import Store
+from flows.stage import process
+from flows.stage.measure import Meter
+from flows.stage.process import StageFailed, Stopped
+from flows.storage import bucket
+from flows.storage.bucket import NotThere
 
 BEATS = 6  # signs of life within REMINT_VANISHED
 LOG_CHARACTERS = 20_000  # of a stage's words that its outcome keeps
 CLOSE_SECONDS = 600.0  # that a ledger may be away when a stage has ended
 ORIGIN_SECONDS = 120.0  # that git's origin may be away
-RESUMED = "going on from step "  # models.checkpoint.resume says so
+RESUMED = "going on from step "  # models.core.checkpoint.resume says so
 PART = re.compile(r"[1-9]\d{0,3}/[1-9]\d{0,3}")
 VALUE = re.compile(r"[\w.,:+=-]{1,100}")  # of a variable that the attempt names
 
@@ -210,7 +212,7 @@ class _Try:
             raise Refused(f"the stage is for pool {work.pool}, and worker {host.name} serves {host.pool}")
         if work.part and not PART.fullmatch(work.part):
             raise Refused(f"'{work.part[:20]}' is not a part, as 2/4 is one")
-        if work.proof and not kept.PLACE.fullmatch(work.proof):
+        if work.proof and not checkpoint_store.PLACE.fullmatch(work.proof):
             raise Refused(f"'{work.proof[:80]}' is not the name of a reproduction")
         for name, value in (work.variables or {}).items():
             if name not in environment.VARIABLES or not VALUE.fullmatch(value):
@@ -264,7 +266,7 @@ class _Try:
 
     def _upload(self, root: Path, store: Store, place: Exchange) -> dict[str, Any]:
         entry = inputs.entry(root, self.work.stage)
-        found = key.of_entry(entry)
+        found = keys.of_entry(entry)
         if found != self.work.key:
             raise Refused(
                 f"what the stage read here has key {found[:12]}, not {self.work.key[:12]}: an input of the run is "

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from data.params import UserError
-from flows.graph import Stage
-from flows.plan import overlap
-from flows.production.bucket import NotThere
+from data.core.params import UserError
+from flows.pipeline.graph import Stage
+from flows.pipeline.plan import overlap
+from flows.pipeline.store import Store
 from flows.remote.exchange import Exchange, Moved
 from flows.remote.refuse import Refused
-from flows.store import Store
+from flows.storage.bucket import NotThere
 
 LOCK = "dvc.lock"
 

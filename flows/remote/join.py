@@ -9,14 +9,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from data.params import UserError, near
-from flows import repository, server, settings, workspace
+from data.core.params import UserError, near
+from flows import repository, settings
+from flows.pipeline import workspace
 from flows.remote import exchange, ledger, objects, origin, roster
 from flows.remote.device import Devices
 from flows.remote.execute import Host
 from flows.remote.patience import patiently
+from flows.server import connect
 from flows.settings import Settings
-from models import mlflow_server
+from models.tracking import server as mlflow_server
 
 POOLS = ("cpu", "gpu", "flows")
 # Prefect's client would wait a minute for an answer, and another one between its tries: the worker's loop tries again
@@ -51,7 +53,7 @@ def check(host: Host) -> None:
     chosen = host.settings
     if not chosen.prefect_api:
         raise UserError("REMINT_PREFECT_API is not set: a worker gets its work from a Prefect server")
-    patiently(server.check, chosen.prefect_api, seconds=ANSWER_SECONDS)
+    patiently(connect.check, chosen.prefect_api, seconds=ANSWER_SECONDS)
     patiently(mlflow_server.check, chosen.mlflow_uri, seconds=ANSWER_SECONDS)
     ledger.open(chosen).store.list(f"{roster.WORKERS}/")
     objects.open(chosen).size(NOTHING)

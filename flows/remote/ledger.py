@@ -22,10 +22,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from data.params import UserError
-from flows.production import bucket
-from flows.production.bucket import Bucket, NotThere, Taken
+from data.core.params import UserError
 from flows.settings import Settings
+from flows.storage import bucket
+from flows.storage.bucket import Bucket, NotThere, Taken
 
 T = TypeVar("T")
 State = Literal[
@@ -52,7 +52,7 @@ class Work:
     part: str = ""  # "2/4": only these shards, into the checkpoint store; "" for the whole stage
     soon: tuple[str, ...] = ()  # DVC digests that stages behind it will read: fetched while it works
     proof: str = ""  # of a reproduction: what is known of the key counts for nothing, and what it gives for nobody else
-    variables: Mapping[str, str] | None = None  # thread counts and such (flows.environment); None: the worker's own
+    variables: Mapping[str, str] | None = None  # thread counts and such; None: the worker's own
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Outcome:
     seconds: float = 0.0  # of the stage itself
     usage: Usage = field(default_factory=Usage)
     log: str = ""  # the last part of what the stage printed
-    environment: str = ""  # in which the stage ran, as flows.environment writes it
+    environment: str = ""  # in which the stage ran, as flows.pipeline.environment writes it
 
 
 class Ledger:

@@ -17,13 +17,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from data.params import UserError
-from flows.production import bucket, transfer
-from flows.production.bucket import NotThere, Watch
-from flows.production.folder import FolderBucket
-from flows.production.s3 import S3Bucket, _body, _extent, _md5
-from flows.production.transfer import CHUNK, WrongContent
+from data.core.params import UserError
 from flows.settings import Settings
+from flows.storage import bucket, transfer
+from flows.storage.bucket import NotThere, Watch
+from flows.storage.folder import FolderBucket
+from flows.storage.s3 import S3Bucket, _body, _extent, _md5
+from flows.storage.transfer import CHUNK, WrongContent
 
 OID = re.compile(r"[0-9a-f]{32}(\.dir)?")
 ALGORITHM = "md5"

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Literal
 from uuid import UUID
 
-from data.params import UserError
+from data.core.params import UserError
 from flows.remote.ledger import Attempt
 
 if TYPE_CHECKING:

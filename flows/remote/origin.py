@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.params import UserError
-from flows import repository, runs
+from data.core.params import UserError
+from flows import repository
 from flows.release import tags
 from flows.remote.patience import patiently
+from flows.runs import tagged
 from flows.settings import Settings
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def publish(root: Path, commit: str) -> None:
     """
     shown = repository.git(root, "ls-remote", "--tags", NAME)
     there = {line.partition("refs/tags/")[2] for line in shown.splitlines()}
-    theirs = {f"run/{identifier}" for identifier in runs.tagged(root)}
+    theirs = {f"run/{identifier}" for identifier in tagged.tagged(root)}
     known = {name: at for name, at in tags.read(root).items() if name in theirs or "@v" in name or "#" in name}
     commits = {commit, *(at for name, at in known.items() if "#" in name)}
     ours = {name for name, at in known.items() if at in commits}

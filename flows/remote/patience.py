@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from data.params import UserError
-from flows.production.bucket import Denied, NotThere, Taken
-from flows.production.transfer import WrongContent
+from data.core.params import UserError
+from flows.storage.bucket import Denied, NotThere, Taken
+from flows.storage.transfer import WrongContent
 
 SECONDS = 300.0  # that a store may be away: a server's restart, a network that is changed
 FIRST, LONGEST = 0.5, 20.0  # seconds between calls

@@ -3,8 +3,8 @@
     pools.ensure()                        once, by whoever comes first: pools cpu, gpu, flows; deployments stage/cpu ...
     pools.check("gpu")                    UserError at once if nobody would take a stage
 
-The address of the server is Prefect's own variable PREFECT_API_URL, which `flows.launch` and the worker set. Whether
-a worker lives is told by the server's clock alone: its heartbeat was written, and is compared, with that one.
+The address of the server is Prefect's own variable PREFECT_API_URL, which `flows.retrain.launch` and the worker set.
+Whether a worker lives is told by the server's clock alone: its heartbeat was written, and is compared, with that one.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from prefect.client.schemas.objects import Worker as Known
 from prefect.client.schemas.objects import WorkerStatus
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
-from data.params import UserError, near
-from flows.production.bucket import Denied
+from data.core.params import UserError, near
 from flows.remote import roster
 from flows.remote.roster import Entry
+from flows.storage.bucket import Denied
 
 if TYPE_CHECKING:
-    from flows.production.bucket import Bucket
+    from flows.storage.bucket import Bucket
 
 STAGES = ("cpu", "gpu")  # pools of stages: a worker takes one at a time
 FLOWS = "flows"  # the pool of orchestrating flows: they mostly wait, so any number at once

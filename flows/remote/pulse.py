@@ -11,7 +11,7 @@ import threading
 import time
 from types import TracebackType
 
-from data.params import UserError
+from data.core.params import UserError
 from flows.remote.ledger import Attempt, Beat, Ledger, Outcome
 
 LOOK_SECONDS = 0.2  # how soon it is noticed that the worker is to leave

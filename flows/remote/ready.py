@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from data.params import UserError
-from flows import server
-from flows.job import Job
+from data.core.params import UserError
 from flows.remote import orders
+from flows.retrain.job import Job
+from flows.server import connect
 
 
 def check(job: Job) -> None:
@@ -18,7 +18,7 @@ def check(job: Job) -> None:
         raise UserError(
             "REMINT_STAGES=workers needs REMINT_PREFECT_API, the address of the Prefect server that the workers ask"
         )
-    server.check(api)
+    connect.check(api)
     for stage in todo:
         if not stage.deps or not stage.outs:
             raise UserError(f"dvc.yaml: stage '{stage.name}' has no deps or no outs, so its result cannot be shared")

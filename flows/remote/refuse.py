@@ -3,7 +3,7 @@
     refuse.commit(root, "1a2b...", "main,remint/*")     # and it is here afterwards, fetched from origin
     refuse.environment(work, environment.describe(worktree))
     refuse.stage(work, known)
-    refuse.flow_run(flow_run, deployment, {"nightly": "flows.triggers.deployed.retraining"})
+    refuse.flow_run(flow_run, deployment, {"nightly": "flows.schedules.deployed.retraining"})
 
 Each raises Refused, whose words say why and what to do. Names and commits come from the ledger: they reach git as
 arguments only, checked before, and nothing of them is ever given to a shell.
@@ -17,9 +17,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.params import near
+from data.core.params import near
 from flows import repository
-from flows.environment import Environment
+from flows.pipeline.environment import Environment
 from flows.remote.ledger import Work
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import json
 import re
 from dataclasses import asdict, dataclass
 
-from data.params import UserError
-from flows.production.bucket import PART, Bucket, NotThere
+from data.core.params import UserError
+from flows.storage.bucket import PART, Bucket, NotThere
 
 WORKERS = "workers"
 
@@ -25,7 +25,7 @@ class Entry:
     pool: str
     host: str = ""
     device: str = "cpu"  # "cpu", "cuda:0,1"
-    machine: str = ""  # flows.environment.Environment.machine
+    machine: str = ""  # flows.pipeline.environment.Environment.machine
     lock: str = ""  # sha256 of its requirements.lock
     stage: str = ""  # what it works on, "" if it is idle
 

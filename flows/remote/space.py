@@ -9,8 +9,8 @@ import shutil
 import threading
 from contextlib import suppress
 
-from data.params import UserError
-from flows import workspace
+from data.core.params import UserError
+from flows.pipeline import workspace
 from flows.remote import evict, exchange
 from flows.remote.evict import Evicted
 from flows.remote.exchange import Exchange

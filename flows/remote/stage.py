@@ -17,7 +17,7 @@ from prefect import flow, get_run_logger, runtime
 from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Completed, Crashed, Failed
 
-from data.params import UserError
+from data.core.params import UserError
 from flows import repository, settings
 from flows.remote import device, execute, ledger
 from flows.remote.execute import Ended, Host

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from data.params import UserError
+from data.core.params import UserError
 from flows.remote import orders
 from flows.remote.ledger import Attempt, Beat, Ledger, Outcome, Usage
 from flows.remote.patience import SECONDS

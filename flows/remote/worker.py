@@ -1,6 +1,6 @@
 """A Prefect worker that runs stages from its own warm process, one at a time, and outlives everything around it.
 
-    worker.serve(host, {"nightly": "flows.triggers.deployed.retraining"})      # until SIGTERM
+    worker.serve(host, {"nightly": "flows.schedules.deployed.retraining"})      # until SIGTERM
 
 Prefect's worker starts an engine process for each run, which takes seconds, and gives up when its server has been
 away for a minute. This one polls and beats in a loop of its own that waits for the server with growing pauses, while
@@ -39,9 +39,9 @@ from prefect.workers.process import (
     ProcessWorkerResult,
 )
 
-from data.params import UserError
-from flows import environment
+from data.core.params import UserError
 from flows.console import ends, say
+from flows.pipeline import environment
 from flows.remote import evict, execute, ledger, pools, refuse, roster, stage
 from flows.remote.execute import Host
 from flows.remote.ledger import Outcome

@@ -20,8 +20,8 @@ class Claim:
 
 def of_release(settings: Settings, name: str, family: str, alias: str) -> Claim | None:
     """The version that holds an alias by the newest pointer; None if nothing was released or nothing holds it."""
-    from flows.production import bucket, bundle, pointers
-    from flows.release import anchors, projections
+    from flows.release import anchors, bundle, pointers, projections
+    from flows.storage import bucket
 
     place = bucket.open(settings)
     log = pointers.log(place, family)

@@ -13,9 +13,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from flows import plan
-from flows.graph import Stage
-from flows.plan import Recorded
+from flows.pipeline import plan
+from flows.pipeline.graph import Stage
+from flows.pipeline.plan import Recorded
 from flows.reproduce.tensors import TensorDifference
 
 IDENTICAL: Verdict = "identical"

@@ -13,13 +13,14 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from data.params import UserError
-from flows import progress, repository
+from data.core.params import UserError
+from flows import repository
 from flows import settings as settings_
 from flows.reproduce import report, target
 from flows.reproduce.compare import DIFFERENT, FAILED, Tolerance, worst
 from flows.reproduce.remake import Source
 from flows.reproduce.run import Reproduction, groups, reproduce
+from flows.retrain import progress
 
 
 class NotReproduced(Exception):

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from flows import environment
-from flows.environment import Difference, Environment
-from flows.graph import Stage
+from flows.pipeline import environment
+from flows.pipeline.environment import Difference, Environment
+from flows.pipeline.graph import Stage
 
 Environments = Mapping[str, Environment]  # by stage
 

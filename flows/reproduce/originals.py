@@ -8,16 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.params import UserError
-from flows.graph import Stage
-from flows.integrity import MEND
-from flows.plan import overlap
+from data.core.params import UserError
+from flows.pipeline.graph import Stage
+from flows.pipeline.integrity import MEND
+from flows.pipeline.keys import Entry
+from flows.pipeline.plan import overlap
+from flows.pipeline.store import Store
 from flows.remote import bring
 from flows.remote.exchange import Exchange
-from flows.remote.key import Entry
 from flows.reproduce.target import Target
 from flows.settings import Settings
-from flows.store import Store
 
 COMPARED = (".safetensors", ".json")
 ORIGINALS = ".originals"  # in a reproduction's worktree
@@ -68,7 +68,8 @@ def find(store: Store, oid: str, remote: Exchange | None = None) -> dict[str, Pa
 
 def weights_of_release(settings: Settings, target: Target, into: Path) -> Path | None:
     """The weights that were released, brought from the bucket; None where that cannot be done."""
-    from flows.production import bucket, bundle
+    from flows.release import bundle
+    from flows.storage import bucket
 
     if not target.bundle:
         return None

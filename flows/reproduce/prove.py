@@ -8,21 +8,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows import graph
-from flows.catalogue.stages import Entry
-from flows.environment import Environment
-from flows.graph import Stage
-from flows.plan import overlap
+from flows.pipeline import graph
+from flows.pipeline.environment import Environment
+from flows.pipeline.graph import Stage
+from flows.pipeline.lock import Entry
+from flows.pipeline.plan import overlap
+from flows.pipeline.store import as_recorded
 from flows.reproduce import compare, expected, originals, tensors
 from flows.reproduce.compare import DIFFERENT, FAILED, StageProof, Tolerance, Verdict, Weights
 from flows.reproduce.remake import Remake
 from flows.reproduce.target import Target
-from flows.run import StageResult, read_metrics
-from flows.store import as_recorded
-from models.saved import weights_digest
+from flows.runs.values import StageResult, read_metrics
+from models.core.saved import weights_digest
 
 if TYPE_CHECKING:
-    from flows.outcome import Outcome
+    from flows.retrain.outcome import Outcome
 
 
 @dataclass(frozen=True)

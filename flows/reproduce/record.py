@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
-from data.params import UserError
-from flows import notify, state
+from data.core.params import UserError
+from flows import state
 from flows.catalogue import journal
 from flows.catalogue.alarms import Alarm, sound
-from flows.catalogue.stages import Entry, input_digest, output_digest
+from flows.pipeline.lock import Entry, input_digest, output_digest
+from flows.release import notify
 from flows.reproduce import expected, report
 from flows.reproduce.compare import FAILED
 from flows.reproduce.prove import Proof
 from flows.reproduce.remake import Remake
 from flows.settings import Settings
-from models import tracking
-from models.embedded import database_file
-from models.experiments import REPRODUCED
+from models.tracking import training_run
+from models.tracking.embedded import database_file
+from models.tracking.experiments import REPRODUCED
 
 
 def record(job: Remake, made: Mapping[str, Entry], proof: Proof) -> list[str]:
@@ -60,20 +61,20 @@ def _in_registry(settings: Settings, proof: Proof) -> Iterator[str]:
     if file is not None and not file.exists():
         yield "not in a registry: this clone has none"
         return
-    client, reason = tracking.connect(settings.mlflow_uri)
+    client, reason = training_run.connect(settings.mlflow_uri)
     if client is None:
         yield f"not in the registry: {reason}"
         return
     for model in proof.models:
         name, weights = model.target.model.name, model.target.weights
-        wanted = f"name = '{name}' AND tag.{tracking.WEIGHTS} = '{weights}'"
+        wanted = f"name = '{name}' AND tag.{training_run.WEIGHTS} = '{weights}'"
         try:
             found = client.search_model_versions(wanted) if weights else []
             for version in found:
                 client.set_model_version_tag(name, version.version, REPRODUCED, _tag(model.verdict, proof))
                 client.set_tag(version.run_id, REPRODUCED, _tag(model.verdict, proof))
         except Exception as error:  # a verdict stands whether or not the registry answers
-            yield f"not in the registry: {tracking.first_line(error)}"
+            yield f"not in the registry: {training_run.first_line(error)}"
             return
         if not found:
             yield f"not in the registry: it has no {name} of weights {weights[:12] or 'that the tag names'}"

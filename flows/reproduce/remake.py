@@ -21,27 +21,29 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from data.params import UserError
-from flows import environment, graph, parameters, plan, repository, server, workspace
+from data.core.params import UserError
+from flows import repository
 from flows import settings as settings_
-from flows.catalogue.stages import Entry, read_lock
-from flows.environment import Environment
-from flows.graph import Stage
-from flows.job import Again, Job
-from flows.plan import Plan, Step
-from flows.production.transfer import write_whole
-from flows.progress import Progress
+from flows.pipeline import environment, graph, parameters, plan, workspace
+from flows.pipeline.environment import Environment
+from flows.pipeline.graph import Stage
+from flows.pipeline.lock import Entry, read_lock
+from flows.pipeline.plan import Plan, Step
+from flows.pipeline.store import Store, as_recorded
 from flows.remote import accept, bring
 from flows.remote.exchange import Exchange
 from flows.reproduce import originals
 from flows.reproduce.target import Target
-from flows.run import RunInfo
+from flows.retrain.job import Again, Job
+from flows.retrain.progress import Progress
+from flows.runs.values import RunInfo
+from flows.server import connect
 from flows.settings import Settings
-from flows.store import Store, as_recorded
+from flows.storage.transfer import write_whole
 
 if TYPE_CHECKING:
-    from flows.outcome import Outcome
     from flows.remote.dispatch import Dispatcher
+    from flows.retrain.outcome import Outcome
 
 Source = Literal["scratch", "inputs"]
 
@@ -107,11 +109,11 @@ def prepared(settings: Settings, targets: Sequence[Target], source: Source) -> I
 
 def run(job: Remake, progress: Progress, workers: Dispatcher | None = None) -> Outcome:
     """Run the job's stages as a Prefect flow; a stage that fails is in the outcome."""
-    with server.borrowed(job.settings, job.environment) as api:
+    with connect.borrowed(job.settings, job.environment) as api:
         os.environ["PREFECT_API_URL"] = api
-        from flows import retrain  # not before: Prefect reads the environment when it is imported
+        from flows.retrain import flow  # not before: Prefect reads the environment when it is imported
 
-        return retrain.conduct("reproduce", job, progress, lambda: None, lambda *_: None, workers)
+        return flow.conduct("reproduce", job, progress, lambda: None, lambda *_: None, workers)
 
 
 def forget(job: Remake) -> None:
@@ -181,7 +183,7 @@ def _here(root: Path, target: Target, then: Mapping[str, Environment]) -> Enviro
 
 
 def _name(target: Target, source: Source) -> str:
-    """What names a reproduction's attempts and checkpoints (data.kept.PLACE), on every machine the same."""
+    """What names a reproduction's attempts and checkpoints, on every machine the same."""
     of = f"-{target.model.name}" if source == "inputs" else ""
     return f"reproduce{re.sub(r'[^A-Za-z0-9_@-]', '-', of)}-{target.commit[:16]}"
 
@@ -258,7 +260,7 @@ def _own_cache(root: Path, cache: Path) -> None:
 
 
 def _space(settings: Settings) -> None:
-    from flows.launch import LEAST_SPACE
+    from flows.retrain.launch import LEAST_SPACE
 
     settings.home.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(settings.home).free

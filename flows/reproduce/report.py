@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from flows.columns import columns
 from flows.reproduce.compare import DIFFERENT, FAILED, IDENTICAL, StageProof, distance
 from flows.reproduce.prove import ModelProof, Proof
+from flows.show.columns import columns
 
 SHOWN = 12  # tensors and metrics per stage; the rest is counted
 

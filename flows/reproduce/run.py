@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from flows.catalogue.stages import read_lock
-from flows.process import StageFailed
-from flows.progress import Progress
+from flows.pipeline.lock import read_lock
 from flows.reproduce import expected, prove, record, remake, workers
 from flows.reproduce.compare import FAILED, Tolerance
 from flows.reproduce.prove import Proof
 from flows.reproduce.remake import Remake, Source
 from flows.reproduce.target import Target
+from flows.retrain.progress import Progress
 from flows.settings import Settings
+from flows.stage.process import StageFailed
 
 
 @dataclass(frozen=True)

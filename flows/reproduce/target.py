@@ -11,10 +11,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.params import UserError, near
-from flows import families, repository
-from flows.families import Model
-from flows.reference import PREVIOUS, PRODUCTION, number, parse
+from data.core.params import UserError, near
+from flows import repository
+from flows.pipeline import families
+from flows.pipeline.families import Model
+from flows.pipeline.reference import PREVIOUS, PRODUCTION, number, parse
 from flows.release import tags
 from flows.reproduce import claims
 from flows.reproduce.claims import Claim

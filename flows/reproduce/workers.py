@@ -18,14 +18,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from data import kept
-from data.params import UserError
-from flows.plan import overlap
+from data.core import checkpoint_store
+from data.core.params import UserError
+from flows.pipeline.plan import overlap
+from flows.pipeline.store import as_recorded
 from flows.remote import bring, claim, orders, origin
 from flows.remote import ready as require
 from flows.remote.patience import patiently
 from flows.reproduce.remake import Remake
-from flows.store import as_recorded
 
 if TYPE_CHECKING:
     from flows.remote.dispatch import Dispatcher
@@ -70,4 +70,4 @@ def forget(job: Remake, dispatcher: Dispatcher) -> None:
     dispatcher.forget()
     if job.again:
         with suppress(UserError, OSError):
-            kept.discard(job.settings.checkpoints, job.again.proof)
+            checkpoint_store.discard(job.settings.checkpoints, job.again.proof)

@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 from safetensors.numpy import load_file, save_file
 from torch import nn
 
-from data import entry, params
-from data.samples import Samples
-from models import device, stage
+from data.core import entry, params
+from data.core.samples import Samples
+from models.core import device, stage
 from models.depth import motorcycle, net, panels
 from models.depth.params import EvaluateParams
 from models.metrics import depth as metrics

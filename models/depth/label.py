@@ -21,9 +21,9 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 from torch import nn
 
-from data import entry, params, shards
-from data.samples import Samples
-from models import device, stage
+from data.core import entry, params, shards
+from data.core.samples import Samples
+from models.core import device, stage
 from models.depth import net, panels, pseudo_labels
 from models.depth.params import LabelParams
 

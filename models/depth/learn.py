@@ -8,15 +8,15 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
-from data.params import UserError
-from models import stage
+from data.core.params import UserError
+from models.core import stage
+from models.core.learning import ALONE, Accelerate
+from models.core.optim import muon_adamw
+from models.core.training import Batch, Batches, Fit, Task, fit
 from models.depth import losses, net
 from models.depth.augment import augment
 from models.depth.params import LearnParams, NetParams
-from models.learning import ALONE, Accelerate
 from models.metrics import depth as metrics
-from models.optim import muon_adamw
-from models.training import Batch, Batches, Fit, Task, fit
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models import ranks
+from models.core import ranks
 
 SCALES = 4  # of gradient matching, as MiDaS
 

@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image
 from torch import nn
 
-from data.params import UserError
+from data.core.params import UserError
+from models.core.figures import colour_depth, tile
 from models.depth import net, panels
-from models.figures import colour_depth, tile
 from models.metrics import depth as metrics
 
 SHOWN = (250, 370)  # height and width of the pictures in the panel

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from data import params
-from data.params import UserError
-from models import device, saved
+from data.core import params
+from data.core.params import UserError
+from models.core import device, saved
+from models.core.layers import sincos_2d
 from models.depth.params import BackboneConfig, CheckpointConfig
-from models.layers import sincos_2d
 
 T = TypeVar("T")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as Depth Anything

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 from PIL import Image
 
-from data.samples import Samples
-from models.figures import colour_depth, tile
+from data.core.samples import Samples
+from models.core.figures import colour_depth, tile
 from models.metrics.depth import align
 
 

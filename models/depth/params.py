@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from data.params import Count, Length, Range, Seed, Share
-from models.learning import ALONE, Accelerate, Batch, Learning, Threads, Weight, Width
+from data.core.params import Count, Length, Range, Seed, Share
+from models.core.learning import ALONE, Accelerate, Batch, Learning, Threads, Weight, Width
 
 LARGE = 1024  # width of ViT-L
 

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data import shards
-from data.params import UserError
-from data.samples import decode_disparity, encode_disparity
+from data.core import shards
+from data.core.params import UserError
+from data.core.samples import decode_disparity, encode_disparity
 
 INDEX = "index.parquet"
 

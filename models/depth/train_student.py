@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from data import entry
-from data.samples import Samples
-from models import learning, stage
+from data.core import entry
+from data.core.samples import Samples
+from models.core import learning, stage
 from models.depth import net, panels, pseudo_labels
 from models.depth.learn import Pairs, learn, save
 from models.depth.params import TrainParams

@@ -8,9 +8,9 @@ EPYC 9004 about five minutes for delta1 of 0.91 on held-out scenes, with objects
 
 from __future__ import annotations
 
-from data import entry
-from data.samples import Samples
-from models import learning, stage
+from data.core import entry
+from data.core.samples import Samples
+from models.core import learning, stage
 from models.depth import net, panels
 from models.depth.learn import Pairs, learn, mean_scores, save
 from models.depth.params import TrainParams

@@ -25,12 +25,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from data import entry, params
-from data.samples import Samples
-from models import device, figures, saved, stage
+from data.core import entry, params
+from data.core.samples import Samples
+from models.core import device, figures, saved, stage
+from models.core.images import flip, to_array, to_tensor, unit
 from models.generator import load, probe
 from models.generator.params import EvaluateParams
-from models.images import flip, to_array, to_tensor, unit
 from models.metrics.fwd import fwd
 from models.metrics.precision_recall import precision_recall
 from models.tokenizer.tokenizer import Tokenizer

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data import params, portable
-from data.params import UserError, near
-from models import device, saved
+from data.core import params, portable
+from data.core.params import UserError, near
+from models.core import device, saved
+from models.core.images import to_array, unit
 from models.generator.maskgit import MaskGit
 from models.generator.params import Sampling
 from models.generator.sampler import sample
-from models.images import to_array, unit
 from models.tokenizer.tokenizer import Tokenizer
 
 NETS: dict[str, type[nn.Module]] = {"maskgit": MaskGit}

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from models import ranks
+from models.core import ranks
 
 
 def mask_tokens(tokens: Tensor, mask_token: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

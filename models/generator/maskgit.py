@@ -12,10 +12,10 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from data.params import Range
+from data.core.params import Range
+from models.core.layers import Block, init_weights
+from models.core.learning import Heads, Layers, Width
 from models.generator.params import Dropout
-from models.layers import Block, init_weights
-from models.learning import Heads, Layers, Width
 from models.tokenizer.params import Latents, Tokens
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from data.params import Range, Seed
-from models.learning import Heads, Layers, Threads, Training, Width
+from data.core.params import Range, Seed
+from models.core.learning import Heads, Layers, Threads, Training, Width
 
 Dropout = Annotated[float, Range(0, below=1)]
 

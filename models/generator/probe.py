@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models import device
-from models.images import flip, unit
-from models.optim import warmup_cosine
+from models.core import device
+from models.core.images import flip, unit
+from models.core.optim import warmup_cosine
 
 
 class Probe(nn.Module):

@@ -18,15 +18,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data import entry
-from data.params import UserError, near
-from models import device, figures, learning, saved, stage
+from data.core import entry
+from data.core.params import UserError, near
+from models.core import device, figures, learning, saved, stage
+from models.core.optim import muon_adamw
+from models.core.training import Batch, Batches, Fit, Task, fit
 from models.generator import losses
 from models.generator.load import NETS, build, config, generate, load
 from models.generator.params import TrainParams
-from models.optim import muon_adamw
 from models.tokenizer.tokenizer import load as load_tokenizer
-from models.training import Batch, Batches, Fit, Task, fit
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from data import params
-from models import saved
+from data.core import params
+from models.core import saved
 from models.proxy.vqgan import VQGAN
 
 

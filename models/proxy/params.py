@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from data.params import Length, Range
-from models.learning import Quantised, Weight, Width
+from data.core.params import Length, Range
+from models.core.learning import Quantised, Weight, Width
 
 Blocks = Annotated[int, Range(1, 100)]
 Stem = Annotated[int, Range(1, 64)]

@@ -11,16 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data import entry
-from data.samples import Samples
-from models import device, figures, learning, stage
-from models.images import flip, to_array, to_tensor, unit
+from data.core import entry
+from data.core.samples import Samples
+from models.core import device, figures, learning, stage
+from models.core.images import flip, to_array, to_tensor, unit
+from models.core.optim import muon_adamw
+from models.core.quantizer import starting
+from models.core.training import Batch, Batches, Fit, Task, fit
 from models.metrics import codebook, image
-from models.optim import muon_adamw
 from models.proxy.params import ProxyParams
 from models.proxy.vqgan import VQGAN
-from models.quantizer import starting
-from models.training import Batch, Batches, Fit, Task, fit
 
 
 def main() -> None:

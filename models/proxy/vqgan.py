@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from data.params import Length, Share, UserError
-from models import device
-from models.learning import Width
+from data.core.params import Length, Share, UserError
+from models.core import device
+from models.core.learning import Width
+from models.core.quantizer import VectorQuantizer
 from models.proxy.params import Blocks, Codes, Stem
-from models.quantizer import VectorQuantizer
 
 
 class VQGAN(nn.Module):

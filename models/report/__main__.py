@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from data import entry
+from data.core import entry
 from models.report import collect, page
 
 

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data import params
-from data.params import UserError
+from data.core import params
+from data.core.params import UserError
 from models.report import charts
 
 TRACKED = ("model/model.safetensors", "tokens.safetensors", "manifest.parquet")  # what a digest stands for
@@ -156,8 +156,8 @@ def _scenes(folder: Path) -> tuple[Scene, ...]:
     """The first held-out scene of each class with its depth, in the order of the classes."""
     if not (folder / "manifest.parquet").is_file():
         return ()
-    from data.samples import Samples  # pyarrow: only where there is something to read
-    from models.figures import colour_depth
+    from data.core.samples import Samples  # pyarrow: only where there is something to read
+    from models.core.figures import colour_depth
 
     samples = Samples(folder)
     chosen: dict[int, int] = {}

@@ -10,7 +10,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from data.params import UserError
+from data.core.params import UserError
 from models.report import charts, graph, sections, tables, words
 from models.report.collect import Material, attributions
 from models.report.facts import RunFacts

@@ -31,8 +31,8 @@ class Generator(PythonModel):
     ) -> np.ndarray:
         import torch
 
+        from models.core.images import to_array
         from models.generator.load import BATCH, draw_tokens
-        from models.images import to_array
 
         labels = torch.from_numpy(np.asarray(model_input, np.int64).reshape(-1))
         tokens = draw_tokens(self.generator, labels, seed=int((params or {}).get("seed", 0)))

@@ -26,7 +26,7 @@ class Tokenizer(PythonModel):
     def predict(
         self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None
     ) -> dict[str, np.ndarray]:
-        from models.images import to_array, to_tensor, unit
+        from models.core.images import to_array, to_tensor, unit
 
         tokens = self.net.encode(unit(to_tensor(np.asarray(model_input, np.uint8))))
         return {"tokens": tokens.numpy(), "reconstructions": to_array(self.net.decode(tokens))}

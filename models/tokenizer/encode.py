@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from data import entry, params, parts
-from data.samples import Samples
-from models import device, saved, stage
-from models.images import to_tensor, unit
+from data.core import entry, params, partitions
+from data.core.samples import Samples
+from models.core import device, saved, stage
+from models.core.images import to_tensor, unit
 from models.tokenizer.params import EncodeParams
 from models.tokenizer.tokenizer import Tokenizer, load
 
@@ -47,7 +47,7 @@ def main() -> None:
         run.say(f"{len(stored['train_tokens'])} rows of {stored['train_tokens'].shape[1]} tokens")
 
 
-def in_shards(net: Tokenizer, batches: list[Tensor], made: parts.Shards, per_shard: int) -> list[Tensor]:
+def in_shards(net: Tokenizer, batches: list[Tensor], made: partitions.Shards, per_shard: int) -> list[Tensor]:
     """The tokens of all batches, a shard for every `per_shard`; a batch is never divided, as bytes may depend on it."""
     for index in made.missing:
         some = batches[index * per_shard : (index + 1) * per_shard]

@@ -17,11 +17,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from data import entry, params
-from data.samples import Samples
-from models import device, figures, stage
-from models.checkpoint import files
-from models.images import to_array, to_tensor, unit
+from data.core import entry, params
+from data.core.samples import Samples
+from models.core import device, figures, stage
+from models.core.checkpoint import files
+from models.core.images import to_array, to_tensor, unit
 from models.metrics import codebook, image
 from models.metrics.fwd import fwd
 from models.proxy.cut import decode_cut

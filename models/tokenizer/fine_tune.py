@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW
 
-from data import entry
-from data.samples import Samples
-from models import device, figures, learning, ranks, stage
-from models.images import flip, to_array, to_tensor, unit
+from data.core import entry
+from data.core.samples import Samples
+from models.core import device, figures, learning, ranks, stage
+from models.core.images import flip, to_array, to_tensor, unit
+from models.core.optim import muon_adamw
+from models.core.training import Batch, Batches, Fit, Task, fit
 from models.metrics import codebook, image
-from models.optim import muon_adamw
 from models.proxy.load import load as load_proxy
 from models.proxy.vqgan import VQGAN
 from models.tokenizer.discriminator import Discriminator
@@ -27,7 +28,6 @@ from models.tokenizer.losses import feature_distance, hinge_critic, lecam
 from models.tokenizer.params import FineTuneParams
 from models.tokenizer.tokenizer import Tokenizer
 from models.tokenizer.warm_up import load as load_warm_up
-from models.training import Batch, Batches, Fit, Task, fit
 
 BATCH = 64  # pictures at once where nothing is learned
 

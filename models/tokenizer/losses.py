@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models import ranks
+from models.core import ranks
 
 
 def soft_codes(logits: Tensor, codebook: Tensor) -> Tensor:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from data.params import Count, Range, Share
-from models.learning import Batch, Heads, Layers, Quantised, Rate, Threads, Training, Weight, Width
+from data.core.params import Count, Range, Share
+from models.core.learning import Batch, Heads, Layers, Quantised, Rate, Threads, Training, Weight, Width
 
 Patch = Annotated[int, Range(1, 256)]
 Latents = Annotated[int, Range(1, 4096)]

@@ -5,11 +5,11 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from data.params import Range, Share, UserError
-from models.layers import Block, init_weights, sincos_2d
-from models.learning import Heads, Layers, Width
+from data.core.params import Range, Share, UserError
+from models.core.layers import Block, init_weights, sincos_2d
+from models.core.learning import Heads, Layers, Width
+from models.core.quantizer import VectorQuantizer
 from models.proxy.params import Codes
-from models.quantizer import VectorQuantizer
 from models.tokenizer.params import Latents, Patch, Tokens
 
 

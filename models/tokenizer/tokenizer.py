@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from data import params
-from data.params import UserError
-from models import saved
+from data.core import params
+from data.core.params import UserError
+from models.core import saved
 from models.proxy.vqgan import Decoder
 from models.tokenizer.losses import soft_codes
 from models.tokenizer.titok import TiTok

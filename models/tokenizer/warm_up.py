@@ -14,20 +14,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from data import entry
-from data.params import UserError
-from data.samples import Samples
-from models import device, figures, learning, saved, stage
-from models.images import flip, to_array, to_tensor, unit
+from data.core import entry
+from data.core.params import UserError
+from data.core.samples import Samples
+from models.core import device, figures, learning, saved, stage
+from models.core.images import flip, to_array, to_tensor, unit
+from models.core.optim import muon_adamw
+from models.core.quantizer import starting
+from models.core.training import Batch, Batches, Fit, Task, fit
 from models.metrics import codebook, image
-from models.optim import muon_adamw
 from models.proxy.load import load as load_proxy
 from models.proxy.vqgan import VQGAN
-from models.quantizer import starting
 from models.tokenizer.losses import soft_codes
 from models.tokenizer.params import WarmUpParams
 from models.tokenizer.titok import TiTok
-from models.training import Batch, Batches, Fit, Task, fit
 
 
 class WarmUp(nn.Module):

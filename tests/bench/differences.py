@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import yaml
 
-from flows.gates.compare import Samples, pair, read_samples
+from flows.release.gates.compare import Samples, pair, read_samples
 
 OUT = Path(__file__).with_name("paired_differences.json")
 ABOUT = "candidate - production per held-out scene, of two default runs whose seeds are 42 and 43; {tag}"

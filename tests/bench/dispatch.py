@@ -31,7 +31,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from flows.production import bucket
+from flows.storage import bucket
 from tests import released, s3, workers
 
 STAGES, FILES = 6, 20

@@ -4,9 +4,9 @@
     python tests/bench/gates.py --resamples 2000   # five times as fast, and hardly rougher
     python tests/bench/gates.py --json
 
-Every simulated release goes through `flows.gates.judge.decide` with the gates of mlflow/promotion.yaml. On every
-held-out sample the candidate differs from production by a draw from a pool of paired differences that is shifted to a
-known mean: 0 for an equal model, the policy's margin for a better one. The pools:
+Every simulated release goes through `flows.release.gates.judge.decide` with the gates of mlflow/promotion.yaml. On
+every held-out sample the candidate differs from production by a draw from a pool of paired differences that is shifted
+to a known mean: 0 for an equal model, the policy's margin for a better one. The pools:
 
     psnr, ssim, delta1   differences between the models of two default runs that differ by their seed alone, on the
                          same held-out scenes (paired_differences.json, made by differences.py): standard deviation
@@ -32,13 +32,13 @@ import numpy as np
 import yaml
 
 from data.scenes.grammar import NAMES
-from flows.families import Model, models_of
-from flows.gates import compare
-from flows.gates.compare import Samples
-from flows.gates.decision import InProduction, Measured
-from flows.gates.judge import decide
-from flows.gates.policy import Gate, gates_of
-from flows.registry import Registered
+from flows.pipeline.families import Model, models_of
+from flows.release.gates import compare
+from flows.release.gates.compare import Samples
+from flows.release.gates.decision import InProduction, Measured
+from flows.release.gates.judge import decide
+from flows.release.gates.policy import Gate, gates_of
+from flows.release.registry import Registered
 
 ROOT = Path(__file__).parents[2]
 POOLS = Path(__file__).with_name("paired_differences.json")

@@ -123,7 +123,7 @@ def _graph(root: Path, per_shard: int, remote: Path) -> None:
 
 def collect(per_shard: int) -> None:
     """The stage, with shards of another size."""
-    from data import params
+    from data.core import params
     from data.photos import append, collect
     from data.photos.params import Photos
 

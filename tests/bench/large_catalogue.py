@@ -16,9 +16,9 @@ from sqlalchemy import insert, text
 from sqlalchemy.orm import Session
 
 from flows.catalogue import database, journal
-from flows.catalogue import status as state
 from flows.catalogue.schema import Decision, Edge, Execution, Member, ModelVersion, Release, Run
 from flows.settings import Settings
+from flows.show import status as state
 from tests import postgres
 
 MODELS = {"tokenizer": "images", "maskgit": "images", "depth-teacher": "depth", "depth-small": "depth"}

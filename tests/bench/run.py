@@ -71,7 +71,7 @@ def precision(rounds: int = 4) -> list[Line]:
     """A training step of the tokenizer's warm-up in float32 and under bfloat16 autocast."""
     import torch
 
-    from models.optim import muon_adamw
+    from models.core.optim import muon_adamw
     from models.tokenizer.titok import TiTok
 
     torch.manual_seed(0)
@@ -98,7 +98,7 @@ def attention(rounds: int = 8) -> list[Line]:
     """Attention forward and backward in bfloat16: torch's fused one, and ours of plain matmul and softmax."""
     import torch
 
-    from models.layers import Attention
+    from models.core.layers import Attention
 
     ours, x = Attention(192, 4), torch.randn(32, 96, 192)
 
@@ -157,7 +157,7 @@ def loader(images: int = 400, rounds: int = 3) -> list[Line]:
     import numpy as np
     from PIL import Image
 
-    from data import manifest, samples, shards
+    from data.core import manifest, samples, shards
 
     random = np.random.default_rng(0)
     pictures = np.kron(random.integers(0, 255, (images, 16, 16, 3), np.uint8), np.ones((1, 4, 4, 1), np.uint8))
@@ -180,7 +180,7 @@ def start_up(warm: bool = True) -> list[Line]:
     """What a process pays before it begins: a training stage and the report stage, beside importing torch alone."""
     variants = {
         "import torch": "import torch",
-        "a training stage": "import models.proxy.train, models.training, lightning",
+        "a training stage": "import models.proxy.train, models.core.training, lightning",
         "the report stage": "import models.report.__main__",
         "python": "pass",
     }

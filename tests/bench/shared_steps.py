@@ -18,9 +18,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from models import sharding
+from models.core import sharding
+from models.core.optim import muon_adamw
 from models.generator.maskgit import MaskGit
-from models.optim import muon_adamw
 from tests.workers import free_port
 
 BATCH = 64

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from flows import parameters
+from flows.pipeline import parameters
 from tests import processors
 from tests.e2e.test_the_whole_chain import repository, sh
 

@@ -9,11 +9,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from data import portable
+from data.core import portable
 
 
 def main() -> None:
-    from models import stage
+    from models.core import stage
 
     stage.settle(threads=1)
     with tempfile.TemporaryDirectory() as folder:

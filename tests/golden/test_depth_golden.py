@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from models.core.stage import Run
 from models.depth.learn import Pairs, learn
 from models.depth.params import LearnParams, NetParams
-from models.stage import Run
-from models.tracking import NullTracker
+from models.tracking.training_run import NullTracker
 
 TRAIN = [13.84065, 10.08775, 7.52595, 7.38169, 6.76224]
 VAL = 7.04468

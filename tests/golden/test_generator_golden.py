@@ -3,13 +3,13 @@
 import pytest
 import torch
 
+from models.core.optim import muon_adamw
+from models.core.stage import Run
+from models.core.training import Batches, Fit, Task, fit
 from models.generator import losses
 from models.generator.load import build
 from models.generator.train import Tokens, held_out, masked_batch
-from models.optim import muon_adamw
-from models.stage import Run
-from models.tracking import NullTracker
-from models.training import Batches, Fit, Task, fit
+from models.tracking.training_run import NullTracker
 
 TRAIN = [3.176999, 2.955328, 2.786081, 2.724470, 2.694172]
 VAL = 2.682315

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from data import portable
+from data.core import portable
 from tests import processors
 
 ROOT = Path(__file__).parents[2]
@@ -55,7 +55,7 @@ def test_without_portable_other_processors_give_other_bits(tmp_path, processor):
 
 
 def test_products_by_openblas_are_those_of_torch():
-    from models import products
+    from models.core import products
 
     random = torch.Generator().manual_seed(0)
     a, b = torch.randn(3, 5, 7, generator=random), torch.randn(3, 7, 4, generator=random)

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
+from models.core.stage import Run
 from models.proxy import train
 from models.proxy.params import ProxyParams
-from models.stage import Run
 from models.tokenizer import fine_tune, warm_up
 from models.tokenizer.params import FineTuneParams, WarmUpParams
-from models.tracking import NullTracker
+from models.tracking.training_run import NullTracker
 
 STEPS = {"steps": 10, "batch": 8, "lr": 1e-3, "warmup": 2, "ema": 0.9, "clip": 1.0, "precision": "32-true"}
 SHARED = {"seed": 5, "threads": 1, "bypass": 0.3, "commitment": 0.25, "muon_lr": 0.02} | STEPS

@@ -21,14 +21,15 @@ from safetensors.numpy import save_file
 
 from flows.catalogue import database
 from flows.catalogue.schema import ModelVersion, Run
-from flows.families import evaluation_of, models_of, sha256
-from flows.gates.gate import decide_run
-from flows.production import bucket, bundle, pointers
-from flows.production.pointers import Member, Pointer
-from flows.registry import Registered
-from flows.run import RunInfo
+from flows.pipeline.families import evaluation_of, models_of, sha256
+from flows.release import bundle, pointers
+from flows.release.gates.gate import decide_run
+from flows.release.pointers import Member, Pointer
+from flows.release.registry import Registered
+from flows.runs.values import RunInfo
 from flows.settings import Settings
-from models.saved import weights_digest
+from flows.storage import bucket
+from models.core.saved import weights_digest
 
 EVALUATE = """
 import argparse, json, pathlib, sys

@@ -26,22 +26,23 @@ from typing import Any
 from mlflow import MlflowClient
 from sqlalchemy import select
 
-from flows import finish, repository
+from flows import repository
 from flows.catalogue import journal, schema
 from flows.catalogue.database import Catalogue
-from flows.production import bundle, folder, pointers
-from flows.release import doctor, marks, projections, promote, recorded, rollback, stores
+from flows.release import bundle, doctor, marks, pointers, projections, promote, recorded, rollback, stores
 from flows.release.stores import Stores
+from flows.retrain import finalise
 from flows.settings import Settings
+from flows.storage import folder
 
 SEED = 7
-LAZY = ("dvc.repo", "dvc.stage", "flows.report", "mlflow.pyfunc", "mlflow.store.tracking.sqlalchemy_store")
+LAZY = ("dvc.repo", "dvc.stage", "flows.retrain.report", "mlflow.pyfunc", "mlflow.store.tracking.sqlalchemy_store")
 WRITES = (
     (folder.FolderBucket, "create"),
     (folder.FolderBucket, "upload"),
     (Catalogue, "write"),
     (Catalogue, "begin"),
-    (finish, "note"),
+    (finalise, "note"),
     (marks, "remove"),
     (repository, "git"),
     *((MlflowClient, name) for name in ("set_registered_model_alias", "set_model_version_tag", "create_model_version")),
@@ -51,7 +52,7 @@ READING = ("for-each-ref", "rev-parse", "config", "cat-file", "ls-tree", "show",
 
 
 def newest(places: Stores) -> Any:
-    found = finish.noted(places.settings, recorded.find(places, None).id)
+    found = finalise.noted(places.settings, recorded.find(places, None).id)
     assert found is not None
     return found
 
@@ -59,7 +60,7 @@ def newest(places: Stores) -> Any:
 OPERATIONS: dict[str, Callable[[Stores], object]] = {
     "promote": lambda places: promote.of_run(places, "images", None, "me", ""),
     "rollback": lambda places: rollback.rollback(places, "images", None, "me"),
-    "finish": lambda places: finish.complete(places, newest(places)),
+    "finish": lambda places: finalise.complete(places, newest(places)),
 }
 
 

@@ -10,9 +10,9 @@ import signal
 import sys
 from pathlib import Path
 
-from data import parts
-from models import callbacks, training
-from models.checkpoint import files, resume
+from data.core import partitions
+from models.core import callbacks, training
+from models.core.checkpoint import files, resume
 from tests import code
 
 
@@ -55,7 +55,7 @@ def arm(moment: str, step: int, number: int) -> None:
         files.save_file,
     )
 
-    made = parts.Shards.make
+    made = partitions.Shards.make
 
     def make(self, index, write):
         def killed(file):
@@ -90,7 +90,7 @@ def arm(moment: str, step: int, number: int) -> None:
             os.kill(os.getpid(), number)
 
     schedule.on_train_batch_start, progress.on_train_batch_end = before, after
-    training.Task.update, files.save_file, parts.Shards.make = within, saving, make
+    training.Task.update, files.save_file, partitions.Shards.make = within, saving, make
 
 
 if __name__ == "__main__":

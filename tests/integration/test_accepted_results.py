@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from data.params import UserError
-from flows.production import bucket
-from flows.remote import key as keys
+from data.core.params import UserError
+from flows.pipeline import keys
 from flows.remote.accept import Accepted
+from flows.storage import bucket
 
 pytestmark = pytest.mark.integration
 

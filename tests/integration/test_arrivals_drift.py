@@ -9,15 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from data.params import UserError
-from flows import job, notify
+from data.core.params import UserError
 from flows.arrivals import standing, watch
-from flows.arrivals.given import LIST
+from flows.arrivals.run_inputs import LIST
 from flows.arrivals.watch import Thresholds
 from flows.catalogue import database
 from flows.catalogue.schema import Entry
+from flows.release import notify
+from flows.retrain import job
+from flows.schedules import started
 from flows.settings import Settings
-from flows.triggers import started
 from tests.arriving import deliver, git, photograph, project, release
 
 pytestmark = pytest.mark.integration

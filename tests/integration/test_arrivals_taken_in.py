@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from data.params import UserError
+from data.core.params import UserError
 from data.photos.arrivals import Arrival
 from flows.arrivals import batches, intake, watch
 from flows.arrivals.batches import BEFORE, Batch
@@ -249,7 +249,7 @@ def _killed_at(instant: int, settings: Settings, monkeypatch: pytest.MonkeyPatch
 
     with monkeypatch.context() as patched:
         from flows.arrivals.memo import Memo
-        from flows.production.folder import FolderBucket
+        from flows.storage.folder import FolderBucket
 
         for owner, name in ((FolderBucket, "create"), (FolderBucket, "upload"), (Memo, "note"), (watch, "_record")):
             patched.setattr(owner, name, step(getattr(owner, name)))

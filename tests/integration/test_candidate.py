@@ -7,13 +7,12 @@ import yaml
 from click.testing import CliRunner
 from sqlalchemy import select
 
-from flows import table
 from flows.catalogue import journal, schema
 from flows.cli import main
-from flows.gates.decision import Decision, approval
-from flows.production import pointers
-from flows.release import tags
+from flows.release import pointers, tags
+from flows.release.gates.decision import Decision, approval
 from flows.release.judge import JUDGEMENT
+from flows.show import table
 from tests.released import POLICY, git
 
 pytestmark = pytest.mark.integration

@@ -13,7 +13,7 @@ from random import Random
 import pytest
 from sqlalchemy import inspect, select, text
 
-from data.params import UserError
+from data.core.params import UserError
 from flows.catalogue import database, journal, migrate, schema
 from flows.catalogue.schema import Base, Edge, Entry
 from flows.settings import Settings

@@ -18,13 +18,14 @@ import pytest
 import yaml
 from sqlalchemy import func, select
 
-from flows.catalogue import database, journal, queries, record, stages
+from flows.catalogue import database, journal, queries, record
 from flows.catalogue.schema import DataVersion, Edge, Entry, Execution, ModelVersion, Photograph, Run
-from flows.families import Model
-from flows.graph import Stage
-from flows.registry import Registered
+from flows.pipeline import lock as stages
+from flows.pipeline.families import Model
+from flows.pipeline.graph import Stage
+from flows.release.registry import Registered
 from flows.remote.ledger import Usage
-from flows.run import RunInfo, StageResult
+from flows.runs.values import RunInfo, StageResult
 from flows.settings import Settings
 
 pytestmark = pytest.mark.integration

@@ -10,13 +10,13 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import event
 
-from data.params import UserError
+from data.core.params import UserError
 from flows.catalogue import alarms, database, journal
-from flows.catalogue import status as state
 from flows.catalogue.alarms import Alarm
 from flows.catalogue.schema import Decision, Execution, Member, ModelVersion, Procedure, Release, Run
 from flows.cli import main
 from flows.settings import Settings
+from flows.show import status as state
 
 pytestmark = pytest.mark.integration
 NOW = datetime(2026, 11, 21, 1, 24, tzinfo=UTC)

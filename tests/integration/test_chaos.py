@@ -22,10 +22,10 @@ from pathlib import Path
 
 import pytest
 
-from flows.production import bucket
 from flows.release import recorded, stores
 from flows.settings import Settings
-from models import mlflow_server
+from flows.storage import bucket
+from models.tracking import server
 from tests import chain, postgres, released, workers
 from tests.proxy import Proxy
 
@@ -188,7 +188,7 @@ def world(s3_server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World
                 *("--artifacts-destination", str(folder / "mlflow-artifacts"), "--serve-artifacts"),
             ]
             made.start_mlflow()
-            farm.wait(lambda: mlflow_server.answers(variables["REMINT_MLFLOW_URI"]) or None, "MLflow server", 90.0)
+            farm.wait(lambda: server.answers(variables["REMINT_MLFLOW_URI"]) or None, "MLflow server", 90.0)
             (farm.folder / "machines").mkdir(parents=True, exist_ok=True)
             if small != Path():
                 (farm.folder / "machines" / "gpu-small").symlink_to(small / "clone")

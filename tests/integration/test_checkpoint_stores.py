@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from data import parts, stores
-from data.kept import discard, unfinished
-from models.checkpoint import files
-from models.checkpoint.checkpoints import Checkpoints
+from data.core import partitions, stores
+from data.core.checkpoint_store import discard, unfinished
+from models.core.checkpoint import files
+from models.core.checkpoint.checkpoints import Checkpoints
 
 pytestmark = pytest.mark.integration
 
@@ -65,7 +65,7 @@ def test_what_trainings_left_behind_is_listed_and_can_be_discarded(store):
 def test_shards_made_in_parts_are_found_verified_and_forgotten(store, tmp_path, monkeypatch, capsys):
     def make(part):
         monkeypatch.setenv("REMINT_PART", part)
-        made = parts.Shards(f"{store}/{PLACE}", 4, tmp_path / f"out{part[:1]}")
+        made = partitions.Shards(f"{store}/{PLACE}", 4, tmp_path / f"out{part[:1]}")
         for index in made.missing:
             made.make(index, lambda file, index=index: file.write_bytes(bytes([index]) * 1000))
         return made

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from flows import confined
+from flows.stage import confined
 
 pytestmark = [
     pytest.mark.integration,

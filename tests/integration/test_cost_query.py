@@ -12,15 +12,16 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from data.params import UserError
-from flows import cost, parameters, table
+from data.core.params import UserError
 from flows.catalogue import costs, database
 from flows.catalogue.schema import Execution, Run
 from flows.cli import main
-from flows.cost import Prices
-from flows.plan import Plan, Step
+from flows.pipeline import parameters
+from flows.pipeline.plan import Plan, Step
 from flows.remote.ledger import Usage
 from flows.settings import Settings
+from flows.show import cost, table
+from flows.show.cost import Prices
 
 pytestmark = pytest.mark.integration
 START = datetime(2026, 11, 21, tzinfo=UTC)

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from data.params import UserError
-from flows import finish, integrity, plan
-from flows.integrity import Objects
+from data.core.params import UserError
+from flows.pipeline import integrity, plan
+from flows.pipeline.integrity import Objects
+from flows.pipeline.store import Store
 from flows.release import cached, promote, recorded
 from flows.remote import inputs
-from flows.run import RunInfo
+from flows.retrain import finalise
+from flows.runs.values import RunInfo
 from flows.settings import Settings
-from flows.store import Store
 from tests.released import ARTIFACTS
 
 pytestmark = pytest.mark.integration
@@ -115,22 +116,22 @@ def test_a_damaged_evaluation_is_not_judged(tmp_path, name):
     started = datetime(2026, 1, 1, tzinfo=UTC)
     ran = RunInfo("r", "run/r", "c", "b", tmp_path, False, "p", started, "retrain")
     chosen = Settings(root=tmp_path, cache=tmp_path / "cache")
-    finish.verify_models(chosen, ran, None)
+    finalise.verify_models(chosen, ran, None)
     (judged / name).write_text("better")
     with pytest.raises(UserError, match=f"artifacts/evaluate/tokenizer/{name} .* is damaged: expected md5 .*, found"):
-        finish.verify_models(chosen, ran, "images")
+        finalise.verify_models(chosen, ran, "images")
     (judged / name).unlink()
     with pytest.raises(UserError, match=f"artifacts/evaluate/tokenizer/{name} .* is not there: expected md5"):
-        finish.verify_models(chosen, ran, None)
+        finalise.verify_models(chosen, ran, None)
 
 
 def test_what_a_stage_has_read_is_held_against_dvc_lock_before_the_run_is_recorded(places, store):
     with recorded.opened(places, recorded.find(places, None)) as ran:
         results = recorded.results(places, ran, store.stages)
-        finish.verify(places.settings, ran, store.stages, results)
+        finalise.verify(places.settings, ran, store.stages, results)
         flip(ran.workspace / FILES[0], unseen=True)
         with pytest.raises(UserError, match=f"{FILES[0]} .* is damaged: expected md5"):
-            finish.verify(places.settings, ran, store.stages, results)
+            finalise.verify(places.settings, ran, store.stages, results)
 
 
 def test_the_doctor_brings_a_damaged_object_from_the_remote(places, store, tmp_path):

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from flows import data_runs, finish
+from flows.pipeline.store import Store
 from flows.release import tags
-from flows.run import StageResult
-from flows.store import Store
+from flows.retrain import data_runs, finalise
+from flows.runs.values import StageResult
 
 pytestmark = pytest.mark.integration
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.integration
 def test_a_run_that_made_data_shows_it_in_an_experiment_of_its_own(places, capsys):
     root, client = places.settings.root, places.mlflow()
     newest = max(name for name in tags.read(root) if name.startswith("run/")).removeprefix("run/")
-    ran = finish.noted(places.settings, newest).run
+    ran = finalise.noted(places.settings, newest).run
     store = Store(root)
     try:
         stages = store.stages

@@ -2,10 +2,9 @@
 
 import pytest
 
-from data.params import UserError
-from flows.production import pointers
-from flows.reference import PRODUCTION
-from flows.release import doctor, promote
+from data.core.params import UserError
+from flows.pipeline.reference import PRODUCTION
+from flows.release import doctor, pointers, promote
 from models.registry import logged_model, model_id
 
 pytestmark = pytest.mark.integration

@@ -16,14 +16,15 @@ import httpx
 import pytest
 import yaml
 
-from data.params import UserError
-from flows import notify, server
+from data.core.params import UserError
 from flows.arrivals import watch
 from flows.catalogue import database
 from flows.catalogue.schema import Entry, Photograph, Run
+from flows.release import notify
 from flows.remote import pools
+from flows.schedules import client, declared, deploy, schedule
+from flows.server import connect
 from flows.settings import Settings, child_environment
-from flows.triggers import client, declared, deploy, schedule
 from tests import arriving
 
 pytestmark = pytest.mark.integration
@@ -38,7 +39,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory, make_toy: Callable) -> It
     (root / "infra").mkdir()
     shutil.copyfile(ROOT / declared.FILE, root / declared.FILE)
     alone = Settings(root=root)
-    with server.borrowed(alone, child_environment(alone)) as api:
+    with connect.borrowed(alone, child_environment(alone)) as api:
         yield alone.model_copy(update={"prefect_api": api})
 
 
@@ -102,7 +103,7 @@ def test_nothing_is_changed_when_one_flow_is_wrong(settings: Settings) -> None:
 
     def wrong(values: dict) -> None:
         values["deployments"][0]["description"] = "never seen"
-        values["deployments"][-1]["entrypoint"] = "flows.triggers.deployed.nothing"
+        values["deployments"][-1]["entrypoint"] = "flows.schedules.deployed.nothing"
 
     text = (settings.root / declared.FILE).read_text()
     changed(settings, wrong)
@@ -158,7 +159,9 @@ def attacked(api: Any, proof: Path) -> Iterator[UUID]:
     api.request("PATCH", "/work_pools/flows", json={"base_job_template": template})
     for variables in (command, {"env": {"PYTHONSTARTUP": "mine.py"}}):
         yield api.create_flow_run_from_deployment(nightly.id, job_variables=variables).id
-    mine = api.create_deployment(nightly.flow_id, "mine", work_pool_name="flows", entrypoint="flows.retrain.retrain")
+    mine = api.create_deployment(
+        nightly.flow_id, "mine", work_pool_name="flows", entrypoint="flows.retrain.flow.retrain"
+    )
     yield api.create_flow_run_from_deployment(mine).id
     watch = api.read_deployment_by_name("data-watch/watch")
     api.request("PATCH", f"/deployments/{watch.id}", json={"entrypoint": "os.system"})
@@ -203,7 +206,7 @@ def test_two_triggers_at_once_give_one_run_on_a_worker_that_runs_nothing_else(
         "the flow run sets job variables (command), and workers let nobody set any",
         "the flow run sets job variables (env)",
         "deployment 'mine' is not in this worker's infra/prefect.yaml",
-        "deployment 'watch' has entry point 'os.system', declared is flows.triggers.deployed.data_watch",
+        "deployment 'watch' has entry point 'os.system', declared is flows.schedules.deployed.data_watch",
         "deployment 'prove' has pull steps",
     ):
         assert said in words

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from data import manifest, shards
-from data.samples import Samples, encode_disparity, encode_png
+from data.core import manifest, shards
+from data.core.samples import Samples, encode_disparity, encode_png
 from models.depth import evaluate, label, train_student, train_teacher
 from models.metrics import metric
 
@@ -131,7 +131,7 @@ def test_a_student_depends_on_labels_and_never_on_true_depth(outs, home, monkeyp
 
 
 def test_an_unknown_kind_of_student_is_named_with_the_near_one(outs, home, monkeypatch):
-    from data.params import UserError
+    from data.core.params import UserError
 
     monkeypatch.chdir(home)
     both = {"photos": home / "photos", "scenes": home / "scenes"}

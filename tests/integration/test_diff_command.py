@@ -22,9 +22,10 @@ from flows import settings
 from flows.catalogue import database
 from flows.catalogue.schema import DataVersion
 from flows.cli import main
-from flows.production import bucket, bundle, pointers
-from flows.production.bundle import Bundle, Evaluation, File, Lineage, Manifest
-from flows.production.pointers import Member, Pointer
+from flows.release import bundle, pointers
+from flows.release.bundle import Bundle, Evaluation, File, Lineage, Manifest
+from flows.release.pointers import Member, Pointer
+from flows.storage import bucket
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]

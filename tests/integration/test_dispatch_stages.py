@@ -10,16 +10,17 @@ from dataclasses import replace
 
 import pytest
 
-from data.params import UserError
-from flows import job, workspace
-from flows.job import Again
-from flows.process import StageFailed, Stopped
+from data.core.params import UserError
+from flows.pipeline import workspace
+from flows.pipeline.store import Store
 from flows.remote import dispatch, exchange, ledger, orders, pools
 from flows.remote.dispatch import Ran
 from flows.remote.ledger import Beat, Outcome
 from flows.remote.roster import Entry
+from flows.retrain import job
+from flows.retrain.job import Again
 from flows.settings import Settings
-from flows.store import Store
+from flows.stage.process import StageFailed, Stopped
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("own_environment")]
 

@@ -8,13 +8,13 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from data.params import UserError
+from data.core.params import UserError
 from flows.catalogue import journal
 from flows.catalogue.schema import Decision as Row
 from flows.cli import main
-from flows.gates import record
-from flows.gates.evaluation import context
-from flows.gates.judge import SAME
+from flows.release.gates import record
+from flows.release.gates.evaluation import context
+from flows.release.gates.judge import SAME
 from tests.integration.gates_world import POLICY, World, git
 
 pytestmark = pytest.mark.integration

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from flows.gates.speed import Pair, measure
-from models import saved
+from flows.release.gates.speed import Pair, measure
+from models.core import saved
 from models.depth import net as depth
 from models.generator.load import build, config
 from models.generator.params import Sampling
@@ -80,7 +80,7 @@ def test_a_process_that_fails_or_hangs_is_said_for_every_pair(tmp_path, monkeypa
     found = measure(tmp_path, pairs, ENVIRONMENT)
     assert {one.problem for one in found.values()} == {"not measured: ImportError: no torch here"}
     (tmp_path / "torch.py").write_text("import time; time.sleep(60)")
-    monkeypatch.setattr("flows.gates.speed.LIMIT", 0.5)
+    monkeypatch.setattr("flows.release.gates.speed.LIMIT", 0.5)
     assert {one.problem for one in measure(tmp_path, pairs, ENVIRONMENT).values()} == {
         "not measured: measuring took longer than 0.5 s"
     }

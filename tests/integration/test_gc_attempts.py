@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from data.params import UserError
+from data.core.params import UserError
 from flows.garbage import attempts, collect
 from flows.garbage.place import InTheWay, Place
 from flows.remote import ledger

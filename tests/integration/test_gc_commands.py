@@ -9,15 +9,16 @@ import sys
 
 import pytest
 
-from flows import settings, workspace
+from flows import settings
 from flows.garbage import collect, place
+from flows.pipeline import workspace
 
 pytestmark = pytest.mark.integration
 
 DYING = """
 import os, sys
 from pathlib import Path
-from flows import settings, workspace
+from flows import settings; from flows.pipeline import workspace
 root, head, name = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 with workspace.opened(settings.load(root), head, name) as folder:
     os.kill(os.getpid(), 9)

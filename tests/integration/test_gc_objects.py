@@ -13,8 +13,9 @@ import pytest
 
 from flows import settings
 from flows.garbage import collect
-from flows.production import bucket, pointers
-from flows.production.pointers import Member, Pointer
+from flows.release import pointers
+from flows.release.pointers import Member, Pointer
+from flows.storage import bucket
 
 pytestmark = pytest.mark.integration
 

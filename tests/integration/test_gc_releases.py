@@ -11,9 +11,10 @@ from flows.catalogue import database
 from flows.catalogue.schema import Procedure
 from flows.garbage import releases
 from flows.garbage.place import InTheWay, Place
-from flows.production import bucket, pointers
-from flows.production.pointers import Member, Pointer
+from flows.release import pointers
+from flows.release.pointers import Member, Pointer
 from flows.settings import Settings
+from flows.storage import bucket
 
 pytestmark = pytest.mark.integration
 HOUR = 3600.0

@@ -9,7 +9,7 @@ import pytest
 from flows.garbage import tracked
 from flows.garbage.place import InTheWay, Place
 from flows.settings import Settings
-from models import tracking
+from models.tracking import training_run
 
 pytestmark = pytest.mark.integration
 
@@ -22,9 +22,9 @@ def store(tmp_path_factory):
     settings.home.mkdir()
     monkey = pytest.MonkeyPatch()
     monkey.setenv("MLFLOW_TRACKING_URI", settings.mlflow_uri)  # where MLflow itself looks up models:/ addresses
-    client, reason = tracking.connect(settings.mlflow_uri)
+    client, reason = training_run.connect(settings.mlflow_uri)
     assert client, reason
-    experiment = tracking.experiment(client, "tokenizer")
+    experiment = training_run.experiment(client, "tokenizer")
 
     def run(name: str, **tags: str) -> str:
         run_id = client.create_run(experiment, tags=tags, run_name=name).info.run_id
@@ -42,7 +42,7 @@ def store(tmp_path_factory):
         return client.create_model_version("tokenizer", f"models:/{model_id}", run_id, model_id=model_id).version
 
     client.create_registered_model("tokenizer")
-    stage = {tracking.STAGE: "tokenizer"}
+    stage = {training_run.STAGE: "tokenizer"}
     runs = {name: run(name, **stage) for name in ("kept", "deleted", "registered", "unregistered")}
     models = {name: model("tokenizer", runs["kept"]) for name in ("left", "unversioned")}
     models |= {"registered": model("tokenizer", runs["registered"]), "users": model("mine", run("by hand"))}
@@ -100,7 +100,7 @@ def test_a_registered_version_is_whole_afterwards(store):
 
 
 def test_a_removal_that_was_killed_between_files_and_row_is_completed(store):
-    run_id = store.client.create_run(tracking.experiment(store.client, "tokenizer")).info.run_id
+    run_id = store.client.create_run(training_run.experiment(store.client, "tokenizer")).info.run_id
     store.client.delete_run(run_id)  # and its files are gone already
     (item,) = [item for item in tracked.find(place(store)) if item.what == f"run {run_id}"]
     tracked.delete(place(store), item)
@@ -109,7 +109,7 @@ def test_a_removal_that_was_killed_between_files_and_row_is_completed(store):
 
 
 def test_what_was_deleted_within_the_grace_period_can_still_be_restored(store):
-    run_id = store.client.create_run(tracking.experiment(store.client, "tokenizer")).info.run_id
+    run_id = store.client.create_run(training_run.experiment(store.client, "tokenizer")).info.run_id
     store.client.delete_run(run_id)
     assert f"run {run_id}" not in {item.what for item in tracked.find(place(store, grace=3600))}
     assert f"run {run_id}" in {item.what for item in tracked.find(place(store, grace=3600, ahead=3700))}

@@ -7,7 +7,7 @@ from typing import Any
 import boto3
 import pytest
 
-from data.params import UserError
+from data.core.params import UserError
 from flows.garbage import checkpoints, collect, uploads
 from flows.garbage.place import Garbage, Place
 from flows.settings import Settings

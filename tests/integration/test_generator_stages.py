@@ -12,10 +12,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from data import manifest, shards
-from data.samples import encode_disparity, encode_png
+from data.core import manifest, shards
+from data.core.samples import encode_disparity, encode_png
+from models.core.saved import weights_digest
 from models.metrics import metric
-from models.saved import weights_digest
 from models.tokenizer.tokenizer import Tokenizer
 from tests import code
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from flows import environment, job, repository, settings, workspace
-from flows.compare import code
+from flows import repository, settings
+from flows.pipeline import environment, workspace
 from flows.release import tags
 from flows.remote import origin
+from flows.retrain import job
+from flows.show.diff import code
 
 pytestmark = pytest.mark.integration
 

@@ -6,12 +6,11 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import select
 
-from flows import finish, job, launch
 from flows.catalogue import schema
 from flows.cli import main
-from flows.outcome import Outcome
-from flows.production import pointers
-from flows.release import doctor, promote
+from flows.release import doctor, pointers, promote
+from flows.retrain import finalise, job, launch
+from flows.retrain.outcome import Outcome
 from tests.released import finished, places_agree, train
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("own_environment")]
@@ -23,7 +22,7 @@ def run(monkeypatch):
     started = []
 
     def pretend(ready, shown, dead):
-        started.append((ready, [one.run.id for one in finish.unfinished(ready.settings)]))
+        started.append((ready, [one.run.id for one in finalise.unfinished(ready.settings)]))
         return Outcome(ready.run)
 
     monkeypatch.setattr(launch, "run", pretend)
@@ -32,7 +31,7 @@ def run(monkeypatch):
 
 def test_a_run_with_other_parameters_completes_first_what_was_interrupted(places, run):
     left = [train(places.settings, seed).id for seed in (3, 4)]
-    assert [one.run.id for one in finish.unfinished(places.settings)] == left
+    assert [one.run.id for one in finalise.unfinished(places.settings)] == left
     said = CliRunner().invoke(main, ["retrain", "--plan"]).stderr
     assert all(f"run {one} was interrupted before its models were released" in said for one in left)
     with job.prepared(places.settings.root, assignments=["seed=77"]) as ready:
@@ -63,7 +62,7 @@ def test_an_older_run_is_not_judged_after_a_newer_one(places):
     finished(places, newer)
     results = list(doctor.examine(places, repair=True))
     assert [(one.finding.subject, one.repaired) for one in results] == [(older.id, True)]
-    assert finish.unfinished(places.settings) == []
+    assert finalise.unfinished(places.settings) == []
     for family in ("images", "depth"):
         assert pointers.newest(places.bucket, family).run == newer.id
     with places.catalogue.read() as session:
@@ -77,12 +76,12 @@ def test_only_a_family_with_a_newer_verdict_is_left_out_and_the_newer_run_is_nam
     older = train(places.settings, 3)
     newer = train(places.settings, 4)
     promote.of_run(places, "images", newer.id, "Ada", "")
-    noted = finish.noted(places.settings, older.id)
-    outcomes = {one.family: one for one in finish.complete(places, noted)[1].outcomes}
+    noted = finalise.noted(places.settings, older.id)
+    outcomes = {one.family: one for one in finalise.complete(places, noted)[1].outcomes}
     assert {name: one.state for name, one in outcomes.items()} == {"images": "lost", "depth": "released"}
     assert f"run {newer.id} was since" in str(outcomes["images"])
     assert f"remint promote images {older.id}" in str(outcomes["images"])
-    assert finish.complete(places, noted) is None  # whoever waited for it finds it done
+    assert finalise.complete(places, noted) is None  # whoever waited for it finds it done
 
 
 @pytest.mark.parametrize("damage", [b"", b'{"run": {', b"[]", b"\xff"])

@@ -5,8 +5,8 @@ import subprocess
 import pytest
 from dvc.repo import Repo
 
-from flows.remote import key
-from flows.store import Store
+from flows.pipeline import keys
+from flows.pipeline.store import Store
 
 pytestmark = pytest.mark.integration
 GRAPH = """\
@@ -36,4 +36,4 @@ def test_a_dep_that_was_added_since_the_last_run_gives_the_key_that_the_run_will
     with Repo(str(tmp_path)) as repo:
         repo.reproduce()
         (ran,) = repo.stage.collect("copy")
-        assert before == key.of_entry(key._written(ran))
+        assert before == keys.of_entry(keys._written(ran))

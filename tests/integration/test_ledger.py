@@ -4,10 +4,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from data.params import UserError
-from flows.production import bucket
-from flows.production.bucket import NotThere
+from data.core.params import UserError
 from flows.remote.ledger import Beat, Ledger, Outcome, Usage, Work, part
+from flows.storage import bucket
+from flows.storage.bucket import NotThere
 
 pytestmark = pytest.mark.integration
 

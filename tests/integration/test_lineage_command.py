@@ -13,12 +13,15 @@ import yaml
 from click.testing import CliRunner, Result
 from sqlalchemy.orm import Session
 
-from flows import families, report, settings
-from flows.catalogue import database, stages
+from flows import settings
+from flows.catalogue import database, reference
 from flows.catalogue.schema import DataVersion, Edge, Execution, Member, ModelVersion, Photograph, Release, Run
 from flows.cli import main
-from flows.lineage import down, reference, up
-from flows.registry import Registered
+from flows.pipeline import families
+from flows.pipeline import lock as stages
+from flows.release.registry import Registered
+from flows.retrain import report
+from flows.show.lineage import down, up
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]

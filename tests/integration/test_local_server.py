@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from data.params import UserError
-from flows import serve, server
+from data.core.params import UserError
+from flows.server import connect, local
 from flows.settings import Settings
 
 pytestmark = pytest.mark.integration
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.integration
 SLOW = """
 import asyncio
 from pathlib import Path
-from flows import serve
+from flows.server import local as serve
 
 async def slow(scope, receive, send):
     if scope["type"] == "http":
@@ -38,7 +38,7 @@ serve.main()
 RUN = """
 import os, signal, sys
 from pathlib import Path
-from flows import server
+from flows.server import connect as server
 from flows.console import one_line_errors
 from flows.settings import Settings
 
@@ -73,10 +73,10 @@ class Machine:
     def go(self) -> None:
         (self.home / "go").touch()
 
-    def started(self) -> serve.Server:
+    def started(self) -> local.Server:
         """The server once it has its address."""
-        until(lambda: (found := serve.there(self.home)) is not None and found.pid)
-        found = serve.there(self.home)
+        until(lambda: (found := local.there(self.home)) is not None and found.pid)
+        found = local.there(self.home)
         assert found is not None
         return found
 
@@ -91,7 +91,7 @@ class Machine:
 
     def alone(self) -> None:
         """Wait until no server is there."""
-        until(lambda: serve.there(self.home) is None)
+        until(lambda: local.there(self.home) is None)
 
 
 def until(true) -> None:
@@ -137,23 +137,23 @@ def test_a_server_that_a_killed_run_started_serves_the_next_run_and_ends_with_it
     assert killed_in_use.stdout.readline().strip() == first.api
     killed_in_use.kill()
     killed_in_use.wait()
-    assert serve.there(machine.home) == first
+    assert local.there(machine.home) == first
     following.communicate()  # closes its standard input
     assert following.returncode == 0
     machine.alone()
 
 
 def test_a_server_that_never_answers_is_ended_and_the_run_says_where_its_words_are(machine, monkeypatch):
-    monkeypatch.setattr(serve, "START_SECONDS", 3)
-    monkeypatch.setattr(server, "COMMAND", (sys.executable, "-c", SLOW))
+    monkeypatch.setattr(local, "START_SECONDS", 3)
+    monkeypatch.setattr(connect, "COMMAND", (sys.executable, "-c", SLOW))
     said = r"Prefect's server did not answer in 3 s; its words are in .*server.log"
-    with pytest.raises(UserError, match=said), server.borrowed(Settings(root=machine.root), os.environ):
+    with pytest.raises(UserError, match=said), connect.borrowed(Settings(root=machine.root), os.environ):
         raise AssertionError
-    assert serve.there(machine.home) is None
+    assert local.there(machine.home) is None
 
 
 def test_a_server_that_breaks_off_is_named_with_its_exit_code(machine, monkeypatch):
-    monkeypatch.setattr(server, "COMMAND", (sys.executable, "-c", "raise SystemExit(7)"))
+    monkeypatch.setattr(connect, "COMMAND", (sys.executable, "-c", "raise SystemExit(7)"))
     said = r"Prefect's server ended with exit code 7; its words are in .*server.log"
-    with pytest.raises(UserError, match=said), server.borrowed(Settings(root=machine.root), os.environ):
+    with pytest.raises(UserError, match=said), connect.borrowed(Settings(root=machine.root), os.environ):
         raise AssertionError

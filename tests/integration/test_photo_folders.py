@@ -12,11 +12,12 @@ import pytest
 import yaml
 from PIL import Image
 
-from data import manifest
-from data.params import UserError
+from data.core import manifest
+from data.core.params import UserError
 from data.photos import listing
-from flows import job, process
-from flows.arrivals import given
+from flows.arrivals import run_inputs
+from flows.retrain import job
+from flows.stage import process
 from tests import arriving
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("own_environment")]
@@ -103,15 +104,15 @@ def test_a_folder_in_the_commit_is_listed_as_it_lies_there(project):
 def test_a_look_at_a_folder_reads_only_what_changed_there(project, folder, tmp_path, monkeypatch):
     settings = arriving.Settings(root=project, photos=folder)
     read: list[str] = []
-    sha256 = given.kept.sha256
-    monkeypatch.setattr(given.kept, "sha256", lambda path: read.append(path.name) or sha256(path))
-    given.listed(project, settings, {given.SOURCE: "data/own.listing"})
+    sha256 = run_inputs.kept.sha256
+    monkeypatch.setattr(run_inputs.kept, "sha256", lambda path: read.append(path.name) or sha256(path))
+    run_inputs.listed(project, settings, {run_inputs.SOURCE: "data/own.listing"})
     first = (project / "data" / "own.listing").read_text()
     assert len(read) == 5
-    given.listed(project, settings, {given.SOURCE: "data/own.listing"})
+    run_inputs.listed(project, settings, {run_inputs.SOURCE: "data/own.listing"})
     assert (len(read), (project / "data" / "own.listing").read_text()) == (5, first)
     (folder / "a.jpg").write_bytes(arriving.photograph(7))
-    given.listed(project, settings, {given.SOURCE: "data/own.listing"})
+    run_inputs.listed(project, settings, {run_inputs.SOURCE: "data/own.listing"})
     assert read[5:] == ["a.jpg"]
     assert (project / "data" / "own.listing").read_text() != first
 

@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from data import manifest, stores
-from data.params import UserError
+from data.core import manifest, stores
+from data.core.params import UserError
+from data.core.samples import Samples
 from data.photos import append, arrivals, collect, decode
 from data.photos.arrivals import Arrival, Arrivals
 from data.photos.params import Photos
-from data.samples import Samples
 
 pytestmark = pytest.mark.integration
 

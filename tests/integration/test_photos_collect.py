@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data import manifest
-from data.params import UserError
+from data.core import manifest
+from data.core.params import UserError
+from data.core.samples import Samples
 from data.photos import benchmark, collect, listing
 from data.photos.params import Photos
-from data.samples import Samples
 from tests import code
 
 pytestmark = pytest.mark.integration

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows import plan, settings, workspace
-from flows.remote import key as keys
-from flows.store import Store
+from flows import settings
+from flows.pipeline import keys, plan, workspace
+from flows.pipeline.store import Store
 from tests import released
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("own_environment")]
@@ -124,7 +124,7 @@ def test_what_was_planned_is_what_is_done(made: Path, tmp_path: Path, newest: st
 
 
 def run(tree: Path, names: list[str]) -> list[str]:
-    """Each stage as `flows.process` has DVC run it, in this process; returns those whose command ran."""
+    """Each stage as `flows.stage.process` has DVC run it, in this process; returns those whose command ran."""
     from dvc.repo import Repo
 
     with contextlib.chdir(tree), Repo() as repo:

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from data.params import UserError
-from flows.production import bucket as buckets
-from flows.production import pointers, s3
-from flows.production.bucket import Bucket, NotThere, Taken
-from flows.production.folder import FolderBucket
-from flows.production.pointers import Member, Pointer
+from data.core.params import UserError
+from flows.release import pointers
+from flows.release.pointers import Member, Pointer
+from flows.storage import bucket as buckets
+from flows.storage import s3
+from flows.storage.bucket import Bucket, NotThere, Taken
+from flows.storage.folder import FolderBucket
 
 pytestmark = pytest.mark.integration
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from data.params import UserError
-from flows.production import s3, transfer
-from flows.production.bucket import Taken
-from flows.production.pull import holds, pull
+from data.core.params import UserError
+from flows.release.pull import holds, pull
+from flows.storage import s3, transfer
+from flows.storage.bucket import Taken
 from tests.proxy import Proxy
 
 pytestmark = pytest.mark.integration

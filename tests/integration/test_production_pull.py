@@ -17,13 +17,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from data.params import UserError
+from data.core.params import UserError
 from flows import cli
-from flows.production import bucket as buckets
-from flows.production import pointers, swap
-from flows.production.bucket import Bucket
-from flows.production.pointers import Pointer
-from flows.production.pull import holds, pull
+from flows.release import pointers
+from flows.release.pointers import Pointer
+from flows.release.pull import holds, pull
+from flows.storage import bucket as buckets
+from flows.storage import swap
+from flows.storage.bucket import Bucket
 
 pytestmark = pytest.mark.integration
 # A plain child of this process would inherit the locks and threads that other tests left.

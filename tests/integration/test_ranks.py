@@ -16,8 +16,8 @@ import torch
 from torch import distributed
 from torch.distributed.device_mesh import init_device_mesh
 
-from data.params import UserError, build
-from models import learning, sharding, training
+from data.core.params import UserError, build
+from models.core import learning, sharding, training
 from models.generator.maskgit import MaskGit
 from tests.integration.test_resume_stages import CHAIN, DRIVER, EVERY, PARAMS, STEPS, files, pack
 from tests.workers import free_port

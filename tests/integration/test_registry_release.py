@@ -16,19 +16,19 @@ import yaml
 from safetensors.torch import save_file
 
 import models
-from data import manifest, samples, shards
-from data.params import UserError
-from flows import finish, registry
-from flows.release import doctor, stores, tags
-from flows.run import RunInfo
+from data.core import manifest, samples, shards
+from data.core.params import UserError
+from flows.release import doctor, registry, stores, tags
+from flows.retrain import finalise
+from flows.runs.values import RunInfo
 from flows.settings import Settings
 from models import registry as models_registry
-from models import tracking
 from models.depth import net as depth
 from models.generator.load import build, config
 from models.generator.params import Sampling
 from models.registry import logged_model
 from models.tokenizer.tokenizer import Tokenizer
+from models.tracking import training_run
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
@@ -136,9 +136,9 @@ def first(project, settings):
     weights = registry.sha256(project / "artifacts/tokenizer/model/model.safetensors")
     before = os.environ.get("MLFLOW_TRACKING_URI")
     os.environ["MLFLOW_TRACKING_URI"] = settings.mlflow_uri
-    with tracking.open_run("tokenizer", {"lr": 1}, {}) as trained:
-        trained.tags({tracking.WEIGHTS: weights})
-    with tracking.open_run("evaluate@tokenizer", {}, {}) as evaluated:
+    with training_run.open_run("tokenizer", {"lr": 1}, {}) as trained:
+        trained.tags({training_run.WEIGHTS: weights})
+    with training_run.open_run("evaluate@tokenizer", {}, {}) as evaluated:
         evaluated.results(METRICS["tokenizer"])
     with stores.opened(settings) as places:
         yield run, trained, released(places, run), places
@@ -147,13 +147,13 @@ def first(project, settings):
         os.environ["MLFLOW_TRACKING_URI"] = before
 
 
-def released(places: stores.Stores, run: RunInfo) -> finish.Release:
+def released(places: stores.Stores, run: RunInfo) -> finalise.Release:
     """The last steps of the flow but its report."""
-    return finish.release(places, run, finish.judge(places, run, finish.register(places, run, [], [])))
+    return finalise.release(places, run, finalise.judge(places, run, finalise.register(places, run, [], [])))
 
 
 def client(settings):
-    return tracking.connect(settings.mlflow_uri)[0]
+    return training_run.connect(settings.mlflow_uri)[0]
 
 
 def test_a_version_carries_digests_commit_data_and_parents(first, settings, project):
@@ -357,7 +357,7 @@ def test_a_tag_that_was_made_and_not_noted_is_found_again(first, settings, proje
     client(settings).delete_model_version_tag("maskgit", "1", tags.GTO_TAG)
     before = tags.read(project)
     run = first[0]
-    again = finish.register(places, run, [], [])
+    again = finalise.register(places, run, [], [])
     assert {one.tags[tags.GTO_TAG] for one in again.registered} >= {"maskgit@v1.0.0"}
     assert client(settings).get_model_version("maskgit", "1").tags[tags.GTO_TAG] == "maskgit@v1.0.0"
     assert tags.read(project) == before

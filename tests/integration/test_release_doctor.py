@@ -12,12 +12,12 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import delete, select, update
 
-from data.params import UserError
-from flows import finish, notify, repository
+from data.core.params import UserError
+from flows import repository
 from flows.catalogue import schema
 from flows.cli import main
-from flows.production import pointers
-from flows.release import doctor, marks, procedure, stores, tags, unrecorded
+from flows.release import doctor, marks, notify, pointers, procedure, stores, tags, unrecorded
+from flows.retrain import finalise
 from tests.released import git, places_agree, train
 
 pytestmark = pytest.mark.integration
@@ -104,11 +104,13 @@ def versions_forgotten(places):
 
 
 def stage_killed(places):
-    from models import tracking
+    from models.tracking import training_run
 
     client, folder = places.mlflow(), places.settings.runs / "r1"
     folder.mkdir()
-    client.create_run(tracking.experiment(client, "depth"), tags={tracking.RUN: "r1", tracking.STAGE: "depth-teacher"})
+    client.create_run(
+        training_run.experiment(client, "depth"), tags={training_run.RUN: "r1", training_run.STAGE: "depth-teacher"}
+    )
     return "MLflow: depth-teacher of run r1 is RUNNING, should be KILLED: its run is dead"
 
 
@@ -241,11 +243,13 @@ def test_a_version_whose_run_is_not_in_this_repository_is_named_and_left(places,
 
 
 def test_a_run_tag_in_mlflow_that_is_no_file_name_is_nobodys_run(places):
-    from models import tracking
+    from models.tracking import training_run
 
     client = places.mlflow()
     for name in ("r" * 3000, "../runs", "a\0b"):
-        client.create_run(tracking.experiment(client, "depth"), tags={tracking.RUN: name, tracking.STAGE: "s"})
+        client.create_run(
+            training_run.experiment(client, "depth"), tags={training_run.RUN: name, training_run.STAGE: "s"}
+        )
     assert found(places) == []
 
 
@@ -266,7 +270,7 @@ def test_a_run_that_stopped_before_its_release_is_finished(places):
     assert len(found(places, repair=True)) == 1
     assert places_agree(places, "images") == places_agree(places, "depth") == 2
     assert pointers.newest(places.bucket, "images").run == ran.id
-    noted = finish.noted(places.settings, ran.id)
+    noted = finalise.noted(places.settings, ran.id)
     assert noted is not None
     assert noted.finished
 

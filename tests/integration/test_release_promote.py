@@ -12,11 +12,10 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy import select
 
-from data.params import UserError
+from data.core.params import UserError
 from flows.catalogue import journal, schema
 from flows.cli import main
-from flows.production import bundle, pointers
-from flows.release import doctor, marks, projections, promote, recorded, rollback, stores, tags
+from flows.release import bundle, doctor, marks, pointers, projections, promote, recorded, rollback, stores, tags
 from flows.settings import Settings
 from tests.released import ARTIFACTS, finished, git, places_agree, train
 
@@ -293,9 +292,9 @@ def test_a_promotion_from_an_older_state_loses_and_says_who_won(places):
 
 def pretend(places, ran, base):
     """The end of a promotion that was judged when `base` stood."""
-    from flows import finish
+    from flows.retrain import finalise
 
-    made = finish.register(places, ran, [], [], "images")
+    made = finalise.register(places, ran, [], [], "images")
     return promote.promote(places, ran, "images", made.registered, [], base, "Bob")
 
 
@@ -331,7 +330,7 @@ def test_a_slower_writer_on_another_machine_leaves_no_older_alias(places, tmp_pa
 
 
 def test_releases_on_s3_follow_the_same_rules(places, request, monkeypatch):
-    from flows.production import bucket
+    from flows.storage import bucket
 
     monkeypatch.setenv("REMINT_PRODUCTION", request.getfixturevalue("s3_address"))
     with stores.opened(Settings(root=places.settings.root)) as there:

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from data.params import UserError
+from data.core.params import UserError
 from flows import settings
+from flows.pipeline.store import Store
 from flows.remote import evict, exchange, objects
 from flows.remote.exchange import Exchange
 from flows.remote.objects import FolderObjects
-from flows.store import Store
 
 pytestmark = pytest.mark.integration
 

@@ -12,14 +12,15 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from dvc.repo import Repo
 
-from data.params import UserError
-from flows import settings, workspace
-from flows.process import Stopped
-from flows.production.bucket import Denied, NotThere
-from flows.production.transfer import WrongContent
+from data.core.params import UserError
+from flows import settings
+from flows.pipeline import workspace
+from flows.pipeline.store import Store
 from flows.remote import exchange, objects, patience
 from flows.remote.objects import FolderObjects
-from flows.store import Store
+from flows.stage.process import Stopped
+from flows.storage.bucket import Denied, NotThere
+from flows.storage.transfer import WrongContent
 from tests.proxy import Proxy
 
 pytestmark = pytest.mark.integration

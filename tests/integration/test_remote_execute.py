@@ -13,7 +13,8 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from flows import environment, settings, workspace
+from flows import settings
+from flows.pipeline import environment, workspace
 from flows.remote import exchange, execute, ledger
 from flows.remote.accept import Accepted
 from flows.remote.execute import Host

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from data.params import UserError
-from flows import environment
+from data.core.params import UserError
+from flows.pipeline import environment
 from flows.remote import refuse
 from flows.remote.ledger import Work
 from flows.remote.refuse import Refused

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from flows import workspace
+from flows.pipeline import workspace
 from flows.remote import evict, exchange, execute, space
 from tests import disk
 from tests.integration.test_remote_exchange import md5

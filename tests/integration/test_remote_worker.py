@@ -12,7 +12,7 @@ import pytest
 import yaml
 from prefect.states import Scheduled
 
-from data.params import UserError
+from data.core.params import UserError
 from flows import settings
 from flows.remote import join
 from flows.remote.device import Devices

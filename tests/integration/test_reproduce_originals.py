@@ -4,13 +4,13 @@ import shutil
 
 import pytest
 
-from data.params import UserError
+from data.core.params import UserError
 from flows import settings
-from flows.families import models_in
-from flows.graph import Stage
+from flows.pipeline.families import models_in
+from flows.pipeline.graph import Stage
+from flows.pipeline.store import Store
 from flows.reproduce import originals
 from flows.reproduce.target import Target
-from flows.store import Store
 
 pytestmark = pytest.mark.integration
 

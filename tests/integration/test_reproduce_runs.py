@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from flows import environment, server, settings
+from flows import settings
+from flows.pipeline import environment
+from flows.server import connect
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -135,7 +137,7 @@ def project(make_toy, tmp_path_factory):
     (toy.root / "stage.py").write_text(STAGE)
     (toy.root / "dvc.yaml").write_text(DVC_YAML)
     chosen = settings.load(toy.root)
-    with server.borrowed(chosen, settings.child_environment(chosen)) as api:
+    with connect.borrowed(chosen, settings.child_environment(chosen)) as api:
         made = Project(toy, api)
         toy.git("add", "--all")
         made.record(1, **PARAMETERS)

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from data.params import UserError
+from data.core.params import UserError
 from flows import settings
 from flows.reproduce import run, target
 from flows.reproduce.compare import Tolerance

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import manifest, shards
+from data.core import manifest, shards
+from data.core.samples import encode_disparity, encode_png
 from data.photos import benchmark
-from data.samples import encode_disparity, encode_png
 
 pytestmark = pytest.mark.integration
 

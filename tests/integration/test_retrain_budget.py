@@ -7,7 +7,8 @@ from contextlib import closing
 
 import pytest
 
-from flows import server, settings
+from flows import settings
+from flows.server import connect
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 HANGS = ("--set", "left.lr=0.5", "--set", "behaviour.hangs=left")
@@ -18,7 +19,7 @@ def toy(make_toy, tmp_path_factory):
     """The repository after a first run, with its local Prefect server up."""
     made = make_toy(tmp_path_factory.mktemp("toy"))
     chosen = settings.load(made.root)
-    with server.borrowed(chosen, settings.child_environment(chosen)):
+    with connect.borrowed(chosen, settings.child_environment(chosen)):
         done = made.remint("retrain", "--json")
         assert done.returncode == 0, done.stderr
         yield made

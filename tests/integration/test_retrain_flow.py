@@ -9,7 +9,8 @@ from contextlib import closing
 
 import pytest
 
-from flows import server, settings
+from flows import settings
+from flows.server import connect
 from tests.integration.conftest import ODD
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -23,7 +24,7 @@ def toy(make_toy, tmp_path_factory):
     """
     made = make_toy(tmp_path_factory.mktemp("toy") / ODD)
     chosen = settings.load(made.root)
-    with server.borrowed(chosen, settings.child_environment(chosen)):
+    with connect.borrowed(chosen, settings.child_environment(chosen)):
         yield made
 
 

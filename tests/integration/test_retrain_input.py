@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from data import params
-from data.params import UserError
-from flows import job, repository
+from data.core import params
+from data.core.params import UserError
+from flows import repository
+from flows.retrain import job
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from flows import server
 from flows.release import stores
+from flows.server import connect
 from flows.settings import child_environment
 from tests import chain, released
 
@@ -57,7 +57,7 @@ def second(first: Path, tmp_path_factory: pytest.TempPathFactory, api: str) -> t
 def api(first: Path) -> Iterator[str]:
     """A Prefect server that no kill reaches: a run then spends its time on what is tested here."""
     chosen = released.Settings(root=first)
-    with server.borrowed(chosen, child_environment(chosen)) as address:
+    with connect.borrowed(chosen, child_environment(chosen)) as address:
         yield address
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flows import environment
+from flows.pipeline import environment
 from tests import chain, released, workers
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]

@@ -4,9 +4,10 @@ import shutil
 
 import pytest
 
-from data.params import UserError
-from flows import repository, run, runs
+from data.core.params import UserError
+from flows import repository
 from flows.release import doctor, promote, recorded, stores, tags
+from flows.runs import tagged, values
 from flows.settings import Settings
 from tests.released import git
 
@@ -35,7 +36,7 @@ def forge(root, old, new, path="dvc.lock", message="", name=""):
     text = (root / path).read_text()
     assert old in text
     (root / path).write_text(text.replace(old, new, 1))
-    message = message or f"{run.RECORDED} {identifier}"
+    message = message or f"{values.RECORDED} {identifier}"
     git(root, "commit", "-q", "-m", message, "--", path)
     git(root, "tag", "-a", "-m", "Run", f"run/{identifier}")
     return f"run/{identifier}"
@@ -65,7 +66,7 @@ def output(root):
 )
 def test_a_persons_tag_below_run_is_no_run_and_is_named(places, name, options, what, says):
     git(places.settings.root, "tag", *options, name, what)
-    assert runs.newest(places.settings) == real(places)
+    assert tagged.newest(places.settings) == real(places)
     assert recorded.find(places, None).tag == real(places)
     (line,) = map(str, doctor.examine(places, repair=True))
     assert line.startswith(f"wrong     git: {name} is {says}")
@@ -78,7 +79,7 @@ def test_a_forged_run_with_another_lock_is_believed_by_nobody(places, clone):
     """It has all that git can hold: form, annotation, message, parent. What it says of the outputs nobody knows."""
     for root in (places.settings.root, clone.root):
         forged = forge(root, output(root), "0" * 32 + ".dir")
-        assert runs.newest(Settings(root=root)) == real(places)
+        assert tagged.newest(Settings(root=root)) == real(places)
         with stores.opened(Settings(root=root)) as there:
             with pytest.raises(UserError, match="known by its tag alone, and nothing here knows that tokenizer gave"):
                 promote.of_run(there, "images", forged, "me", "")
@@ -89,7 +90,7 @@ def test_a_known_run_whose_tag_was_put_on_another_commit_does_not_count(places):
     root, tag = places.settings.root, real(places)
     git(root, "tag", "-d", tag)
     forge(root, output(root), "0" * 32 + ".dir", name=tag.removeprefix("run/"))
-    assert runs.newest(places.settings) == min(name for name in tags.read(root) if name.startswith("run/"))
+    assert tagged.newest(places.settings) == min(name for name in tags.read(root) if name.startswith("run/"))
     with pytest.raises(UserError, match=f"{tag} was moved to commit"):
         recorded.find(places, None)
 
@@ -109,15 +110,15 @@ def test_a_known_run_whose_tag_was_put_on_another_commit_does_not_count(places):
 def test_a_clone_believes_only_a_commit_as_a_run_makes_it(places, clone, change, says):
     git(clone.root, "commit", "-q", "--allow-empty", "-m", "somebody's work")
     forged = forge(clone.root, **change)
-    assert runs.newest(clone) == real(places)
+    assert tagged.newest(clone) == real(places)
     with stores.opened(clone) as there, pytest.raises(UserError, match=says):
         recorded.find(there, forged)
 
 
 def test_a_clone_starts_from_the_newest_run_whose_every_result_the_run_cache_knows(places, clone):
-    assert runs.newest(clone) == real(places)
+    assert tagged.newest(clone) == real(places)
     shutil.rmtree(clone.root / ".dvc/cache/runs")
-    assert runs.newest(clone) is None
+    assert tagged.newest(clone) is None
     with stores.opened(clone) as there, pytest.raises(UserError, match=r"dvc fetch --run-cache --all-tags"):
         recorded.find(there, real(places))
     assert [str(one) for one in _of_git(clone)] == []  # nothing is wrong with tags that others made
@@ -130,7 +131,7 @@ def test_a_shallow_clone_believes_no_run_and_stops_over_none(places, tmp_path, d
     git(tmp_path / "clone", "fetch", "-q", "--depth", depth, "--tags")
     shallow = Settings(root=tmp_path / "clone")
     assert real(places) in tags.read(shallow.root)
-    assert runs.newest(shallow) is None
+    assert tagged.newest(shallow) is None
     with stores.opened(shallow) as there, pytest.raises(UserError, match="known by its tag alone"):
         recorded.find(there, None)
     assert _of_git(shallow) == []
@@ -139,9 +140,9 @@ def test_a_shallow_clone_believes_no_run_and_stops_over_none(places, tmp_path, d
 def test_a_catalogue_alone_vouches_for_a_run(places):
     shutil.rmtree(places.settings.runs)
     shutil.rmtree(places.settings.root / ".dvc/cache/runs")
-    assert runs.newest(places.settings) == real(places)
+    assert tagged.newest(places.settings) == real(places)
     repository.tag(places.settings.root, "run/29990101T000000Z-1a2b3c4", "mine", "HEAD")
-    assert runs.newest(places.settings) == real(places)
+    assert tagged.newest(places.settings) == real(places)
 
 
 def _of_git(chosen):

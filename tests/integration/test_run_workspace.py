@@ -9,15 +9,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from data.params import UserError
-from flows import launch, settings, workspace
+from data.core.params import UserError
+from flows import settings
+from flows.pipeline import workspace
+from flows.retrain import launch
 
 pytestmark = pytest.mark.integration
 
 DYING = """
 import os, subprocess, sys
 from pathlib import Path
-from flows import settings, workspace
+from flows import settings; from flows.pipeline import workspace
 root, head = Path(sys.argv[1]), sys.argv[2]
 with workspace.opened(settings.load(root), head, "20260101T000000Z-dead000") as folder:
     quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import manifest
-from data.samples import Samples
+from data.core import manifest
+from data.core.samples import Samples
 from data.scenes import renderer, sample
 from data.scenes.camera import Camera
 from data.scenes.grammar import NAMES

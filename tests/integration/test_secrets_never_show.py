@@ -54,15 +54,16 @@ def kept(root: Path) -> dict[str, str]:
 @pytest.mark.slow
 def test_whole_runs_leave_none_anywhere(make_toy, tmp_path, monkeypatch):
     """With them, stages fail and work, servers and databases come up, a report and tags are written."""
-    from flows import server, settings
+    from flows import settings
+    from flows.server import connect
 
     (tmp_path / "toy").mkdir()
     toy = make_toy(tmp_path / "toy")
     for name, value in plain_secrets().items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("flows.serve.START_SECONDS", 250)  # on a machine that is busy with other tests
+    monkeypatch.setattr("flows.server.local.START_SECONDS", 250)  # on a machine that is busy with other tests
     chosen = settings.load(toy.root)
-    with server.borrowed(chosen, settings.child_environment(chosen)):
+    with connect.borrowed(chosen, settings.child_environment(chosen)):
         failed = toy.remint("retrain", "--set", "behaviour.fails=right@a", "-v", **plain_secrets())
         done = toy.remint("retrain", "--json", **plain_secrets())
     assert failed.returncode == 1, failed.stderr
@@ -128,7 +129,7 @@ def surroundings(project, monkeypatch):
     for name in [key for key in os.environ if key.startswith(("REMINT_", "MLFLOW_", "PREFECT_", "AWS_"))]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(project)
-    monkeypatch.setattr("flows.production.s3.ATTEMPTS", 1)
+    monkeypatch.setattr("flows.storage.s3.ATTEMPTS", 1)
     monkeypatch.setattr("flows.catalogue.database.RESTART_SECONDS", 0.0)
     os.environ.update(plain_secrets())
     yield
@@ -160,18 +161,20 @@ def test_a_command_whose_servers_are_absent_says_none(project, surroundings, com
 
 
 def test_the_pages_show_an_address_without_its_password(surroundings, project):
-    from flows import settings, ui
+    from flows import settings
+    from flows.server import pages
 
     os.environ.update(ABSENT["MLflow"] | ABSENT["Prefect"])
     chosen = settings.load(project)
-    for page in (ui.mlflow_page(chosen), ui.prefect_page(chosen)):
+    for page in (pages.mlflow_page(chosen), pages.prefect_page(chosen)):
         assert "127.0.0.1" in page.address
         assert shown(page.address) == ""
 
 
 def test_no_process_of_a_run_has_one_among_its_arguments(surroundings, project, monkeypatch):
     """Everybody on a machine can read them."""
-    from flows import launch, settings
+    from flows import settings
+    from flows.retrain import launch
 
     os.environ.update(ABSENT["MLflow-database"])
     chosen = settings.load(project)

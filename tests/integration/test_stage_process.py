@@ -7,8 +7,10 @@ import time
 
 import pytest
 
-from flows import process, settings, workspace
-from flows.process import StageFailed, Stopped
+from flows import settings
+from flows.pipeline import workspace
+from flows.stage import process
+from flows.stage.process import StageFailed, Stopped
 
 pytestmark = pytest.mark.integration
 

@@ -15,15 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from data.params import UserError
-from flows import plan
+from data.core.params import UserError
 from flows.catalogue import journal
-from flows.production import bundle, pointers
-from flows.production.pull import pull
-from flows.production.transfer import sha256_of
-from flows.release import anchors, doctor, promote, rollback, start, tags
+from flows.pipeline import plan
+from flows.pipeline.store import Store
+from flows.release import anchors, bundle, doctor, pointers, promote, rollback, start, tags
+from flows.release.pull import pull
 from flows.release.stores import Stores
-from flows.store import Store
+from flows.storage.transfer import sha256_of
 from models import registry
 from tests.released import copied, finished, git, train
 

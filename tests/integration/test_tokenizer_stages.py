@@ -10,12 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from data import manifest, shards
-from data.params import UserError
-from data.samples import Samples, encode_png
-from models.images import to_tensor, unit
+from data.core import manifest, shards
+from data.core.params import UserError
+from data.core.samples import Samples, encode_png
+from models.core.images import to_tensor, unit
+from models.core.saved import weights_digest
 from models.proxy import train
-from models.saved import weights_digest
 from models.tokenizer import encode, evaluate, fine_tune, warm_up
 from models.tokenizer.tokenizer import load
 

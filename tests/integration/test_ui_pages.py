@@ -13,16 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from data.params import UserError
-from flows import ui
+from data.core.params import UserError
+from flows.server import pages
 from flows.settings import Settings
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-SERVE = (
-    "import sys; from pathlib import Path; from flows import settings, ui; ui.serve(settings.load(Path(sys.argv[1])))"
-)
+SERVE = "import sys; from pathlib import Path; from flows import settings; "
+SERVE += "from flows.server import pages; pages.serve(settings.load(Path(sys.argv[1])))"
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +60,7 @@ def test_both_pages_answer_mlflow_s_where_the_runs_are(addresses):
     for address, tool in ((mlflow, "mlflow"), (prefect, "prefect")):
         with urllib.request.urlopen(address, timeout=10) as reply:
             assert tool.encode() in reply.read().lower()
-            assert f"content-security-policy:{reply.headers['content-security-policy']}" == ui.POLICY
+            assert f"content-security-policy:{reply.headers['content-security-policy']}" == pages.POLICY
 
 
 @pytest.mark.slow
@@ -89,12 +88,12 @@ def test_a_taken_port_is_passed_over():
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert ui.free_port(port) > port
+        assert pages.free_port(port) > port
 
 
 def test_servers_that_run_elsewhere_are_named_and_not_started(tmp_path, capsys):
     named = Settings(root=tmp_path, mlflow_uri="http://user:secret@mlflow:5000", prefect_api="http://prefect:4200/api")
-    ui.serve(named)
+    pages.serve(named)
     said = capsys.readouterr().out
     assert "http://mlflow:5000" in said
     assert "http://prefect:4200" in said
@@ -102,7 +101,7 @@ def test_servers_that_run_elsewhere_are_named_and_not_started(tmp_path, capsys):
 
 
 def test_a_server_that_cannot_start_is_named_with_its_log(tmp_path, monkeypatch):
-    broken = ui.Page("MLflow", "http://127.0.0.1:9", "http://127.0.0.1:9/health", ["false"])
-    monkeypatch.setattr(ui, "mlflow_page", lambda _: broken)
+    broken = pages.Page("MLflow", "http://127.0.0.1:9", "http://127.0.0.1:9/health", ["false"])
+    monkeypatch.setattr(pages, "mlflow_page", lambda _: broken)
     with pytest.raises(UserError, match=r"MLflow's server did not start; its words are in .*mlflow-ui\.log"):
-        ui.serve(Settings(root=tmp_path, prefect_api="http://prefect:4200/api"))
+        pages.serve(Settings(root=tmp_path, prefect_api="http://prefect:4200/api"))

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import manifest, shards
-from data.params import UserError
-from data.samples import encode_disparity, encode_png
+from data.core import manifest, shards
+from data.core.params import UserError
+from data.core.samples import encode_disparity, encode_png
 from data.validate.check import check
 from data.validate.params import Validate
 

@@ -10,14 +10,13 @@ import pytest
 import yaml
 from sqlalchemy import select
 
-from data.params import UserError
-from flows import finish, packing
+from data.core.params import UserError
 from flows.catalogue import queries, schema
-from flows.gates import record
-from flows.production import bundle, pointers
-from flows.release import doctor, projections, promote, recorded, rollback, stores, tags
+from flows.release import bundle, doctor, packing, pointers, projections, promote, recorded, rollback, stores, tags
+from flows.release.gates import record
 from flows.release.stores import Stores
 from flows.reproduce import target
+from flows.retrain import finalise
 from tests.released import ARTIFACTS, EVALUATED, POLICY, copied, finished, git, train
 
 pytestmark = pytest.mark.integration
@@ -34,7 +33,7 @@ def quick(monkeypatch):
         about.save(str(folder / "MLmodel"))
 
     monkeypatch.setattr(packing, "pack", pack)
-    monkeypatch.setattr(finish, "report", lambda settings, ran, results, made: settings.runs / ran.id)
+    monkeypatch.setattr(finalise, "report", lambda settings, ran, results, made: settings.runs / ran.id)
 
 
 def policy(places: Stores, values: dict) -> None:
@@ -93,9 +92,9 @@ def test_a_version_that_the_registry_lost_keeps_its_commit_when_another_run_regi
     for name in ("mlflow.db", "catalogue.db"):
         (places.settings.home / name).unlink()
     with stores.opened(places.settings) as empty:
-        noted = finish.noted(places.settings, again.id)
+        noted = finalise.noted(places.settings, again.id)
         with recorded.opened(empty, again) as ran:
-            made = finish.register(empty, ran, [], noted.results).registered
+            made = finalise.register(empty, ran, [], noted.results).registered
         assert {one.tags["gto_tag"]: one.record.commit for one in made}.items() <= before.items()
         assert versions(places) == before
         for tag in (one.tags["gto_tag"] for one in made):

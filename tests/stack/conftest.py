@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from data.params import UserError
-from flows.stack import native, processes
-from flows.stack.native import Stack
-from flows.stack.places import PORTS
+from data.core.params import UserError
+from infra.stack import native, processes
+from infra.stack.native import Stack
+from infra.stack.places import PORTS
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,8 +9,8 @@ import jsonschema
 import pytest
 import yaml
 
-from data.params import UserError
-from flows.stack import compose, secrets
+from data.core.params import UserError
+from infra.stack import compose, secrets
 
 ROOT = Path(__file__).parents[2]
 FILE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())

@@ -7,8 +7,8 @@ import shutil
 import pytest
 
 from flows.remote import pools
-from flows.stack import compose, secrets
-from flows.stack.places import PORTS
+from infra.stack import compose, secrets
+from infra.stack.places import PORTS
 from tests.stack import manifests
 
 validate = pytest.importorskip("kubernetes_validate")

@@ -13,12 +13,13 @@ import psycopg
 import pytest
 from botocore.exceptions import ClientError
 
-from data.params import UserError
-from flows import server
+from data.core.params import UserError
 from flows.catalogue.schema import REVISION
-from flows.production.s3 import S3Bucket
-from flows.stack import access, compose, online, processes, s3, secrets
-from models import mlflow_server, tracking
+from flows.server import connect
+from flows.storage.s3 import S3Bucket
+from infra.stack import access, compose, online, processes, s3, secrets
+from models.tracking import server as mlflow_server
+from models.tracking import training_run
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -213,9 +214,9 @@ def test_workers_have_clones_of_their_own(stack):
 
 def test_a_worker_s_run_in_mlflow_keeps_its_files_in_s3_without_keys_of_it(as_, ports, values, tmp_path):
     as_("worker", AWS_ACCESS_KEY_ID="none", AWS_SECRET_ACCESS_KEY="none")
-    client, why = tracking.connect(os.environ["REMINT_MLFLOW_URI"])
+    client, why = training_run.connect(os.environ["REMINT_MLFLOW_URI"])
     assert why == ""
-    run = client.create_run(tracking.experiment(client, "trial")).info.run_id
+    run = client.create_run(training_run.experiment(client, "trial")).info.run_id
     (tmp_path / "note.txt").write_text("through the server")
     client.log_artifact(run, str(tmp_path / "note.txt"))
     admin = s3.client(f"http://127.0.0.1:{ports['s3']}", (values["s3.admin.key"], values["s3.admin.secret"]))
@@ -227,8 +228,8 @@ def test_a_reader_of_mlflow_cannot_write_and_a_worker_cannot_change_a_model(as_)
     from mlflow.exceptions import MlflowException
 
     as_("releaser")
-    client, _ = tracking.connect(os.environ["REMINT_MLFLOW_URI"])
-    experiment = tracking.experiment(client, "releaser's")
+    client, _ = training_run.connect(os.environ["REMINT_MLFLOW_URI"])
+    experiment = training_run.experiment(client, "releaser's")
     client.create_registered_model("tokenizer")
     as_("worker")
     client.create_run(experiment)
@@ -247,7 +248,7 @@ def test_a_wrong_login_at_mlflow_is_one_line_that_names_the_variables(as_, capfd
         UserError, match=r"REMINT_MLFLOW_URI.*401.*MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
     ):
         mlflow_server.check(address)
-    client, why = tracking.connect(address)  # a stage goes on without tracking, and says why
+    client, why = training_run.connect(address)  # a stage goes on without tracking, and says why
     assert client is None
     assert "MLFLOW_TRACKING_PASSWORD" in why
 
@@ -255,10 +256,10 @@ def test_a_wrong_login_at_mlflow_is_one_line_that_names_the_variables(as_, capfd
 def test_a_wrong_login_at_prefect_is_one_line_that_names_the_variable(as_):
     as_("worker", PREFECT_API_AUTH_STRING="remint:wrong")
     with pytest.raises(UserError, match=r"REMINT_PREFECT_API=.*401.*PREFECT_API_AUTH_STRING") as error:
-        server.check(os.environ["REMINT_PREFECT_API"])
+        connect.check(os.environ["REMINT_PREFECT_API"])
     assert "wrong" not in str(error.value)
     as_("worker")
-    server.check(os.environ["REMINT_PREFECT_API"])
+    connect.check(os.environ["REMINT_PREFECT_API"])
 
 
 def test_garbage_collection_ran_and_waits_for_tomorrow(stack):

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from flows.server.pages import POLICY
 from flows.settings import Settings
-from flows.stack import compose, secrets
-from flows.stack.places import PORTS, Places
-from flows.ui import POLICY
+from infra.stack import compose, secrets
+from infra.stack.places import PORTS, Places
 from tests.stack import manifests
 
 ROOT = Path(__file__).parents[2]

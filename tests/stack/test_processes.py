@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from data.params import UserError
-from flows.stack import postgres, processes, s3
+from data.core.params import UserError
+from infra.stack import postgres, processes, s3
 
 
 def start(tmp_path, *command):

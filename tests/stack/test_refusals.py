@@ -8,10 +8,11 @@ from http.server import BaseHTTPRequestHandler
 
 import pytest
 
-from data.params import UserError
-from flows import server
-from flows.stack import online
-from models import mlflow_server, tracking
+from data.core.params import UserError
+from flows.server import connect
+from infra.stack import online
+from models.tracking import server as mlflow_server
+from models.tracking import training_run
 
 
 class Guarded(BaseHTTPRequestHandler):
@@ -67,7 +68,7 @@ def test_a_wrong_password_for_mlflow_is_not_repeated(guarded, monkeypatch, passw
     with pytest.raises(UserError, match="MLFLOW_TRACKING_PASSWORD") as error:
         mlflow_server.check(guarded)
     assert "wrong" not in str(error.value)
-    assert tracking.connect(guarded) == (None, str(error.value).removeprefix("REMINT_MLFLOW_URI: "))
+    assert training_run.connect(guarded) == (None, str(error.value).removeprefix("REMINT_MLFLOW_URI: "))
 
 
 def test_the_right_login_for_mlflow_is_taken_from_variables_or_from_the_address(guarded, monkeypatch):
@@ -80,13 +81,13 @@ def test_the_right_login_for_mlflow_is_taken_from_variables_or_from_the_address(
 def test_prefect_that_wants_a_login_names_the_variable(guarded, monkeypatch):
     api = f"{guarded}/api"
     with pytest.raises(UserError, match="401.*wants a user and password, as user:password, in PREFECT_API_AUTH_STRING"):
-        server.check(api)
+        connect.check(api)
     monkeypatch.setenv("PREFECT_API_AUTH_STRING", "ann:wrong")
     with pytest.raises(UserError, match="401.*does not know the user and password in PREFECT_API_AUTH_STRING") as error:
-        server.check(api)
+        connect.check(api)
     assert "ann" not in str(error.value)
     monkeypatch.setenv("PREFECT_API_AUTH_STRING", "ann:right")
-    server.check(api)
+    connect.check(api)
 
 
 def test_a_server_that_is_not_there_is_named_with_its_variable_and_without_the_token_in_it():
@@ -95,7 +96,7 @@ def test_a_server_that_is_not_there_is_named_with_its_variable_and_without_the_t
     ):
         mlflow_server.check(NOWHERE)
     with pytest.raises(UserError, match=r"REMINT_PREFECT_API=http://127.0.0.1:9/api: no Prefect server answers there"):
-        server.check(f"{NOWHERE}/api")
+        connect.check(f"{NOWHERE}/api")
 
 
 @pytest.mark.parametrize(

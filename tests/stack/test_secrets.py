@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.stack import access, compose, secrets
+from infra.stack import access, compose, secrets
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,7 +55,7 @@ def test_no_two_are_alike_and_none_is_short(folder, tmp_path):
 def test_they_need_nothing_that_is_installed(tmp_path):
     """`make stack-secrets` on a machine with Docker and a bare Python."""
     code = "import runpy, sys; sys.path.insert(0, sys.argv[1]); del sys.argv[1]; "
-    code += "runpy.run_module('flows.stack.secrets', run_name='__main__')"
+    code += "runpy.run_module('infra.stack.secrets', run_name='__main__')"
     command = [sys.executable, "-I", "-S", "-c", code, str(ROOT), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -136,7 +136,7 @@ def found(text):
 
 def test_no_committed_file_of_the_stack_holds_one():
     tracked = subprocess.run(
-        ["git", "ls-files", "docker-compose.yml", "infra", "mlflow", "flows/stack", "docs", "Makefile", ".ci"],
+        ["git", "ls-files", "docker-compose.yml", "infra", "mlflow", "infra/stack", "docs", "Makefile", ".ci"],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -7,8 +7,8 @@ from click.testing import CliRunner
 
 from flows import settings
 from flows.commands import stack as command
-from flows.stack import compose, secrets, uses
-from flows.stack.native import Stack
+from infra.stack import compose, secrets, uses
+from infra.stack.native import Stack
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data import manifest
+from data.core import manifest
 from data.photos.decode import Unusable
 from data.validate import drift
 from flows.arrivals import measure

@@ -2,11 +2,11 @@
 
 import pytest
 
-from data.params import UserError
-from flows.production.folder import FolderBucket
+from data.core.params import UserError
 from flows.remote import orders, watch
 from flows.remote.ledger import Beat, Ledger, Outcome, Work
 from flows.remote.watch import Watch
+from flows.storage.folder import FolderBucket
 
 
 class Clock:

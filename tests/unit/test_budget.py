@@ -2,10 +2,10 @@
 
 import pytest
 
-from data.params import UserError
-from flows.budget import Account, Budget, parse, spent
+from data.core.params import UserError
 from flows.remote.ledger import Usage
-from flows.spending import Spending, duration, total
+from flows.retrain.budget import Account, Budget, parse, spent
+from flows.stage.spending import Spending, duration, total
 
 
 @pytest.mark.parametrize(

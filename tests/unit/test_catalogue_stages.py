@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from flows.catalogue.stages import input_digest, output_digest
+from flows.pipeline.lock import input_digest, output_digest
 
 ENTRY = {
     "cmd": "python -m train",

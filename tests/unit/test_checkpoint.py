@@ -9,12 +9,12 @@ import time
 import pytest
 import torch
 
-from data import stores
-from data.kept import discard, unfinished
-from data.params import UserError
-from models.checkpoint import files
-from models.checkpoint.checkpoints import Checkpoints
-from models.checkpoint.resume import Pace, Resume
+from data.core import stores
+from data.core.checkpoint_store import discard, unfinished
+from data.core.params import UserError
+from models.core.checkpoint import files
+from models.core.checkpoint.checkpoints import Checkpoints
+from models.core.checkpoint.resume import Pace, Resume
 
 DTYPES = [
     torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int64, torch.int32, torch.uint8, torch.bool,
@@ -158,7 +158,7 @@ class Saver:
 
 def saved_at(tmp_path, monkeypatch, pace, step_seconds, save_seconds, steps=100):
     clock = [0.0]
-    monkeypatch.setattr("models.checkpoint.resume.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("models.core.checkpoint.resume.time.monotonic", lambda: clock[0])
     monkeypatch.setattr(Resume, "pace", pace)
     resume, trainer = Resume(Checkpoints(str(tmp_path / "store"))), Saver(clock, save_seconds)
     for trainer.step in range(steps):

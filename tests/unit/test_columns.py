@@ -2,8 +2,8 @@
 
 import pytest
 
-from flows import columns as layout
-from flows.columns import columns
+from flows.show import columns as layout
+from flows.show.columns import columns
 
 NOTE = "depth-small delta1 gains 0.0102, at least 0.0031, asked 0.0015; maskgit recall gains 0.01 (at 98.33%)"
 HEAD = ("rule", "candidate", "limit", "difference [95 %]", "samples", "")

@@ -8,18 +8,20 @@ from types import SimpleNamespace
 
 import pytest
 
-from data.params import UserError
-from flows import finish, serve, state
+from data.core.params import UserError
+from flows import state
 from flows.arrivals import batches, memo
 from flows.arrivals.incoming import Item
 from flows.garbage import releases
-from flows.production.folder import FolderBucket
 from flows.release import marks
 from flows.remote import accept
 from flows.remote.ledger import Beat, Ledger, Outcome, Work
-from flows.run import RunInfo
+from flows.retrain import finalise
+from flows.runs.values import RunInfo
+from flows.server import local
 from flows.settings import Settings
-from flows.stack import native, processes, secrets
+from flows.storage.folder import FolderBucket
+from infra.stack import native, processes, secrets
 
 DAMAGES = [b"", b"{", b'{"run": ', b"[]", b"null", b"7", b'{"a": 1}', b"\xff\xfe", b"\0" * 64, b"[" * 100_000]
 RUN = RunInfo("r1", "run/r1", "c" * 40, "b" * 40, Path("gone"), False, "p", datetime(2026, 1, 1, tzinfo=UTC), "retrain")
@@ -28,8 +30,8 @@ WORK = Work("tokens", "k" * 64, "c" * 40, {}, "r1", "gpu")
 
 def run_note(root):
     chosen = Settings(root=root)
-    finish.note(chosen, RUN, [], finished=False)
-    return chosen.runs / "r1" / "run.json", lambda: finish.noted(chosen, "r1"), "then: remint doctor"
+    finalise.note(chosen, RUN, [], finished=False)
+    return chosen.runs / "r1" / "run.json", lambda: finalise.noted(chosen, "r1"), "then: remint doctor"
 
 
 def stack_processes(root):
@@ -114,8 +116,8 @@ def test_what_can_be_worked_out_again_is(tmp_path, damage):
     assert releases._note(place, {"bundles/a"}) == {"bundles/a": 7.0}
     (tmp_path / "server.json").write_bytes(damage)
     with (tmp_path / "server.lock").open("w") as own:
-        serve.fcntl.flock(own, serve.fcntl.LOCK_EX)
-        assert serve.there(tmp_path) == serve.Server()
+        local.fcntl.flock(own, local.fcntl.LOCK_EX)
+        assert local.there(tmp_path) == local.Server()
 
 
 def test_a_batch_that_is_damaged_where_it_arrived_is_named(tmp_path):

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from data import manifest, params, shards
-from data.params import UserError
-from data.samples import Samples, decode_disparity, encode_disparity, encode_png
+from data.core import manifest, params, shards
+from data.core.params import UserError
+from data.core.samples import Samples, decode_disparity, encode_disparity, encode_png
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import elementary
+from data.core import elementary
 
 ROOT = Path(__file__).parents[2]
 CHOSEN = {  # by the processor: kernels of BLAS and LAPACK, and of the vectorised or fused functions of NumPy and libm
@@ -74,7 +74,7 @@ def test_nothing_in_data_leaves_a_last_bit_to_the_processor(path):
         ("keys.argsort()", "m.py:1 argsort without kind='stable'"),
         ("from scipy import ndimage", "m.py:1 import scipy"),
         ("x ** 2 + 2**64 + np.argsort(x, kind='stable') + np.sqrt(x)", None),
-        ("from data.elementary import exp", None),
+        ("from data.core.elementary import exp", None),
     ],
 )
 def test_a_last_bit_of_the_processors_is_named_with_its_line(line, said):

@@ -10,14 +10,14 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from data.params import UserError
-from flows.families import models_of
-from flows.production import bundle, pointers
-from flows.production.folder import FolderBucket
-from flows.production.pull import pull
-from flows.registry import Registered
-from flows.run import RunInfo
-from models import saved as models_saved
+from data.core.params import UserError
+from flows.pipeline.families import models_of
+from flows.release import bundle, pointers
+from flows.release.pull import pull
+from flows.release.registry import Registered
+from flows.runs.values import RunInfo
+from flows.storage.folder import FolderBucket
+from models.core import saved as models_saved
 from models.depth import net
 from models.depth.params import NetParams
 

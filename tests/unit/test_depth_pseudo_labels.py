@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data.params import UserError
+from data.core.params import UserError
 from models.depth import pseudo_labels
 
 MAPS = np.random.default_rng(0).normal(5, 2, (5, 8, 8)).astype(np.float32)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from models import embedded, tracking
+from models.tracking import embedded, training_run
 
 ODD = "öde ?%41#&;:$x 'y' \"z\""
 
@@ -15,9 +15,9 @@ def made(tmp_path_factory):
     """A store in an oddly named folder, with a run that has a file."""
     home = tmp_path_factory.mktemp("store") / ODD / ".remint"
     home.mkdir(parents=True)
-    client, reason = tracking.connect(embedded.database_uri(home / "mlflow.db"))
+    client, reason = training_run.connect(embedded.database_uri(home / "mlflow.db"))
     assert client, reason
-    run = client.create_run(tracking.experiment(client, "depth")).info.run_id
+    run = client.create_run(training_run.experiment(client, "depth")).info.run_id
     client.log_text(run, "words", "a.txt")
     return home, run
 
@@ -31,7 +31,7 @@ def text(client, run):
 def test_an_oddly_named_folder_holds_all_of_its_store(made):
     home, run = made
     assert (home / "mlflow" / "depth" / run / "artifacts" / "a.txt").read_text() == "words"
-    client, _ = tracking.connect(embedded.database_uri(home / "mlflow.db"))
+    client, _ = training_run.connect(embedded.database_uri(home / "mlflow.db"))
     assert text(client, run) == "words"
     assert [path.name for path in home.parents[1].iterdir()] == [ODD]  # nothing beside it under an escaped name
 
@@ -44,10 +44,10 @@ def test_a_store_that_was_moved_or_copied_finds_its_own_files(made, tmp_path, aw
     if away == "moved":
         shutil.move(home / "mlflow", home / "gone")
     try:
-        client, _ = tracking.connect(embedded.database_uri(elsewhere / "mlflow.db"))
+        client, _ = training_run.connect(embedded.database_uri(elsewhere / "mlflow.db"))
         assert client.get_run(run).info.artifact_uri == str(elsewhere / "mlflow" / "depth" / run / "artifacts")
         assert text(client, run) == "words"
-        second = client.create_run(tracking.experiment(client, "depth")).info.run_id
+        second = client.create_run(training_run.experiment(client, "depth")).info.run_id
         client.log_text(second, "more", "b.txt")
         assert (elsewhere / "mlflow" / "depth" / second / "artifacts" / "b.txt").exists()
     finally:

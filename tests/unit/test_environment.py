@@ -9,9 +9,11 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-from flows import environment, finish, repository
-from flows.environment import Environment
-from flows.run import RunInfo, StageResult
+from flows import repository
+from flows.pipeline import environment
+from flows.pipeline.environment import Environment
+from flows.retrain import finalise
+from flows.runs.values import RunInfo, StageResult
 from flows.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +39,7 @@ def test_the_kernels_are_those_that_torch_chooses():
 
 
 def test_describing_imports_no_torch_and_is_quick():
-    code = "import sys; from pathlib import Path; from flows import environment\n"
+    code = "import sys; from pathlib import Path; from flows.pipeline import environment\n"
     code += "environment.describe(Path()); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
     began = time.process_time()
@@ -116,7 +118,7 @@ def test_a_run_on_workers_carries_the_environment_of_each_stage_and_says_nothing
     names = ("scenes", "tokenizer", "maskgit", "report")
 
     def commit(results, newest=None):
-        words = finish._where(chosen, ran, results, newest)
+        words = finalise._where(chosen, ran, results, newest)
         return repository.commit(tmp_path, f"Record a run\n\n{words}", [], allow_empty=True)
 
     worker = environment.text(gpu)

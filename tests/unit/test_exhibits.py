@@ -5,8 +5,8 @@ import io
 
 import pytest
 
-from flows import exhibits
-from flows.graph import Stage
+from flows.pipeline.graph import Stage
+from flows.retrain import task_artifacts
 
 
 @pytest.fixture
@@ -21,19 +21,19 @@ def root(tmp_path):
 
 def test_figures_are_found_in_an_out_that_is_the_folder_and_in_one_that_has_it(root):
     stage = Stage("x", "x", outs=("artifacts/a/figures", "artifacts/b", "artifacts/c.json"))
-    assert [path.name for path in exhibits.figures(stage, root)] == ["one.png", "two.png", "three.png"]
+    assert [path.name for path in task_artifacts.figures(stage, root)] == ["one.png", "two.png", "three.png"]
 
 
 def test_a_picture_becomes_a_small_data_url(root):
     from PIL import Image
 
-    head, data = exhibits.picture(root / "artifacts/a/figures/one.png").split(",")
+    head, data = task_artifacts.picture(root / "artifacts/a/figures/one.png").split(",")
     assert head == "data:image/png;base64"
     assert Image.open(io.BytesIO(base64.b64decode(data))).size == (1000, 500)
 
 
 def test_metrics_become_a_markdown_table():
-    assert exhibits.table({"psnr": 20.123456789, "count": 3.0}).splitlines()[2:] == [
+    assert task_artifacts.table({"psnr": 20.123456789, "count": 3.0}).splitlines()[2:] == [
         "| psnr | 20.1235 |",
         "| count | 3 |",
     ]

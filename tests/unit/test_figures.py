@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from models import figures
+from models.core import figures
 from models.tokenizer.evaluate import histogram
 
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flows.gates.compare import NotComparable, Paired, Samples, bootstrap_means, pair, read_samples
+from flows.release.gates.compare import NotComparable, Paired, Samples, bootstrap_means, pair, read_samples
 
 NORMAL = {0.025: -1.959964, 0.05: -1.644854, 0.5: 0.0, 0.99: 2.326348}  # quantiles
 
@@ -47,7 +47,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
 def test_the_same_differences_give_the_same_interval_and_chunks_do_not_show(monkeypatch):
     values = np.random.default_rng(3).normal(size=50)
     whole = bootstrap_means(values)
-    monkeypatch.setattr("flows.gates.compare.CHUNK", 50 * 700)  # 10,000 is no multiple of 700
+    monkeypatch.setattr("flows.release.gates.compare.CHUNK", 50 * 700)  # 10,000 is no multiple of 700
     assert np.array_equal(bootstrap_means(values), whole)
     assert len(whole) == 10_000
 

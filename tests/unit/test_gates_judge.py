@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows.families import Model
-from flows.gates.compare import Samples
-from flows.gates.decision import Decision, InProduction, Measured, Rule, Speed, says, settle
-from flows.gates.judge import SAME, decide
-from flows.gates.policy import Gate, Latency
-from flows.registry import Registered
+from flows.pipeline.families import Model
+from flows.release.gates.compare import Samples
+from flows.release.gates.decision import Decision, InProduction, Measured, Rule, Speed, says, settle
+from flows.release.gates.judge import SAME, decide
+from flows.release.gates.policy import Gate, Latency
+from flows.release.registry import Registered
 
 BOUND = {"maskgit": "tokenizer"}
 FAMILY = {"tokenizer": "images", "maskgit": "images", "samba": "images"}

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from data.params import UserError
-from flows import parameters
-from flows.families import models_of
-from flows.gates.policy import Latency, gates_of, read_policy
+from data.core.params import UserError
+from flows.pipeline import parameters
+from flows.pipeline.families import models_of
+from flows.release.gates.policy import Latency, gates_of, read_policy
 
 ROOT = Path(__file__).parents[2]
 MODELS = ["tokenizer", "maskgit", "depth-teacher", "depth-small"]

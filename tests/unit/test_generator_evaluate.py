@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from data.params import UserError
-from models import saved
+from data.core.params import UserError
+from models.core import saved
+from models.core.images import flip
 from models.generator import evaluate, load, probe, train
 from models.generator.params import Sampling
-from models.images import flip
 
 
 def bars(n, seed=0, size=32):

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from data.params import UserError
+from data.core.params import UserError
 from models.generator import losses
 from models.generator.load import build
 from models.generator.maskgit import MaskGit

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from data.params import UserError, build
+from data.core.params import UserError, build
 from models.generator.params import Sampling
 from models.generator.sampler import guidance_scale, guided, least_certain, masked_count, sample
 

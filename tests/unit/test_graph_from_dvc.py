@@ -2,9 +2,9 @@
 
 import pytest
 
-from data.params import UserError
-from flows import graph
-from flows.graph import Meta, Stage
+from data.core.params import UserError
+from flows.pipeline import graph
+from flows.pipeline.graph import Meta, Stage
 
 DVC_YAML = """\
 stages:

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from flows.lineage import picture, tree, words
-from flows.lineage.picture import BOX, LETTER, PAD, draw, drawing
-from flows.lineage.values import Data, Holder, Lineage, Made, Place, Trace, Unknown, problems
+from flows.show.lineage import picture, tree, words
+from flows.show.lineage.picture import BOX, LETTER, PAD, draw, drawing
+from flows.show.lineage.values import Data, Holder, Lineage, Made, Place, Trace, Unknown, problems
 from models.report import page
 from models.report.collect import Material
 from models.report.facts import RunFacts

@@ -10,11 +10,11 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from data import entry
+from data.core import entry
 
 ASK = """
 import asyncio, json, os, sys, urllib.request
-from data import entry
+from data.core import entry
 
 entry.ask_loopback_directly()
 here, bucket = sys.argv[1], sys.argv[1].replace("127.0.0.1", "localhost")

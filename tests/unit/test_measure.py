@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from flows.measure import Meter
+from flows.stage.measure import Meter
 
 BUSY = "import time\nuntil = time.process_time() + {seconds}\nwhile time.process_time() < until: pass\n"
 FAT = "x = bytearray({megabytes} << 20)\n"

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import models
-from data.params import UserError
-from models import saved
+from data.core.params import UserError
+from models.core import saved
 from models.depth import net as depth
 from models.generator import load as generator
 from models.generator.params import Sampling

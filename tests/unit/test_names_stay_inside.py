@@ -1,14 +1,14 @@
 """A name from the command line or from a file of a store never leads out of the folder that it is meant for.
 
 Where names become paths, and what holds them:
-    recipe               models/recipes/NAME.yaml          flows.parameters: only names that are there
+    recipe               models/recipes/NAME.yaml          flows.pipeline.parameters: only names that are there
     MODEL@ALIAS          MLflow's registry, git's tags     models.registry, flows.reproduce.target: a pattern
-    FAMILY, number       releases/FAMILY/N.json            flows.production.pointers: a pattern
-    key                  a file of the production folder   flows.production.bucket: a pattern for each part
-    model, digest        bundles/MODEL/DIGEST              flows.production.bundle: patterns
-    file of a bundle     DIR/MODEL/FILE                    flows.production.bundle: four known names
+    FAMILY, number       releases/FAMILY/N.json            flows.release.pointers: a pattern
+    key                  a file of the production folder   flows.storage.bucket: a pattern for each part
+    model, digest        bundles/MODEL/DIGEST              flows.release.bundle: patterns
+    file of a bundle     DIR/MODEL/FILE                    flows.release.bundle: four known names
     run                  runs/ID, worktrees/ID             flows.release.recorded: only tags that are there
-    stage of a bucket    REMINT_CHECKPOINTS/STAGE-KEY      models.checkpoint: a pattern
+    stage of a bucket    REMINT_CHECKPOINTS/STAGE-KEY      models.core.checkpoint: a pattern
     anything to remove   below the home                    flows.garbage.place: no link, no ".."
 """
 
@@ -20,16 +20,16 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from data import kept
-from data.params import UserError
-from flows import parameters
+from data.core import checkpoint_store
+from data.core.params import UserError
 from flows.console import one_line_errors
 from flows.garbage import place
-from flows.production import bucket, bundle, pointers, pull
-from flows.production.folder import FolderBucket
-from flows.release import recorded
+from flows.pipeline import parameters
+from flows.release import bundle, pointers, pull, recorded
 from flows.reproduce import target
 from flows.settings import Settings
+from flows.storage import bucket
+from flows.storage.folder import FolderBucket
 from models import registry
 
 DIGEST = "0" * 64
@@ -150,7 +150,7 @@ def test_a_file_that_a_manifest_names(name):
 
 def test_a_run(home, name, monkeypatch):
     stores = SimpleNamespace(settings=Settings(root=home))
-    monkeypatch.setattr(recorded.runs, "tagged", lambda root: {"20260101T000000Z-1a2b3c4": DIGEST[:40]})
+    monkeypatch.setattr(recorded.tagged, "tagged", lambda root: {"20260101T000000Z-1a2b3c4": DIGEST[:40]})
     monkeypatch.setattr(recorded, "_rows", lambda stores: {})
     monkeypatch.setattr(recorded, "_shallow", lambda stores: "")
     for words in (name, f"run/{name}"):
@@ -163,7 +163,7 @@ def test_the_checkpoints_of_a_stage(home, name):
         if folder == f"{'x' * 300}-{'0' * 16}" or folder == f"оutside-{'0' * 16}" or folder == f"-x-{'0' * 16}":
             continue  # plain names, though of nothing that is there
         with pytest.raises(UserError):
-            kept.discard(str(home / "checkpoints"), folder)
+            checkpoint_store.discard(str(home / "checkpoints"), folder)
 
 
 @pytest.mark.parametrize("kind", ["parent", "deep", "root", "dots", "dot", "nothing"])

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from flows import notify
 from flows.catalogue.alarms import Alarm
-from flows.finish import Release
-from flows.gates.decision import Decision, Rule
-from flows.production.pointers import Member, Pointer
+from flows.release import notify
+from flows.release.gates.decision import Decision, Rule
+from flows.release.pointers import Member, Pointer
 from flows.release.promote import Outcome
-from flows.run import RunInfo
+from flows.retrain.finalise import Release
+from flows.runs.values import RunInfo
 from flows.settings import Settings, child_environment
 
 NOTICE = notify.Notice("drift", "photographs", "brightness of 60 new photographs: 0.4, over 0.25", trigger="drift")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from data import params
-from data.params import UserError
+from data.core import params
+from data.core.params import UserError
 from models import sections
 
 ROOT = Path(__file__).parents[2]

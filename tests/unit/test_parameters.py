@@ -4,11 +4,11 @@ from contextlib import nullcontext
 
 import pytest
 
-from data import params
-from data.params import UserError
-from flows import parameters
-from flows.graph import Stage
-from flows.plan import Plan, Step
+from data.core import params
+from data.core.params import UserError
+from flows.pipeline import parameters
+from flows.pipeline.graph import Stage
+from flows.pipeline.plan import Plan, Step
 
 PARAMS = """\
 seed: 1

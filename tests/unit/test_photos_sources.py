@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from data.params import UserError
+from data.core.params import UserError
 from data.photos import listing, sources
 from data.photos.collect import SetAside, check_share, splits
 

@@ -5,8 +5,8 @@ import random
 import pytest
 from dvc.utils.serialize import dumps_yaml, parse_yaml
 
-from data import params, plain_yaml
-from data.params import UserError
+from data.core import params, plain_yaml
+from data.core.params import UserError
 
 ODD = """
 1e-05 1e5 1E5 1.e5 .5 -.5 +1 +.5 010 0o10 0o8 0x1F 0b11 1_000 1_0.5 1:30 1:30.5 190:20:30 yes no on off y n Yes

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field, replace
 
-from flows.graph import Stage
-from flows.plan import Plan, Recorded, Step, make, overlap
-from flows.table import plan_text
+from flows.pipeline.graph import Stage
+from flows.pipeline.plan import Plan, Recorded, Step, make, overlap
+from flows.show.table import plan_text
 
 DATA = Stage("data", "make data", deps=("code.py",), params=("seed",), outs=("out/data",))
 TRAIN = Stage("train", "make model", deps=("out/data", "train.py"), params=("lr",), outs=("out/m",), upstream=("data",))
@@ -13,7 +13,7 @@ REPORT = Stage("report", "make report", deps=("out",), outs=("report.html",), up
 
 @dataclass
 class Repository:
-    """A fake of flows.store.Store: the commit's files, dvc.lock, the run cache and what the cache holds."""
+    """A fake of flows.pipeline.store.Store: the commit's files, dvc.lock, the run cache and what the cache holds."""
 
     files: dict = field(default_factory=lambda: {"code.py": "c1", "train.py": "t1"})
     values: dict = field(default_factory=lambda: {"data": {"seed": 1}, "train": {"lr": 0.1}, "report": {}})

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from data.params import UserError
-from flows.triggers import declared
+from data.core.params import UserError
+from flows.schedules import declared
 
 ROOT = Path(__file__).parents[2]
 NIGHTLY = {
     "name": "nightly",
-    "entrypoint": "flows.triggers.deployed.retraining",
+    "entrypoint": "flows.schedules.deployed.retraining",
     "work_pool": "flows",
     "schedules": [{"cron": "30 1 * * *"}],
 }
@@ -53,7 +53,7 @@ def test_the_committed_file_names_flows_that_take_its_parameters() -> None:
         ({"deployments": [NIGHTLY | {"schedules": [{"corn": "30 1 * * *"}]}]}, "did you mean 'cron'"),
         ({"deployments": [{"name": "nightly"}]}, "deployment nightly.entrypoint is missing"),
         ({"deployments": ["nightly"]}, "deployment 1 must be a section"),
-        ({"deployments": [NIGHTLY | {"entrypoint": "flows/run.py:run"}]}, "must name a module and a function"),
+        ({"deployments": [NIGHTLY | {"entrypoint": "flows/runs/values.py:run"}]}, "must name a module and a function"),
     ],
 )
 def test_a_mistake_names_the_entry(tmp_path: Path, changes: dict, said: str) -> None:
@@ -66,9 +66,9 @@ def test_a_mistake_names_the_entry(tmp_path: Path, changes: dict, said: str) -> 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"entrypoint": "flows.triggers.deploid.retraining"}, "cannot be imported"),
-        ({"entrypoint": "flows.triggers.deployed.retrain"}, "has no flow retrain; did you mean 'retraining'"),
-        ({"parameters": {"recipi": "evening"}}, "parameters.recipi is not a parameter of flows.triggers"),
+        ({"entrypoint": "flows.schedules.deploid.retraining"}, "cannot be imported"),
+        ({"entrypoint": "flows.schedules.deployed.retrain"}, "has no flow retrain; did you mean 'retraining'"),
+        ({"parameters": {"recipi": "evening"}}, "parameters.recipi is not a parameter of flows.schedules"),
         ({"parameters": {"recipe": 3}}, "deployment nightly: "),
     ],
 )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from flows.process import StageFailed, _Watcher, _why
+from flows.stage.process import StageFailed, _Watcher, _why
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from data.params import UserError
-from flows.families import models_of
-from flows.production import bundle
-from flows.production.folder import FolderBucket
-from flows.registry import Registered
-from flows.run import RunInfo
+from data.core.params import UserError
+from flows.pipeline.families import models_of
+from flows.release import bundle
+from flows.release.registry import Registered
+from flows.runs.values import RunInfo
+from flows.storage.folder import FolderBucket
 
 
 @pytest.fixture

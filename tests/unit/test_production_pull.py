@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from data.params import UserError
+from data.core.params import UserError
 from flows.commands.pull import parse
-from flows.production import bundle, pointers, swap
-from flows.production.folder import FolderBucket
-from flows.production.pull import holds, pull
+from flows.release import bundle, pointers
+from flows.release.pull import holds, pull
+from flows.storage import swap
+from flows.storage.folder import FolderBucket
 
 MODELS = {"maskgit": 2, "tokenizer": 1}
 

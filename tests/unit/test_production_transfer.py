@@ -5,10 +5,10 @@ import os
 
 import pytest
 
-from data.params import UserError
-from flows.production import transfer
-from flows.production.bucket import at, check_key
-from flows.production.transfer import Broken, receive
+from data.core.params import UserError
+from flows.storage import transfer
+from flows.storage.bucket import at, check_key
+from flows.storage.transfer import Broken, receive
 
 DATA = os.urandom(100_000)
 DIGEST = hashlib.sha256(DATA).hexdigest()

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from data.params import UserError
+from data.core.params import UserError
 from models.proxy.cut import decode_cut, dither_order, nearest_kept
 from models.proxy.vqgan import VQGAN
 

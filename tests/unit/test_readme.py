@@ -9,8 +9,9 @@ from pathlib import Path
 from click import shell_completion
 from click.testing import CliRunner
 
-from flows import cli, parameters
+from flows import cli
 from flows.cli import COMMANDS
+from flows.pipeline import parameters
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "README.md").read_text()

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from data import params
-from flows import parameters
+from data.core import params
+from flows.pipeline import parameters
 from models import sections
 
 ROOT = Path(__file__).parents[2]

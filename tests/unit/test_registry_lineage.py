@@ -2,9 +2,9 @@
 
 import pytest
 
-from data.params import UserError
-from flows.families import models_of
-from flows.registry import data_of
+from data.core.params import UserError
+from flows.pipeline.families import models_of
+from flows.release.registry import data_of
 
 
 def stage(out: str, digest: str, *deps: str) -> dict:

@@ -5,20 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from data.params import UserError
-from flows import table
-from flows.families import Model
-from flows.finish import Release
-from flows.gates.judge import Decision, Rule
-from flows.production import pointers
-from flows.production.pointers import Member, Pointer
-from flows.registry import Registered
-from flows.release import history
+from data.core.params import UserError
+from flows.pipeline.families import Model
+from flows.release import pointers
 from flows.release.findings import Finding
+from flows.release.gates.judge import Decision, Rule
 from flows.release.members import check_fit
+from flows.release.pointers import Member, Pointer
 from flows.release.projections import Standing, standing
 from flows.release.promote import Outcome, judged
+from flows.release.registry import Registered
 from flows.release.rollback import target
+from flows.retrain.finalise import Release
+from flows.show import history, table
 
 
 def member(name, version):

@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from data.params import UserError
-from flows.process import Stopped
+from data.core.params import UserError
 from flows.remote import device
 from flows.remote.device import Devices
+from flows.stage.process import Stopped
 
 
 @pytest.fixture(autouse=True)

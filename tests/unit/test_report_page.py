@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data import manifest, samples, shards
-from data.params import UserError
+from data.core import manifest, samples, shards
+from data.core.params import UserError
 from models.report import collect, page
 from models.report.facts import Compared, Cost, Rule, RunFacts, StageRow, Verdict, Version
 from models.report.graph import Graph

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from data.params import UserError
-from flows import report
-from flows.families import Model
-from flows.finish import Release
-from flows.gates.judge import Decision, InProduction, Rule
-from flows.gates.numbers import numbers
-from flows.graph import Stage
-from flows.production.pointers import Member, Pointer
-from flows.registry import Registered
+from data.core.params import UserError
+from flows.pipeline.families import Model
+from flows.pipeline.graph import Stage
+from flows.release.gates.judge import Decision, InProduction, Rule
+from flows.release.gates.numbers import numbers
+from flows.release.pointers import Member, Pointer
 from flows.release.promote import Outcome
-from flows.report import facts_of
-from flows.run import RunInfo, StageResult
+from flows.release.registry import Registered
+from flows.retrain import report
+from flows.retrain.finalise import Release
+from flows.retrain.report import facts_of
+from flows.runs.values import RunInfo, StageResult
 from models.report.facts import Compared, RunFacts
 
 STARTED = datetime(2026, 1, 1, tzinfo=UTC)

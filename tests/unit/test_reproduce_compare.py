@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from flows.graph import Stage
-from flows.plan import Recorded
+from flows.pipeline.graph import Stage
+from flows.pipeline.plan import Recorded
 from flows.reproduce import compare, tensors
 from flows.reproduce.compare import DIFFERENT, IDENTICAL, WITHIN, StageProof, Tolerance, Weights
 from flows.reproduce.tensors import TensorDifference

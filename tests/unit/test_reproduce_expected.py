@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from flows.environment import Environment
-from flows.graph import Stage
+from flows.pipeline.environment import Environment
+from flows.pipeline.graph import Stage
 from flows.reproduce import expected
 
 AMD = Environment(

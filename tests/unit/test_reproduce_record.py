@@ -8,15 +8,15 @@ from types import SimpleNamespace
 import pytest
 
 from flows import settings
-from flows.environment import Environment
-from flows.families import models_in
-from flows.graph import Stage
+from flows.pipeline.environment import Environment
+from flows.pipeline.families import models_in
+from flows.pipeline.graph import Stage
 from flows.reproduce import record, report
 from flows.reproduce.compare import DIFFERENT, FAILED, IDENTICAL, WITHIN, StageProof, Tolerance, Weights
 from flows.reproduce.prove import ModelProof, Proof
 from flows.reproduce.target import Target
 from flows.reproduce.tensors import TensorDifference
-from models import tracking
+from models.tracking import training_run
 
 MODEL = models_in("artifacts: {tokenizer: {path: artifacts/tokenizer/model, type: model}}")[0]
 TARGET = Target(MODEL, "tokenizer@v3.0.0", "c" * 40, "a" * 64, "git's tags")
@@ -102,7 +102,7 @@ class Registry:
 
 def test_every_version_of_these_weights_gets_the_verdict(tmp_path, monkeypatch):
     registry = Registry()
-    monkeypatch.setattr(tracking, "connect", lambda uri: (registry, ""))
+    monkeypatch.setattr(training_run, "connect", lambda uri: (registry, ""))
     chosen = settings.load(tmp_path).model_copy(update={"mlflow_uri": "http://mlflow"})
     assert list(record._in_registry(chosen, proof(IDENTICAL))) == []
     assert set(registry.noted) == {("tokenizer", "3"), ("tokenizer", "5")}
@@ -114,7 +114,7 @@ def test_every_version_of_these_weights_gets_the_verdict(tmp_path, monkeypatch):
 
 
 def test_a_registry_that_does_not_answer_costs_no_verdict(tmp_path, monkeypatch):
-    monkeypatch.setattr(tracking, "connect", lambda uri: (None, "the MLflow server does not answer"))
+    monkeypatch.setattr(training_run, "connect", lambda uri: (None, "the MLflow server does not answer"))
     chosen = settings.load(tmp_path).model_copy(update={"mlflow_uri": "http://mlflow"})
     assert list(record._in_registry(chosen, proof())) == ["not in the registry: the MLflow server does not answer"]
 

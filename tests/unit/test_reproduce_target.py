@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from data.params import UserError
+from data.core.params import UserError
 from flows import settings
 from flows.catalogue import database, schema
-from flows.production import bucket, bundle, pointers
-from flows.production.pointers import Member, Pointer
+from flows.release import bundle, pointers
+from flows.release.pointers import Member, Pointer
 from flows.reproduce import target
+from flows.storage import bucket
 
 DVC_YAML = """\
 stages: {}

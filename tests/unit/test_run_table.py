@@ -5,10 +5,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
-from flows import run, table
-from flows.finish import Release
-from flows.gates.numbers import numbers
-from flows.run import RunInfo, StageResult
+from flows.release.gates.numbers import numbers
+from flows.retrain.finalise import Release
+from flows.runs import values
+from flows.runs.values import RunInfo, StageResult
+from flows.show import table
 
 
 def released(name, evaluation, section, before, after, **known):
@@ -61,15 +62,15 @@ def test_without_production_the_column_stays_empty():
 
 def test_the_id_of_a_run_sorts_by_time_and_names_the_commit():
     started = datetime(2026, 11, 21, 1, 24, 34, tzinfo=UTC)
-    assert run.run_id(started, "1a2b3c4d5e") == "20261121T012434Z-1a2b3c4"
+    assert values.run_id(started, "1a2b3c4d5e") == "20261121T012434Z-1a2b3c4"
 
 
 def test_a_run_survives_json():
     one = RunInfo("id", "run/id", "c", "b", Path("/w"), True, "p", datetime(2026, 1, 2, tzinfo=UTC), "retrain")
-    assert run.from_json(json.loads(json.dumps(run.to_json(one)))) == one
+    assert values.from_json(json.loads(json.dumps(values.to_json(one)))) == one
 
 
 def test_nested_metrics_are_joined_by_dots(tmp_path):
     path = tmp_path / "metrics.json"
     path.write_text('{"teacher": {"delta1": 0.9}, "count": 3, "name": "x", "flag": true}')
-    assert run.read_metrics(path) == {"teacher.delta1": 0.9, "count": 3.0}
+    assert values.read_metrics(path) == {"teacher.delta1": 0.9, "count": 3.0}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from data.params import UserError, load
+from data.core.params import UserError, load
 from data.scenes.grammar import NAMES
 from data.scenes.params import CLASSES, Scenes
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data.params import UserError
+from data.core.params import UserError
 from flows import settings
 
 

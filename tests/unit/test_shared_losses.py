@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models import ranks
+from models.core import ranks
 from models.depth import losses as depth
 from models.generator import losses as generator
 from models.tokenizer import losses as tokenizer

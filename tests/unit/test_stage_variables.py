@@ -1,6 +1,6 @@
 """Which of a worker's variables a stage is given."""
 
-from flows import confined
+from flows.stage import confined
 
 LOGINS = {
     "PREFECT_API_AUTH_STRING": "remint:secret",

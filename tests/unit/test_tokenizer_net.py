@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from data.params import UserError
+from data.core.params import UserError
 from models.tokenizer.losses import soft_codes
 from models.tokenizer.titok import TiTok
 from models.tokenizer.tokenizer import Tokenizer, load

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from data.params import UserError
-from models.quantizer import VectorQuantizer, starting
+from data.core.params import UserError
+from models.core.quantizer import VectorQuantizer, starting
 
 
 def quantizer(codebook, **options):

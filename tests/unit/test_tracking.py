@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from models import experiments, mlflow_server, tracking
+from models.tracking import experiments, training_run
+from models.tracking import server as mlflow_server
 
 
 @pytest.fixture(scope="module")
@@ -24,14 +25,14 @@ def home(tmp_path_factory) -> Path:
 @pytest.fixture
 def uri(home, monkeypatch):
     """The embedded database, named to the stage as the flow does it."""
-    uri = tracking.embedded_uri(home)
+    uri = training_run.embedded_uri(home)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    tracking.say.cache_clear()
+    training_run.say.cache_clear()
     return uri
 
 
 def client(uri: str):
-    found, reason = tracking.connect(uri)
+    found, reason = training_run.connect(uri)
     assert found is not None, reason
     return found
 
@@ -40,7 +41,7 @@ def test_a_run_keeps_params_losses_by_step_figures_and_tags(uri, home, tmp_path,
     monkeypatch.setenv("REMINT_RUN", "r1")
     picture = tmp_path / "reconstructions.png"
     Image.new("RGB", (8, 8)).save(picture)
-    with tracking.open_run("tokenizer", {"lr": 1e-3, "net": {"dim": 8}}, {"input.scenes": "abc"}) as run:
+    with training_run.open_run("tokenizer", {"lr": 1e-3, "net": {"dim": 8}}, {"input.scenes": "abc"}) as run:
         for step in range(3):
             run.metrics({"train_loss": 1.0 / (step + 1)}, step)
         run.figure(picture)
@@ -59,7 +60,7 @@ def test_a_run_keeps_params_losses_by_step_figures_and_tags(uri, home, tmp_path,
 
 def test_a_stage_that_fails_leaves_a_failed_run(uri):
     def stage() -> None:
-        with tracking.open_run("proxy") as run:
+        with training_run.open_run("proxy") as run:
             runs.append(run.run_id)
             run.metrics({"train_loss": 1.0}, 7)
             raise RuntimeError("out of ideas")
@@ -73,26 +74,26 @@ def test_a_stage_that_fails_leaves_a_failed_run(uri):
 
 
 def test_more_metrics_than_one_request_may_hold_all_arrive(uri):
-    with tracking.open_run("proxy") as run:
+    with training_run.open_run("proxy") as run:
         for step in range(1100):
             run.metrics({"train_loss": step}, step)
     assert len(client(uri).get_metric_history(run.run_id, "train/loss")) == 1100
 
 
 def test_metrics_are_grouped_by_what_measured_them():
-    assert tracking.grouped("train_loss") == "train/loss"
-    assert tracking.grouped("val_loss") == "val/loss"
-    assert tracking.grouped("images_per_second") == "workload/images_per_second"
+    assert training_run.grouped("train_loss") == "train/loss"
+    assert training_run.grouped("val_loss") == "val/loss"
+    assert training_run.grouped("images_per_second") == "workload/images_per_second"
 
 
 def test_an_evaluations_metrics_are_those_over_all_classes():
     values = {"teacher": {"delta1": 0.9, "delta1_glass": 0.8}, "small": {"delta1": 0.8}}
-    assert tracking.final("evaluate@depth", values) == {"eval/teacher/delta1": 0.9, "eval/small/delta1": 0.8}
-    assert tracking.final("tokenizer", {"psnr": 24.0, "val_loss": 1.0}) == {"val/psnr": 24.0}
+    assert training_run.final("evaluate@depth", values) == {"eval/teacher/delta1": 0.9, "eval/small/delta1": 0.8}
+    assert training_run.final("tokenizer", {"psnr": 24.0, "val_loss": 1.0}) == {"val/psnr": 24.0}
 
 
 def test_the_results_of_a_stage_are_kept_whole_in_a_file_beside_their_metrics(uri):
-    with tracking.open_run("evaluate@maskgit") as run:
+    with training_run.open_run("evaluate@maskgit") as run:
         run.results({"gfwd": 0.2, "class_agreement_glass": 90.0})
     mlflow = client(uri)
     assert mlflow.get_run(run.run_id).data.metrics == {"eval/gfwd": 0.2}
@@ -100,9 +101,9 @@ def test_the_results_of_a_stage_are_kept_whole_in_a_file_beside_their_metrics(ur
 
 
 def test_a_runs_name_says_when_before_its_stage():
-    assert tracking.run_name("tokenizer-warmup", "20261127T180159Z-23fb4fd") == "1127T1801 tokenizer-warmup"
-    assert re.fullmatch(r"\d{4}T\d{4} tokens", tracking.run_name("tokens", None))
-    assert re.fullmatch(r"\d{4}T\d{4} tokens", tracking.run_name("tokens", "r1"))
+    assert training_run.run_name("tokenizer-warmup", "20261127T180159Z-23fb4fd") == "1127T1801 tokenizer-warmup"
+    assert re.fullmatch(r"\d{4}T\d{4} tokens", training_run.run_name("tokens", None))
+    assert re.fullmatch(r"\d{4}T\d{4} tokens", training_run.run_name("tokens", "r1"))
 
 
 def test_an_experiments_page_links_to_a_view_with_the_headline_metric_first(uri):
@@ -117,7 +118,7 @@ def test_an_experiments_page_links_to_a_view_with_the_headline_metric_first(uri)
 
 def test_a_deleted_experiment_is_restored_before_a_run_and_by_a_stage(uri, capsys):
     mlflow = client(uri)
-    for restore in (tracking.prepare, lambda: experiments.experiment(mlflow, "depth")):
+    for restore in (training_run.prepare, lambda: experiments.experiment(mlflow, "depth")):
         identifier = experiments.experiment(mlflow, "depth")
         mlflow.delete_experiment(identifier)
         restore()
@@ -136,9 +137,9 @@ def test_stages_of_a_family_share_an_experiment():
 def test_without_a_database_nothing_is_tracked_and_that_is_said_once(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    tracking.say.cache_clear()
+    training_run.say.cache_clear()
     for _ in range(2):
-        with tracking.open_run("proxy", {"lr": 1}) as run:
+        with training_run.open_run("proxy", {"lr": 1}) as run:
             run.metrics({"train_loss": 1.0}, 0)
             run.figure(tmp_path / "absent.png")
     assert run.run_id is None
@@ -147,7 +148,7 @@ def test_without_a_database_nothing_is_tracked_and_that_is_said_once(tmp_path, m
 
 def test_an_empty_address_switches_tracking_off(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
-    assert tracking.tracking_uri() is None
+    assert training_run.tracking_uri() is None
 
 
 def test_a_server_that_is_absent_does_not_hold_up_a_stage(monkeypatch, capsys):
@@ -155,9 +156,9 @@ def test_a_server_that_is_absent_does_not_hold_up_a_stage(monkeypatch, capsys):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:secret@127.0.0.1:{port}")
-    tracking.say.cache_clear()
+    training_run.say.cache_clear()
     started = time.monotonic()
-    with tracking.open_run("proxy") as run:
+    with training_run.open_run("proxy") as run:
         run.metrics({"train_loss": 1.0}, 0)
     assert run.run_id is None
     assert time.monotonic() - started < 5
@@ -183,14 +184,14 @@ def test_a_server_that_dies_during_a_stage_costs_a_line_and_is_tried_ever_less_o
             self.calls += 1
             raise ConnectionError("gone")
 
-    tracking.say.cache_clear()
+    training_run.say.cache_clear()
     server = Dying()
-    run = tracking.MlflowTracker(server, "1")
+    run = training_run.MlflowTracker(server, "1")
     run.metrics({"train_loss": 1.0}, 0)
     run.flush()
     run.flush()
     assert server.calls == 2
-    assert run._pause == 4 * tracking.FLUSH_SECONDS
+    assert run._pause == 4 * training_run.FLUSH_SECONDS
     assert capsys.readouterr().err.count("gone") == 1
 
 
@@ -205,7 +206,7 @@ def test_without_the_library_the_folder_named_mlflow_is_not_taken_for_it(tmp_pat
         import importlib.machinery, types
         sys.meta_path.insert(0, Absent())
         sys.modules["mlflow"] = types.ModuleType("mlflow")  # a namespace without code
-        from models import tracking
+        from models.tracking import training_run as tracking
         with tracking.open_run("proxy") as run:
             run.metrics({"train_loss": 1.0}, 0)
         print(run.run_id)
@@ -226,7 +227,7 @@ def test_a_database_server_that_is_not_there_is_not_knocked_at_for_long():
         server.bind(("127.0.0.1", 0))
         address = f"postgresql+psycopg://me:secret@127.0.0.1:{server.getsockname()[1]}/mlflow"
         began = time.monotonic()
-        assert tracking.connect(address)[0] is None
+        assert training_run.connect(address)[0] is None
         assert time.monotonic() - began < 3
         server.listen()
         assert mlflow_server.answers(address)

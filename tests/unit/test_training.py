@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from models import layers, optim
-from models.checkpoint.resume import Pace, Resume
-from models.stage import Run
-from models.tracking import NullTracker
-from models.training import Batches, Fit, Task, fit
+from models.core import layers, optim
+from models.core.checkpoint.resume import Pace, Resume
+from models.core.stage import Run
+from models.core.training import Batches, Fit, Task, fit
+from models.tracking.training_run import NullTracker
 
 
 class Killed(Exception):

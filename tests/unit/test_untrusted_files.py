@@ -8,9 +8,9 @@ import tarfile
 import pytest
 import torch
 
-from data import shards
-from data.params import UserError
-from models import saved
+from data.core import shards
+from data.core.params import UserError
+from models.core import saved
 
 
 def stored(folder, packed, shard="test.tar"):

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data.params import UserError
+from data.core.params import UserError
 from data.validate import drift
 
 

@@ -1,0 +1,1 @@
+"""What every stage uses: parameters, samples, shards, manifest, checkpoint store, partitions."""

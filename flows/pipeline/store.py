@@ -1,0 +1,305 @@
+"""What DVC knows about a workspace: its lock file, its cache and its run cache, as a plan asks for them."""
+
+import hashlib
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data.core.params import UserError
+from flows.pipeline import graph, keys
+from flows.pipeline.graph import Stage
+from flows.pipeline.integrity import Damage, Objects
+from flows.pipeline.keys import Entry
+from flows.pipeline.plan import Plan, Recorded, overlap
+from flows.remote.accept import Accepted
+
+if TYPE_CHECKING:
+    from dvc_data.hashfile.tree import Tree
+
+    from flows.storage.bucket import Bucket
+
+
+class Store:
+    """One DVC workspace, opened for reading; the `World` of `flows.pipeline.plan`.
+
+    With a remote, an output is stored that is in the local cache or there, and executions are remembered from both.
+    """
+
+    def __init__(self, root: Path, remote: "Bucket | None" = None) -> None:
+        for library in ("dvc", "dvc_data", "dvc_objects"):
+            logging.getLogger(library).setLevel(logging.ERROR)  # it warns of outputs that are not there yet
+        self.root = root
+        self._open()
+        self.accepted = Accepted(Path(self.repo.stage_cache.cache_dir), remote)
+        self._remembered: dict[str, Entry] = {}  # by stage, what a plan was told
+
+    def _open(self) -> None:
+        from dvc.exceptions import DvcException
+        from dvc.repo import Repo
+
+        try:
+            self.repo = Repo(str(self.root))
+        except DvcException as error:
+            raise UserError(f"DVC cannot open {self.root}: {error}") from None
+        for name in ("_lock", "_dvc_stages"):
+            self.__dict__.pop(name, None)
+        self.objects = Objects(Path(self.repo.cache.local_cache_dir))
+
+    def close(self) -> None:
+        self.repo.close()
+
+    @cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """The graph, in topological order."""
+        return graph.read(self.repo)
+
+    @cached_property
+    def tracked(self) -> Mapping[str, str]:
+        """Digest by path of what `dvc add` tracks: data that no stage makes."""
+        sources = [out for out in self.repo.index.outs if not getattr(out.stage, "name", None) and out.hash_info]
+        return {Path(out.fs_path).relative_to(self.root).as_posix(): out.hash_info.value for out in sources}
+
+    @cached_property
+    def _dvc_stages(self) -> dict[str, Any]:
+        return {stage.name: stage for stage in self.repo.index.stages if getattr(stage, "name", None)}
+
+    @cached_property
+    def _lock(self) -> Mapping[str, Any]:
+        from dvc.utils.serialize import load_yaml
+
+        path = self.root / "dvc.lock"
+        return (load_yaml(str(path)) or {}).get("stages", {}) if path.exists() else {}
+
+    def recorded(self, stage: Stage) -> Recorded | None:
+        """The stage's entry of dvc.lock."""
+        entry = self._lock.get(stage.name)
+        return None if entry is None else as_recorded(entry)
+
+    def params(self, stage: Stage) -> Mapping[str, Any]:
+        """The stage's parameters as they are in params.yaml now; a missing one is left out."""
+        from dvc.dependency import ParamsDependency
+
+        found: dict[str, Any] = {}
+        for dep in self._dvc_stages[stage.name].deps:
+            if isinstance(dep, ParamsDependency):
+                found |= dep.read_params()
+        return found
+
+    def content(self, stage: Stage, dep: str, produced: Mapping[str, str]) -> str | None:
+        """Hash of a dep as the stage would read it: from the outs before it, what DVC tracks, else the workspace."""
+        produced = {**self.tracked, **produced}
+        if dep in produced:
+            return produced[dep]
+        above = next((out for out in produced if dep.startswith(f"{out}/")), None)
+        if above is not None:
+            return self._member(produced[above], dep.removeprefix(f"{above}/"))
+        below = {out.removeprefix(f"{dep}/"): oid for out, oid in produced.items() if out.startswith(f"{dep}/")}
+        if below:
+            return self._joined(below)
+        item = self._deps(stage).get(dep)
+        if item is None or not item.exists:
+            return None
+        return item.get_hash().value
+
+    def stored(self, outs: Mapping[str, str]) -> bool:
+        """Whether the cache holds all these outputs undamaged, or git what DVC does not cache."""
+        return not self.lacking(outs)
+
+    def lacking(self, outs: Mapping[str, str]) -> str:
+        """Why the cache does not hold all these outputs, in words; "" if it does."""
+        lost = {out: oid for out, oid in outs.items() if not self._holds(oid) and not self._lies(out, oid)}
+        if lost:
+            damaged = self.objects.damaged(lost)
+            return str(damaged[0]) if damaged else "its outputs are not in the cache"
+        return ""
+
+    def cast_out(self, stages: Sequence[Stage], plan: Plan) -> list[Damage]:
+        """Remove damaged objects of dvc.lock's outputs from the cache; those that a run is about to read are read now.
+
+        Returns what was removed: what a plan said before no longer holds.
+        """
+        recorded = [entry.outs for stage in stages if (entry := self.recorded(stage))]
+        damaged = self.objects.damaged({out: oid for outs in recorded for out, oid in outs.items()})
+        deps = [dep for stage in stages if plan.action(stage.name) == "run" for dep in stage.deps]
+        read = {out: oid for out, oid in plan.known.items() if any(overlap(out, dep) for dep in deps)}
+        damaged += self.objects.damaged(read, deep=True)
+        for one in damaged:
+            self.objects.remove(one)
+        return list(dict.fromkeys(damaged))
+
+    def remembered(self, stage: Stage, deps: Mapping[str, str | None]) -> Recorded | None:
+        """An earlier execution with the present command, params and these deps, if its outputs are stored."""
+        key = self.key(stage, deps)
+        entry = self.accepted.find(key) if key else None
+        if entry is None:
+            return None
+        earlier = as_recorded(entry)
+        if not self.stored(earlier.outs):
+            return None
+        self._remembered[stage.name] = entry
+        return earlier
+
+    def key(self, stage: Stage, deps: Mapping[str, str | None]) -> str | None:
+        """The key of the stage's execution with these deps, None where DVC remembers none: it has no deps or outs.
+
+        DVC's own look-up (StageCache._load in 3.67) hashes deps in the workspace, where those that other stages
+        will restore are not yet; the key is computed as it does.
+        """
+        known = [oid for oid in (deps[dep] for dep in stage.deps) if oid is not None]
+        if not stage.deps or not stage.outs or len(known) < len(stage.deps):
+            return None
+        return keys.of_entry(keys.entry_before(self._dvc_stages[stage.name], known))
+
+    def entry(self, stage: Stage) -> Entry | None:
+        """The stage's part of dvc.lock, as it was when the store was opened."""
+        return self._lock.get(stage.name)
+
+    def as_written(self, stage: Stage, entry: Entry) -> dict[str, Any]:
+        """An entry from elsewhere as DVC would write it into dvc.lock here."""
+        return keys.entry_of(self._dvc_stages[stage.name], entry)
+
+    def lay_out(self, plan: Plan) -> None:
+        """Make the workspace what a plan says: the outputs of stages that are current, and of those to be restored, lie
+        there and stand in dvc.lock; what stands there and is not stored is forgotten.
+
+        DVC itself would take an entry whose inputs fit for the only result there can be, and run the stage if its
+        outputs are nowhere, whatever the run cache holds.
+        """
+        from dvc.utils.serialize import dump_yaml
+
+        lock = dict(self._lock)
+        for stage in self.stages:
+            entry = self.recorded(stage)
+            if plan.action(stage.name) == "restore":
+                lock[stage.name] = self.as_written(stage, self._remembered[stage.name])
+            elif entry is not None and not self.stored(entry.outs):
+                del lock[stage.name]
+        if lock != self._lock:
+            dump_yaml(str(self.root / "dvc.lock"), {"schema": "2.0", "stages": lock})
+            self.repo.close()
+            self._open()  # what DVC has read of the file is out of date
+        self.checkout()
+        there = [out for stage in self.stages if plan.action(stage.name) != "run" for out in stage.outs]
+        if missing := [out for out in there if not (self.root / out).exists()]:
+            raise UserError(f"{', '.join(missing)}: DVC's cache lost it since the run was planned; start the run again")
+
+    def checkout(self, outs: Sequence[str] = ()) -> None:
+        """Put the outputs that dvc.lock records and the cache holds into the workspace: these, or all."""
+        from dvc.exceptions import DvcException
+
+        try:
+            self.repo.checkout([str(self.root / out) for out in outs] or None, force=True, allow_missing=not outs)
+        except DvcException as error:
+            raise UserError(f"DVC could not put the recorded outputs into {self.root}: {error}") from None
+
+    def fetch(self, oid: str, what: str) -> None:
+        """Bring an output from the DVC remote into the cache, with every file of a folder; UserError says why not."""
+        from dvc.exceptions import DvcException
+        from dvc_data.hashfile.hash_info import HashInfo
+
+        repo: Any = self.repo
+        try:
+            remote = repo.cloud.get_remote_odb(command="fetch", hash_name="md5")
+            done = repo.cloud.transfer(remote, repo.cache.local, [HashInfo("md5", oid)], shallow=False)
+        except (DvcException, OSError) as error:
+            words = " ".join(str(error).split()).partition(". ")[0]
+            raise UserError(f"{what} is not in the cache and cannot be fetched: {words}") from None
+        if damaged := self.objects.damaged({what: oid}, deep=True):
+            for one in damaged:
+                self.objects.remove(one)
+            raise UserError(f"{damaged[0]}, as DVC's remote has it")
+        if done.failed or not self.stored({what: oid}):
+            raise UserError(f"{what} is neither in the cache nor in DVC's remote")
+
+    def files(self, oid: str) -> dict[str, Path]:
+        """Where the cache keeps the files of an output that it holds, by their names in it; "" for a single file."""
+        cache = self.repo.cache.local
+        if not oid.endswith(".dir"):
+            return {"": Path(cache.oid_to_path(oid))}
+        members = self._tree(oid).iteritems()
+        return {"/".join(key): Path(cache.oid_to_path(info.value)) for key, (_, info) in members if info}
+
+    def members(self, oid: str) -> dict[str, str]:
+        """The objects of an output's files by their names in it, "" for a single file; also of one that is not here."""
+        if not oid.endswith(".dir"):
+            return {"": oid}
+        if not self._has_list(oid):
+            raise UserError(f"{oid}, the list of an output's files, is neither in the cache nor in the remote")
+        return {"/".join(name): info.value for name, (_, info) in self._tree(oid).iteritems() if info}
+
+    def _deps(self, stage: Stage) -> dict[str, Any]:
+        from dvc.dependency import ParamsDependency
+
+        items = [dep for dep in self._dvc_stages[stage.name].deps if not isinstance(dep, ParamsDependency)]
+        return dict(zip(stage.deps, items, strict=True))
+
+    def _holds(self, oid: str) -> bool:
+        return self._holds_here(oid) or self.accepted.holds(oid)
+
+    def _lies(self, path: str, oid: str) -> bool:
+        """Whether an output that DVC does not cache lies in the workspace, from git, with this digest."""
+        if path not in self._uncached or not (self.root / path).is_file():
+            return False
+        return hashlib.md5((self.root / path).read_bytes(), usedforsecurity=False).hexdigest() == oid
+
+    @cached_property
+    def _uncached(self) -> set[str]:
+        outs = [out for out in self.repo.index.outs if not out.use_cache]
+        return {Path(out.fs_path).relative_to(self.root).as_posix() for out in outs}
+
+    def _holds_here(self, oid: str) -> bool:
+        return self._right([oid]) and self._right(self.objects.members(oid).values())
+
+    def _right(self, oids: Collection[str]) -> bool:
+        """Whether the cache holds all these objects, each as it is named."""
+        found = self.objects.contents(oids)
+        return all(found.get(oid) == oid.removesuffix(".dir") for oid in oids)
+
+    def _has_list(self, oid: str) -> bool:
+        """Whether the list of a folder's files is in the cache, where need be brought from the remote."""
+        return self._right([oid]) or self.accepted.bring_list(oid, self.objects.path(oid))
+
+    def _tree(self, oid: str) -> "Tree":
+        from dvc_data.hashfile.hash_info import HashInfo
+        from dvc_data.hashfile.tree import Tree
+
+        return Tree.load(self.repo.cache.local, HashInfo("md5", oid))
+
+    def _member(self, oid: str, inside: str) -> str | None:
+        """Hash of a file or folder inside an output folder."""
+        if not self._has_list(oid):
+            return None
+        found = self._tree(oid).get_obj(self.repo.cache.local, tuple(inside.split("/")))  # type: ignore[arg-type]
+        return found.hash_info.value if found and found.hash_info else None
+
+    def _joined(self, outs: Mapping[str, str]) -> str | None:
+        """Hash of the folder that holds exactly these outputs."""
+        from dvc_data.hashfile.hash_info import HashInfo
+        from dvc_data.hashfile.tree import Tree
+
+        whole = Tree()
+        for path, oid in outs.items():
+            key = tuple(path.split("/"))
+            if not oid.endswith(".dir"):
+                whole.add(key, None, HashInfo("md5", oid))
+            elif self._has_list(oid):
+                for inner, (meta, info) in self._tree(oid).iteritems():
+                    whole.add((*key, *inner), meta, info)
+            else:
+                return None
+        whole.digest()
+        return whole.hash_info.value if whole.hash_info else None
+
+
+def as_recorded(entry: Mapping[str, Any]) -> Recorded:
+    """A stage's part of dvc.lock, or of a file in the run cache."""
+    cmd = entry["cmd"]
+    params = {key: value for values in entry.get("params", {}).values() for key, value in values.items()}
+    return Recorded(
+        cmd=cmd if isinstance(cmd, str) else "\n".join(cmd),
+        deps={item["path"]: item.get("md5") for item in entry.get("deps", [])},
+        params=params,
+        outs={item["path"]: item["md5"] for item in entry.get("outs", [])},
+    )

@@ -1,0 +1,150 @@
+"""What the gates say: rules with all their numbers, decisions made of them, and how they settle with approvals."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from flows.release.gates.compare import Samples
+
+APPROVAL = "approval"
+
+Verdict = Literal["passed", "refused", "waiting", "unchanged"]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One test with all its numbers; `limit` is what the candidate had to reach, production's value taken in.
+
+    difference, low, high: candidate - production over `samples` pairs, with its confidence interval; None where
+    there are no values per sample. `note` says what the numbers do not.
+    """
+
+    name: str  # "psnr >= 16", "psnr >= production - 0.2", "required: psnr", "bound to tokenizer"
+    passed: bool
+    candidate: float | str | None
+    limit: float | str | None
+    production: float | None = None
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    samples: int | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What became of one registered version, and by which rules."""
+
+    model: str
+    version: int
+    promoted: bool
+    reason: str  # one line for the table
+    rules: tuple[Rule, ...] = ()
+    replaces: int | None = None  # the version in production until now
+    weights: str = ""
+    family: str = ""
+    unchanged: bool = False  # this very model is in production already: nothing to decide
+
+    @property
+    def failed(self) -> list[Rule]:
+        return [rule for rule in self.rules if not rule.passed]
+
+    @property
+    def waiting(self) -> bool:
+        """Whether nothing but a person's approval is missing, of this version or of one beside it."""
+        return bool(self.failed) and all(rule.name.startswith(APPROVAL) for rule in self.failed)
+
+    @property
+    def waits_itself(self) -> bool:
+        """Whether its own approval is missing, not only that of a version beside it."""
+        return self.waiting and any(rule.name == APPROVAL for rule in self.failed)
+
+    @property
+    def verdict(self) -> Verdict:
+        if self.unchanged:
+            return "unchanged"
+        return "passed" if self.promoted else "waiting" if self.waiting else "refused"
+
+
+@dataclass(frozen=True)
+class InProduction:
+    """A version in production with its own numbers, measured in the context in which the candidates were."""
+
+    version: int
+    weights: str
+    parents: Mapping[str, str]
+    metrics: Mapping[str, float]
+    samples: Samples | None = None
+    problem: str = ""  # why it has no numbers that a candidate's may be compared with
+    config: str = ""  # sha256 of its config.json
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Milliseconds per picture of a candidate and of production, taken in turns in one process."""
+
+    candidate: float | None = None
+    production: float | None = None
+    problem: str = ""  # why there are no numbers
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a candidate showed beside the means of its evaluation."""
+
+    samples: Samples | None = None
+    problem: str = ""  # why there are no samples
+    bytes: int | None = None
+    speed: Speed = Speed()
+    validation: str = "no report"  # of its data: "passed", or what was found
+
+
+def settle(decisions: Sequence[Decision], approved: Collection[str]) -> list[Decision]:
+    """The decisions about one family with what people have approved by now; nothing else is judged again."""
+    own = [replace(one, rules=tuple(_settled(one, approved))) for one in decisions]
+    refused = any(not one.unchanged and not one.waiting and one.failed for one in own)
+    waiting = [] if refused else [one for one in own if one.waiting]
+    made = []
+    for one in own:
+        others = [f"{APPROVAL} of {other.model} v{other.version}" for other in waiting if other.model != one.model]
+        beside = tuple(Rule(name, False, "not given", "given") for name in others if not one.unchanged)
+        made.append(_concluded(replace(one, rules=(*one.rules, *beside))))
+    return made
+
+
+def _settled(one: Decision, approved: Collection[str]) -> Iterator[Rule]:
+    """A decision's own rules, with its approval as it is now and without those of the versions beside it."""
+    for rule in one.rules:
+        if rule.name == APPROVAL:
+            yield approval(one.weights in approved)
+        elif not rule.name.startswith(f"{APPROVAL} of "):
+            yield rule
+
+
+def _concluded(one: Decision) -> Decision:
+    """A decision with verdict and reason as its rules have them."""
+    if one.unchanged:
+        return one
+    first = "first release" if one.replaces is None else f"replaces v{one.replaces}"
+    waits = [rule for rule in one.failed if rule.name.startswith(APPROVAL)]
+    fatal = [rule for rule in one.failed if rule not in waits]
+    reason = "; ".join(map(says, fatal)) or ", ".join(f"waits for {rule.name}" for rule in waits) or first
+    return replace(one, promoted=not one.failed, reason=reason)
+
+
+def approval(given: bool) -> Rule:
+    """A person's word, which is the one thing that may come later."""
+    return Rule(APPROVAL, given, "given" if given else "not given", "given")
+
+
+def says(rule: Rule) -> str:
+    """A failed rule with its numbers, for a table: "psnr >= 16 failed: 14.2"."""
+    if rule.candidate is None or rule.limit is None:  # nothing was compared
+        return f"{rule.name} failed: {rule.note or 'not measured'}"
+    if isinstance(rule.candidate, str):
+        return f"{rule.name} failed: {rule.candidate} against {rule.limit}"
+    against = "" if rule.production is None else f" against {rule.production:.4g} in production"
+    interval = "" if rule.low is None or rule.high is None else f" (difference {rule.low:.3g} to {rule.high:.3g})"
+    return f"{rule.name} failed: {rule.candidate:.4g}{against}{interval}"

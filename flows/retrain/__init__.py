@@ -1,0 +1,1 @@
+"""A run of the graph: prepared, scheduled, watched, finalised, reported."""

@@ -1,0 +1,164 @@
+"""A run before it starts: its worktree at the commit, its parameters, its plan.
+
+    with job.prepared(start, recipe=..., assignments=...) as ready:
+        ready.plan ...
+
+Nothing here starts a server or runs a stage; what is planned to run is run by `flows.retrain.flow`.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows import repository, settings
+from flows.arrivals import run_inputs
+from flows.pipeline import parameters, plan, workspace
+from flows.pipeline.graph import Stage
+from flows.pipeline.keys import Entry
+from flows.pipeline.plan import Plan
+from flows.pipeline.store import Store
+from flows.remote import accept, origin
+from flows.repository import Checkout
+from flows.retrain.budget import Budget
+from flows.runs import tagged
+from flows.runs.values import SET, RunInfo, run_id, run_tag
+from flows.settings import Settings
+
+if TYPE_CHECKING:
+    from flows.catalogue.costs import Estimate
+
+
+@dataclass(frozen=True)
+class Again:
+    """A reproduction on workers: its stages run whatever is known of them, and what they give counts for it alone."""
+
+    proof: str  # names its attempts and its checkpoints
+    given: Mapping[str, Entry]  # of dvc.lock, by stage: whose outputs are read as they are recorded
+    variables: Mapping[str, Mapping[str, str]]  # by stage, thread counts and such as they were, where that is known
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that is ready to start, or to be shown only."""
+
+    settings: Settings
+    checkout: Checkout
+    run: RunInfo
+    stages: tuple[Stage, ...]
+    plan: Plan
+    changes: Mapping[str, Any]  # parameters that recipe and --set changed
+    environment: Mapping[str, str]  # for every process of the run
+    store: Store
+    budget: Budget = field(default_factory=Budget)
+    estimates: "Mapping[str, Estimate]" = field(default_factory=dict)  # by stage that runs, where there is experience
+    newest: str | None = None  # tag of the run whose dvc.lock the plan compares with; without one, HEAD's own
+    check: Callable[[], None] = lambda: None  # raises if another process took the run over (flows.remote.claim)
+    again: Again | None = None  # of a reproduction on workers
+
+    @property
+    def folder(self) -> Path:
+        """What stays of the run on this machine: its record, logs and report."""
+        return self.settings.runs / self.run.id
+
+
+@contextmanager
+def prepared(
+    start: Path,
+    recipe: str | None = None,
+    assignments: Sequence[str] = (),
+    trigger: str = "retrain",
+    commit: str | None = None,
+) -> Iterator[Job]:
+    """A job for a commit, or the one that is checked out around `start`; its worktree goes when the context ends."""
+    checkout = repository.find(start)
+    if commit is not None:
+        checkout = replace(checkout, head=commit, uncommitted=())
+    chosen = settings.load(checkout.main)
+    newest = newest_run(chosen)
+    with ExitStack() as stack:
+        started, environment, root = _opened(stack, chosen, checkout.head)
+        identifier = root.name
+        arrived = run_inputs.put(root, chosen)
+        changes = _changes(root, recipe, [*arrived, *assignments])
+        changes = run_inputs.listed(root, chosen, changes)
+        commit = _commit_parameters(root, identifier, changes) if changes or arrived else checkout.head
+        parameters.check(root)
+        workspace.start_from(chosen, root, newest)
+        run = RunInfo(
+            id=identifier,
+            tag=run_tag(identifier),
+            commit=commit,
+            base_commit=checkout.head,
+            workspace=root,
+            dirty=bool(checkout.uncommitted),
+            parameters=parameters.digest(root),
+            started=started,
+            trigger=trigger,
+        )
+        store = Store(root, accept.remote(chosen))
+        try:
+            made = plan.make(store.stages, store)
+            parameters.serve(root, store.stages, made)
+            yield Job(chosen, checkout, run, store.stages, made, changes, environment, store, newest=newest)
+        finally:
+            store.close()
+
+
+def newest_run(chosen: Settings) -> str | None:
+    """The tag of the run that was finished last; where workers run the stages, by any machine."""
+    if chosen.stages == "workers":
+        origin.fetch_tags(chosen.root)
+    return tagged.newest(chosen)
+
+
+@contextmanager
+def renewed(job: Job, tag: str | None) -> Iterator[Job]:
+    """The job planned again from the run `tag`, which another process has recorded after this one looked."""
+    workspace.start_from(job.settings, job.run.workspace, tag)
+    store = Store(job.run.workspace, accept.remote(job.settings))
+    try:
+        yield replace(job, plan=plan.make(store.stages, store), store=store, newest=tag)
+    finally:
+        store.close()
+
+
+def _opened(stack: ExitStack, chosen: Settings, commit: str) -> tuple[datetime, dict[str, str], Path]:
+    """Start time, environment and worktree of a new run; of two that start at once one takes the next second."""
+    while True:
+        started, identifier = _identity(chosen, commit)
+        environment = settings.child_environment(chosen) | {
+            "REMINT_RUN": identifier,
+            "DVC_SITE_CACHE_DIR": str(workspace.index_folder(chosen.worktrees / identifier)),
+        }
+        os.environ.update(environment)  # DVC, MLflow and Prefect take their settings from this process's environment
+        try:
+            return started, environment, stack.enter_context(workspace.opened(chosen, commit, identifier))
+        except FileExistsError:  # the mark of the other
+            time.sleep(0.2)
+
+
+def _identity(chosen: Settings, commit: str) -> tuple[datetime, str]:
+    """Start time and id of a run; runs that start within one second wait for the next."""
+    while True:
+        started = datetime.now(UTC).replace(microsecond=0)
+        identifier = run_id(started, commit)
+        if not any((folder / identifier).exists() for folder in (chosen.worktrees, chosen.runs)):
+            return started, identifier
+        time.sleep(0.2)
+
+
+def _changes(root: Path, recipe: str | None, assignments: Sequence[str]) -> dict[str, Any]:
+    return {} if recipe is None and not assignments else parameters.changes(root, recipe, assignments)
+
+
+def _commit_parameters(root: Path, identifier: str, changes: Mapping[str, Any]) -> str:
+    parameters.apply(root, changes)
+    said = "\n".join(f"{key} = {value}" for key, value in changes.items())
+    paths = [parameters.FILE.as_posix(), *run_inputs.lists(root)]
+    message = f"{SET} {identifier}\n\n{said}"
+    return repository.commit(root, message, paths, allow_empty=not changes)

@@ -1,0 +1,1 @@
+"""Answers as text and pages: status, cost, history, lineage, what differs between releases."""

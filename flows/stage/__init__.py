@@ -1,0 +1,1 @@
+"""One stage as a process: confined, measured, ended in time."""

@@ -1,0 +1,1 @@
+"""What every training uses: stage, training loop, optimisers, checkpoints, ranks, saved weights."""

@@ -1,0 +1,1 @@
+"""MLflow: experiments, training runs, the server or the file that holds them."""
