@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from data.core.files import write_whole
 from data.core.params import UserError
-from flows.storage.transfer import write_whole
 
 T = TypeVar("T")
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from data.core import digests
 from data.core.params import UserError, near
 from models.core import saved
 from models.tracking import training_run
@@ -78,7 +79,7 @@ def differing(folder: Path, version: Any) -> Iterator[str]:
         expected, path = version.tags.get(tag), folder / name
         if expected is None and tag == training_run.CONFIG:  # versions of before this tag
             continue
-        found = f"sha256 {saved.sha256(path)}" if path.is_file() else "no such file"
+        found = f"sha256 {digests.sha256(path)}" if path.is_file() else "no such file"
         if expected is None:
             yield f"the version has no tag '{tag}' that its {name} could be held against"
         elif found != f"sha256 {expected}":

@@ -97,12 +97,12 @@ def release(settings: Settings, photographs: int = 8) -> None:
     from dvc.repo import Repo
 
     from data.core import params
+    from data.core.digests import sha256
     from data.photos import collect
     from data.photos.params import Photos
     from flows.release import bundle, pointers
     from flows.release.bundle import Bundle, Evaluation, File, Lineage, Manifest
     from flows.storage import bucket
-    from flows.storage.transfer import sha256_of
     from models.core import saved
     from models.depth import net
 
@@ -129,8 +129,8 @@ def release(settings: Settings, photographs: int = 8) -> None:
     (folder / "metrics.json").write_text("{}")
     (folder / "per_sample.parquet").write_bytes(b"none")
     paths = {path.name: path for path in sorted(folder.iterdir())}
-    files = tuple(File(name, path.stat().st_size, sha256_of(path)) for name, path in paths.items())
-    commit, weights = git(root, "rev-parse", "HEAD"), sha256_of(folder / "model.safetensors")
+    files = tuple(File(name, path.stat().st_size, sha256(path)) for name, path in paths.items())
+    commit, weights = git(root, "rev-parse", "HEAD"), sha256(folder / "model.safetensors")
     lineage = Lineage("run", commit, "run/run", "d" * 64, "e" * 64, {"photos": "f.dir"}, {})
     manifest = Manifest("depth-small", 1, weights, "depth-small@v1.0.0", files, lineage, Evaluation("0" * 64, {}))
     store = bucket.open(settings)

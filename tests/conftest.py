@@ -126,8 +126,8 @@ def _bundle(folder: Path, model: str, seed: int, size: int) -> Any:
     import pyarrow.parquet as pq
     from safetensors.numpy import save_file
 
+    from data.core.digests import sha256
     from flows.release.bundle import FILES, Bundle, Evaluation, File, Lineage, Manifest
-    from flows.storage.transfer import sha256_of
 
     folder.mkdir(exist_ok=True)
     save_file({"w": np.random.default_rng(seed).normal(size=size)}, folder / "model.safetensors")
@@ -136,8 +136,8 @@ def _bundle(folder: Path, model: str, seed: int, size: int) -> Any:
     (folder / "metrics.json").write_text(json.dumps({"psnr": 20.0 + seed}))
     pq.write_table(pa.table({"key": ["a", "b"], "psnr": [20.0, 20.0 + seed]}), folder / "per_sample.parquet")
     paths = {name: folder / name for name in sorted(FILES)}
-    files = tuple(File(name, path.stat().st_size, sha256_of(path)) for name, path in paths.items())
+    files = tuple(File(name, path.stat().st_size, sha256(path)) for name, path in paths.items())
     lineage = Lineage("run", "c" * 40, "run/run", "d" * 64, "e" * 64, {"scenes": "f.dir"}, {})
     evaluation = Evaluation("0" * 64, {"psnr": 20.0 + seed})
-    weights = sha256_of(folder / "model.safetensors")
+    weights = sha256(folder / "model.safetensors")
     return Bundle(Manifest(model, seed, weights, f"{model}@v{seed}.0.0", files, lineage, evaluation), paths)

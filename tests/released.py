@@ -19,12 +19,13 @@ import yaml
 from safetensors.numpy import save_file
 
 from data.core import manifest, samples, shards
+from data.core.digests import sha256
 from flows.pipeline import parameters
-from flows.pipeline.families import sha256
 from flows.pipeline.store import Store
-from flows.release import bundle, pointers, projections
+from flows.release import bundle, of_run, pointers, projections
 from flows.release.stores import Stores
 from flows.retrain import finalise
+from flows.runs import record
 from flows.runs import values as run
 from flows.runs.values import RunInfo, StageResult
 from flows.settings import Settings
@@ -129,9 +130,9 @@ def train(
         store.close()
 
 
-def finished(places: Stores, ran: RunInfo) -> finalise.Release:
+def finished(places: Stores, ran: RunInfo) -> of_run.Release:
     """Register, judge and release a recorded run, as the flow does."""
-    noted = finalise.noted(places.settings, ran.id)
+    noted = record.load(places.settings, ran.id)
     assert noted is not None
     done = finalise.complete(places, noted)
     assert done is not None

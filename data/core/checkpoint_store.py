@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from data.core import stores
+from data.core.digests import digest, sha256
 from data.core.params import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -128,21 +129,6 @@ def discard(address: str, place: str) -> None:
     if not PLACE.fullmatch(place):
         raise UserError(f"'{place}' is not the name of what an unfinished stage keeps (STAGE-KEY)")
     stores.open(f"{address.rstrip('/')}/{place}").clear()
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file's content, or of a folder's sorted (name, content) pairs."""
-    if path.is_file():
-        return sha256(path)
-    whole = hashlib.sha256()
-    for file in sorted(p for p in path.rglob("*") if p.is_file()):
-        whole.update(f"{file.relative_to(path).as_posix()}\0{sha256(file)}\n".encode())
-    return whole.hexdigest()
-
-
-def sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def say(text: str) -> None:

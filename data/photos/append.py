@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from data.core import checkpoint_store, manifest, shards, stores
+from data.core import checkpoint_store, digests, manifest, shards, stores
 from data.core.params import UserError
 from data.photos import arrivals, benchmark, decode, sources
 from data.photos.arrivals import Arrival
@@ -161,7 +161,7 @@ class Maker:
             file = self.out / shard.name
             if shard.start != position or listed != shard.photographs or index >= groups.num_row_groups:
                 return
-            if not file.is_file() or checkpoint_store.sha256(file) != shard.sha256:
+            if not file.is_file() or digests.sha256(file) != shard.sha256:
                 return
             table = groups.read_row_group(index, columns=manifest.SCHEMA.names)
             if set(table["shard"].to_pylist()) != {shard.name}:
@@ -183,7 +183,7 @@ class Maker:
         file = self.fresh / shard.name
         entries = shards.write_one(file, samples())
         if len(entries) == PER_SHARD:
-            shard.sha256 = checkpoint_store.sha256(file)
+            shard.sha256 = digests.sha256(file)
         shard.photographs = [_mark(one) for one in self.listed[start.arrival : shard.end.arrival + 1]]
         shard.tiles, shard.flat, shard.aside = len(entries), self.cutter.flat, self.cutter.aside
         self.cutter.flat, self.cutter.aside = 0, []

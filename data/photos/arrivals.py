@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from data.core import checkpoint_store, params, stores
+from data.core import digests, params, stores
 from data.core.entry import Unavailable
 from data.core.params import UserError
 
@@ -79,7 +79,7 @@ def bring(store: stores.Store, one: Arrival, scratch: Path) -> Path:
     """A photograph's file, its digest verified; it may lie in `scratch`. UserError when the pool does not have it."""
     try:
         file = store.get(one.place, scratch)
-        found = checkpoint_store.sha256(file)
+        found = digests.sha256(file)
     except (Unavailable, FileNotFoundError):
         if store.has(one.place):
             raise

@@ -22,7 +22,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data.core import checkpoint_store, entry, manifest, params, shards
+from data.core import digests, entry, manifest, params, shards
 from data.core.params import UserError
 from data.photos import append, arrivals, benchmark, crops, decode, listing, sources
 from data.photos.cut import Cutter, SetAside, check_share, quarantine, write_json
@@ -156,7 +156,7 @@ def collect(source: str, out: Path, p: Photos) -> None:
 def _verify(photo: Photo) -> None:
     """UserError where a listed photograph has other bytes now: what the run records would not be what was read."""
     try:
-        same = not photo.sha256 or checkpoint_store.sha256(photo.path) == photo.sha256
+        same = not photo.sha256 or digests.sha256(photo.path) == photo.sha256
     except OSError:
         same = False
     if not same:
@@ -165,7 +165,7 @@ def _verify(photo: Photo) -> None:
 
 def _digest(path: Path) -> str:
     try:
-        return checkpoint_store.sha256(path)
+        return digests.sha256(path)
     except OSError as error:
         raise decode.Unusable(f"cannot be read: {error.strerror}") from None
 

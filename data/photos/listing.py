@@ -17,14 +17,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from data.core import checkpoint_store
+from data.core import digests
 from data.core.params import UserError
 
 SUFFIX = ".listing"
 LINKED = "is a link to a folder, which is not followed"
 
 
-def of(folder: Path, digest: Callable[[Path], str] = checkpoint_store.sha256) -> dict[str, dict[str, str]]:
+def of(folder: Path, digest: Callable[[Path], str] = digests.sha256) -> dict[str, dict[str, str]]:
     """By name in the folder either {"sha256": ...} or {"reason": ...}, why the file cannot be read; sorted by name."""
     found = {path.relative_to(folder).as_posix(): path for path in files(folder)}
     return {name: _entry(found[name], digest) for name in sorted(found, key=os.fsencode)}

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from data.core.files import write_whole
 from data.core.params import UserError
 from data.photos import arrivals
 from data.photos.arrivals import Arrival
@@ -25,7 +26,6 @@ from flows import state
 from flows.settings import Settings
 from flows.storage import bucket
 from flows.storage.bucket import Bucket, Taken
-from flows.storage.transfer import write_whole
 
 VARIABLE = "REMINT_ARRIVED"
 LARGEST = 16 << 20  # bytes of a batch

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.core import params, stores
+from data.core import digests, params, stores
 from data.photos import arrivals, decode, sources
 from data.photos.arrivals import Arrival
 from data.photos.params import Photos
@@ -31,7 +31,6 @@ from flows.arrivals.incoming import Incoming, Item, Nothing, Unfetched
 from flows.arrivals.measure import Cut, Measured
 from flows.arrivals.standing import LOOKED_AT, Standing
 from flows.settings import Settings
-from flows.storage.transfer import sha256_of
 
 PER_BATCH = 1000
 LARGEST = 1 << 30  # bytes of a file that is read at all
@@ -120,7 +119,7 @@ class _Reader:
                 sha256 = hashlib.sha256(repr(item).encode()).hexdigest()  # of one that is not read: its stamp's
                 self._set_aside(Aside(sha256, item.name, str(error)))
                 return
-            sha256 = sha256_of(path)
+            sha256 = digests.sha256(path)
             if sha256 in self.known or sha256 in self.new or sha256 in self.aside:
                 self.taken.known += 1
             else:
@@ -225,7 +224,7 @@ def _source(root: Path) -> Iterator[tuple[Arrival, Path]]:
         for photo in sources.find(source):
             if os.access(photo.path, os.R_OK) and photo.path.is_file():  # the stage sets others aside
                 about = {"licence": photo.licence, "author": photo.author, "title": photo.title, "url": photo.url}
-                yield Arrival(sha256_of(photo.path), photo.path.stat().st_size, photo.name, **about), photo.path
+                yield Arrival(digests.sha256(photo.path), photo.path.stat().st_size, photo.name, **about), photo.path
         return
     listed = arrivals.read(source)
     pool = stores.open(listed.pool, "photos.source")

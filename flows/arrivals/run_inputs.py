@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from data.core import checkpoint_store
+from data.core import digests
 from data.core.params import UserError
 from data.photos import listing, sources
 from flows.pipeline import parameters
@@ -100,7 +100,7 @@ def _digests(settings: Settings, folder: Path) -> Iterator[Callable[[Path], str]
             about = path.stat()
             item = Item("", str(path), about.st_size, stamp(about))
             if (known := seen.digest(item)) is None:
-                known = checkpoint_store.sha256(path)
+                known = digests.sha256(path)
                 seen.note(item, known)
             return known
 

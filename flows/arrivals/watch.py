@@ -25,9 +25,8 @@ from flows.arrivals.batches import Batch, Log
 from flows.arrivals.intake import Taken, take_in
 from flows.arrivals.run_inputs import LIST
 from flows.arrivals.standing import Standing
-from flows.catalogue import database, journal
+from flows.catalogue import database, journal, known_runs
 from flows.catalogue.schema import Entry
-from flows.runs import tagged
 from flows.settings import Settings
 
 ARRIVAL, TRIGGER = "arrival", "trigger"  # kinds of journal entries
@@ -149,7 +148,7 @@ def _last(session: Session, kind: str, what: str) -> int:
 
 def _given(settings: Settings) -> int:
     """How many photographs the newest run was given."""
-    newest = tagged.newest(settings)
+    newest = known_runs.newest(settings)
     text = repository.file_at(settings.root, newest, LIST.as_posix()) if newest else None
     return text.count("\n") - 1 if text else 0  # behind the line that names the pool
 

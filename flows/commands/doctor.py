@@ -29,14 +29,15 @@ def doctor(repair: bool, deep: bool, accepted: tuple[str, ...], as_json: bool) -
     """
     with one_line_errors():
         from flows import repository, settings
-        from flows.release import doctor, stores
+        from flows.doctor import checks
+        from flows.release import stores
 
         chosen = settings.load(repository.find(Path.cwd()).main)
         with stores.opened(chosen) as opened:
             for named in accepted:
-                doctor.accept(opened, *release(named))
+                checks.accept(opened, *release(named))
             results = []
-            for result in doctor.examine(opened, repair, deep):
+            for result in checks.examine(opened, repair, deep):
                 results.append(result)
                 if not as_json:
                     print(result)

@@ -34,7 +34,7 @@ def promote(family: str, run: str | None, why: str, as_json: bool) -> None:
     """
     with one_line_errors():
         from flows import repository, settings
-        from flows.release import notify, promote, start, stores
+        from flows.release import judge, notify, start, stores
         from flows.remote import origin
 
         chosen = settings.load(repository.find(Path.cwd()).main)
@@ -42,7 +42,7 @@ def promote(family: str, run: str | None, why: str, as_json: bool) -> None:
             origin.fetch_tags(chosen.root)
         start.check(chosen, say)
         with stores.opened(chosen) as opened:
-            outcome = promote.of_run(opened, family, run, stores.who(chosen), why)
+            outcome = judge.promote_run(opened, family, run, stores.who(chosen), why)
         origin.follow(chosen, outcome)
         notify.tell(chosen, notify.of_family(outcome, "promote"))
         sys.exit(show(outcome, as_json))

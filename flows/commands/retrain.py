@@ -14,7 +14,7 @@ from data.core.params import UserError
 from flows.console import FAILED, OK, one_line_errors, print_json, say
 
 if TYPE_CHECKING:
-    from flows.retrain.finalise import Release
+    from flows.release.of_run import Release
     from flows.retrain.job import Job
     from flows.retrain.outcome import Outcome
     from flows.runs.values import RunInfo, StageResult
@@ -95,11 +95,11 @@ def _estimated(ready: "Job", plan_only: bool) -> "Job":
 
 def _show(ready: "Job", as_json: bool) -> int:
     """Print a plan."""
-    from flows.retrain import finalise
+    from flows.runs import record
     from flows.show import table
 
     _say_uncommitted(ready)
-    for left in finalise.unfinished(ready.settings):
+    for left in record.unfinished(ready.settings):
         say(f"run {left.run.id} was interrupted before its models were released: the next run completes it first")
     if as_json:
         print_json(_plan(ready))
@@ -120,8 +120,9 @@ def _plan(ready: "Job") -> dict[str, Any]:
 
 def _retrain(ready: "Job", as_json: bool) -> int:
     """Run what the plan says, and print what came of it."""
+    from flows.release import of_run
     from flows.remote import claim
-    from flows.retrain import finalise, launch
+    from flows.retrain import launch
     from flows.runs.values import StageResult
 
     began = time.monotonic()
@@ -136,7 +137,7 @@ def _retrain(ready: "Job", as_json: bool) -> int:
     if outcome is None:
         results = [StageResult(stage.name, "current", 0.0) for stage in ready.stages]
         if as_json:
-            print_json(_summary(None, results, finalise.Release(), None, time.monotonic() - began))
+            print_json(_summary(None, results, of_run.Release(), None, time.monotonic() - began))
         else:
             newest = ready.newest or "dvc.lock"
             print(f"Nothing to do: all {len(ready.stages)} stages are as {newest} records them.")

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from data.core.params import UserError, near
-from flows.runs.values import read_metrics
 from models.core.saved import weights_digest
 
 
@@ -68,10 +67,6 @@ def parents_of(workspace: Path, model: Model) -> dict[str, str]:
     return {str(model.learned_from): weights_digest(workspace / taught)} if taught else {}
 
 
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def _describe(name: str, entry: Mapping[str, str]) -> Model:
     """Family facts by the folder that DVC's artifact lies in: artifacts/FOLDER[/KIND]/model."""
     path = Path(entry["path"])
@@ -92,3 +87,16 @@ def _describe(name: str, entry: Mapping[str, str]) -> Model:
         raise UserError(f"dvc.yaml: artifacts.{name}.path {path} is of no family{near(folder, families)}")
     stage = f"{folder}@{kind}" if kind else folder
     return Model(name, path, entry.get("desc", ""), stage, **families[folder])
+
+
+def read_metrics(path: Path) -> dict[str, float]:
+    """A metrics.json as one flat mapping: {"teacher": {"absrel": 0.1}} becomes {"teacher.absrel": 0.1}."""
+
+    def flat(value: Any, prefix: str) -> dict[str, float]:
+        if isinstance(value, Mapping):
+            return {k: v for name, part in value.items() for k, v in flat(part, f"{prefix}{name}.").items()}
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return {}
+        return {prefix.removesuffix("."): float(value)}
+
+    return flat(json.loads(path.read_text()), "")

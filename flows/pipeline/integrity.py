@@ -8,7 +8,6 @@ to be used: by a stage, by the registry, the gates and a bundle (`deep`).
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import re
 import sqlite3
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data.core import digests
 from data.core.params import UserError
 from flows.pipeline.keys import Entry
 
@@ -167,8 +167,7 @@ def _state(path: Path) -> State | None:
 def _md5(path: Path) -> str:
     """The MD5 of a file, "" if there is none."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        return digests.md5(path)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         return ""
 

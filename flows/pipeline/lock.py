@@ -18,6 +18,8 @@ from flows.pipeline.keys import Entry
 
 SIZES = ("size", "nfiles")  # follow from the digests
 
+GUARDS = ("validate",)  # stages that let data through and add nothing to it
+
 
 def read_lock(workspace: Path) -> dict[str, Entry]:
     """The stages of dvc.lock; {} where no stage ever ended well."""
@@ -69,3 +71,30 @@ def _digest(values: Any) -> str:
 def _load(text: bytes) -> Any:
     """What DVC wrote, as it reads it: to PyYAML alone 1e-05 is a text."""
     return plain_yaml.recorded(text)
+
+
+def data_of(lock: Mapping[str, Any], path: str) -> dict[str, str]:
+    """Digests of the data that an output was made from: the outs of the graph's first stages, by stage name.
+
+    lock: the content of dvc.lock. The digests are DVC's own, so `dvc` finds these bytes again.
+    """
+    stages = lock.get("stages", {})
+    makers = {out["path"]: name for name, stage in stages.items() for out in stage.get("outs", [])}
+
+    def before(wanted: str) -> Iterator[str]:
+        for out, name in makers.items():
+            if out == wanted or out.startswith(f"{wanted}/") or wanted.startswith(f"{out}/"):
+                yield name
+
+    data: dict[str, str] = {}
+    todo, seen = list(before(path)), set()
+    while todo:
+        name = todo.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        upstream = [maker for dep in stages[name].get("deps", []) for maker in before(dep["path"])]
+        todo += [maker for maker in upstream if maker not in GUARDS]
+        if not upstream:
+            data[name] = ",".join(out["md5"] for out in stages[name]["outs"])
+    return dict(sorted(data.items()))

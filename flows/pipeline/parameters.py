@@ -4,7 +4,6 @@ A recipe (`models/recipes/NAME.yaml`) has the shape of `params.yaml` and holds t
 recipe nor `--set` can add a name or change the type of a value: what `params.yaml` does not know, no stage reads.
 """
 
-import hashlib
 import math
 import os
 import subprocess
@@ -13,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data.core import params, plain_yaml
+from data.core import digests, params, plain_yaml
 from data.core.params import UserError, near
 from flows import repository
 from flows.pipeline.graph import Stage
@@ -91,7 +90,7 @@ def _nodes(values: Mapping[str, Any]) -> int:
 
 def digest(root: Path) -> str:
     """sha256 of root/params.yaml."""
-    return hashlib.sha256((root / FILE).read_bytes()).hexdigest()
+    return digests.sha256(root / FILE)
 
 
 def read(root: Path) -> dict[str, Any]:

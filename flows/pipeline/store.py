@@ -1,12 +1,12 @@
 """What DVC knows about a workspace: its lock file, its cache and its run cache, as a plan asks for them."""
 
-import hashlib
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data.core import digests
 from data.core.params import UserError
 from flows.pipeline import graph, keys
 from flows.pipeline.graph import Stage
@@ -242,7 +242,7 @@ class Store:
         """Whether an output that DVC does not cache lies in the workspace, from git, with this digest."""
         if path not in self._uncached or not (self.root / path).is_file():
             return False
-        return hashlib.md5((self.root / path).read_bytes(), usedforsecurity=False).hexdigest() == oid
+        return digests.md5(self.root / path) == oid
 
     @cached_property
     def _uncached(self) -> set[str]:

@@ -16,10 +16,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data.core.digests import sha256
+from data.core.files import write
 from data.core.params import UserError, build
 from flows.release.pointers import DIGEST, NAME
 from flows.storage.bucket import SMALL, Bucket, NotThere, Taken, Watch
-from flows.storage.transfer import WrongContent, sha256_of, write
+from flows.storage.transfer import WrongContent
 
 if TYPE_CHECKING:
     from flows.release.registry import Registered
@@ -143,7 +145,7 @@ def pack(run: RunInfo, one: Registered, tag: str) -> Bundle:
             version=one.version,
             weights=one.weights,
             tag=tag,
-            files=tuple(File(name, path.stat().st_size, sha256_of(path)) for name, path in there.items()),
+            files=tuple(File(name, path.stat().st_size, sha256(path)) for name, path in there.items()),
             lineage=_lineage(run, one),
             evaluation=Evaluation(
                 context(run.workspace, one.model), {name: float(value) for name, value in one.metrics.items()}
@@ -285,7 +287,7 @@ def prefix(model: str, name: str) -> str:
 
 
 def _right(path: Path, file: File) -> bool:
-    return path.is_file() and path.stat().st_size == file.size and sha256_of(path) == file.sha256
+    return path.is_file() and path.stat().st_size == file.size and sha256(path) == file.sha256
 
 
 def _check(path: Path, where: str) -> None:

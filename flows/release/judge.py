@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from flows import repository
 from flows.catalogue import journal
 from flows.pipeline.store import Store
-from flows.release import recorded
+from flows.release import of_run, projections, recorded
 from flows.release.gates import policy
+from flows.release.of_run import Release
+from flows.release.promote import Outcome, check_family, promote
 from flows.release.stores import Stores
-from flows.retrain import finalise
-from flows.retrain.finalise import Release
 from flows.runs.values import RunInfo
 
 JUDGEMENT = "judgement"  # kind of a journal entry
@@ -33,8 +34,8 @@ def judged(stores: Stores, wanted: str | None, family: str | None = None) -> Ite
             stages = store.stages
         finally:
             store.close()
-        made = finalise.register(stores, ran, stages, recorded.results(stores, ran, stages), family)
-        yield ran, finalise.judge(stores, ran, made)
+        made = of_run.register(stores, ran, stages, recorded.results(stores, ran, stages), family)
+        yield ran, of_run.judge(stores, ran, made)
 
 
 def note(stores: Stores, ran: RunInfo, made: Release, who: str) -> None:
@@ -47,6 +48,17 @@ def note(stores: Stores, ran: RunInfo, made: Release, who: str) -> None:
     }
     with stores.catalogue.begin() as session:
         journal.append(session, JUDGEMENT, ran.id, body)
+
+
+def promote_run(stores: Stores, family: str, wanted: str | None, who: str, why: str) -> Outcome:
+    """Promote a family of a run that was recorded before, the newest one without a name, by the present policy."""
+
+    check_family(stores.settings, stores.bucket, family)
+    with judged(stores, wanted, family) as (ran, made):
+        outcome = promote(stores, ran, family, made.registered, made.decisions, made.bases[family], who, why)
+    if outcome.state != "standing":
+        return outcome
+    return replace(outcome, left=tuple(projections.follow(stores, family)))  # it may just have been registered again
 
 
 def _head(stores: Stores) -> str:

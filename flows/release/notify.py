@@ -32,9 +32,9 @@ from flows.settings import Settings
 
 if TYPE_CHECKING:
     from flows.catalogue.alarms import Alarm
+    from flows.release.of_run import Release
     from flows.release.pointers import Pointer
     from flows.release.promote import Outcome as Promoted
-    from flows.retrain.finalise import Release
     from flows.retrain.outcome import Outcome
     from flows.runs.values import RunInfo
 

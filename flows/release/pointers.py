@@ -176,3 +176,14 @@ def _count(bucket: Bucket, family: str) -> int:
                 "its log. Restore it from a copy of the bucket, then: remint doctor"
             )
     return len(there)
+
+
+def changes(before: Pointer | None, after: Pointer) -> str:
+    """The members of a release; of those that changed both versions: "maskgit v2, tokenizer v1 -> v2"."""
+    old = {member.model: member for member in before.members} if before else {}
+    words = []
+    for member in after.members:
+        was = old.pop(member.model, None)
+        old_version = f"v{was.version} -> " if was and was.identity != member.identity else ""
+        words.append(f"{member.model} {old_version}v{member.version}")
+    return ", ".join([*words, *(f"without {name}" for name in old)])

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from data.core.params import UserError, near
 from flows.pipeline.families import Model, models_of
-from flows.release import members, pointers, procedure, projections
+from flows.release import members, pointers, procedure
 from flows.release.findings import Finding
 from flows.release.gates.judge import Decision
-from flows.release.pointers import Pointer
+from flows.release.pointers import Pointer, changes
 from flows.release.procedure import Lost
 from flows.release.projections import title
 from flows.release.registry import Registered
 from flows.release.stores import Stores
 from flows.runs.values import RunInfo
 from flows.settings import Settings
-from flows.show.history import changes
 from flows.storage.bucket import Bucket
 
 State = Literal["released", "standing", "refused", "waiting", "lost"]
@@ -117,18 +116,6 @@ def judged(
     if waiting:
         return Outcome(family, "waiting", f"not released yet: {'; '.join(waiting)}", base)
     return None
-
-
-def of_run(stores: Stores, family: str, wanted: str | None, who: str, why: str) -> Outcome:
-    """Promote a family of a run that was recorded before, the newest one without a name, by the present policy."""
-    from flows.release import judge
-
-    check_family(stores.settings, stores.bucket, family)
-    with judge.judged(stores, wanted, family) as (ran, made):
-        outcome = promote(stores, ran, family, made.registered, made.decisions, made.bases[family], who, why)
-    if outcome.state != "standing":
-        return outcome
-    return replace(outcome, left=tuple(projections.follow(stores, family)))  # it may just have been registered again
 
 
 def check_family(settings: Settings, bucket: Bucket, family: str) -> None:

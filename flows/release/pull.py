@@ -18,12 +18,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.core.files import sync, write
 from data.core.params import UserError, near
 from flows.release import bundle, pointers
 from flows.release.pointers import Member, Pointer
 from flows.storage import swap
 from flows.storage.bucket import Bucket
-from flows.storage.transfer import sync, write
 
 RELEASE, NEWEST = "release.json", "newest.json"
 FULL = (errno.ENOSPC, errno.EDQUOT)

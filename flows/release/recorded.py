@@ -15,7 +15,7 @@ from sqlalchemy import select
 
 from data.core.params import UserError, near
 from flows import repository, settings
-from flows.catalogue import schema
+from flows.catalogue import known_runs, schema
 from flows.pipeline import families, parameters, workspace
 from flows.pipeline.graph import Stage
 from flows.pipeline.integrity import MEND, Objects
@@ -24,8 +24,7 @@ from flows.pipeline.plan import overlap
 from flows.pipeline.store import Store
 from flows.release.stores import Stores
 from flows.remote import accept, bring
-from flows.retrain import finalise
-from flows.runs import tagged
+from flows.runs import record, tagged
 from flows.runs import values as run
 from flows.runs.values import RunInfo, StageResult, run_tag
 from flows.settings import Settings
@@ -40,7 +39,7 @@ def find(stores: Stores, wanted: str | None) -> RunInfo:
     main checkout until `opened` gives it one.
     """
     root = stores.settings.root
-    there, rows = tagged.tagged(root), _rows(stores)
+    there, rows = tagged.commits(root), _rows(stores)
     known = sorted({*there, *rows})
     if not known:
         raise UserError(f"no run has been recorded in {root}{_shallow(stores)}; the first: remint retrain")
@@ -54,25 +53,25 @@ def find(stores: Stores, wanted: str | None) -> RunInfo:
     commit = there.get(identifier)
     if commit is None:
         raise UserError(f"run {identifier}: its tag {_lost(stores, run_tag(identifier))}")
-    known_as = row.commit if row else tagged.Runs(stores.settings).known(identifier)
+    known_as = row.commit if row else known_runs.Runs(stores.settings).known(identifier)
     if known_as not in (None, commit):
         raise UserError(
             f"run {identifier}: its tag {run_tag(identifier)} was moved to commit {commit[:12]}, the run was recorded "
             f"with {known_as[:12]}; to put it back: git tag -d {run_tag(identifier)}, then: remint doctor --repair"
         )
-    doubt = "" if known_as else tagged.Runs(stores.settings).doubt(identifier, commit)
+    doubt = "" if known_as else known_runs.Runs(stores.settings).doubt(identifier, commit)
     if doubt:
         raise UserError(
             f"run {identifier} is known by its tag alone, and {doubt}; promote it where it ran, or bring what DVC "
             "remembers of it: dvc fetch --run-cache --all-tags"
         )
-    noted = finalise.noted(stores.settings, identifier)
+    noted = record.load(stores.settings, identifier)
     return noted.run if noted else _of_row(stores, row) or _of_tag(stores, identifier, commit)
 
 
 def _newest(stores: Stores, rows: Mapping[str, schema.Run]) -> str | None:
     """The newest run that counts, or that is known though its tag is gone."""
-    tag = tagged.newest(stores.settings)
+    tag = known_runs.newest(stores.settings)
     return max([*rows, *([tag.removeprefix(run_tag(""))] if tag else [])], default=None)
 
 
@@ -128,7 +127,7 @@ def here(chosen: Settings) -> set[str]:
 
 def results(stores: Stores, found: RunInfo, stages: Sequence[Stage]) -> tuple[StageResult, ...]:
     """What became of the run's stages as far as this machine noted it; elsewhere they are just there."""
-    noted = finalise.noted(stores.settings, found.id)
+    noted = record.load(stores.settings, found.id)
     return noted.results if noted and noted.results else tuple(StageResult(one.name, "current", 0.0) for one in stages)
 
 

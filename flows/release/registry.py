@@ -13,28 +13,28 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from data.core import plain_yaml
+from data.core.digests import sha256
 from data.core.params import UserError
 from flows import repository
 from flows.console import say
-from flows.pipeline.families import Model, evaluation_of, models_of, parents_of, sha256
+from flows.pipeline.families import Model, evaluation_of, models_of, parents_of
+from flows.pipeline.lock import data_of
 from flows.pipeline.reference import RUN_TAG
 from flows.release import packing, tags
-from flows.runs.values import RunInfo
+from flows.runs.values import RunInfo, headline
 from flows.settings import Settings
-from flows.show.table import headline
 from models.core.saved import weights_digest
 from models.metrics import METRICS
 from models.registry import logged_model
 from models.tracking import training_run
 from models.tracking.experiments import GATE, RELEASE, REPRODUCED
 
-GUARDS = ("validate",)  # stages that let data through and add nothing to it
 LOOKED_AT = 200  # evaluations among which the one with a model's numbers is found, the newest first
 METRIC = "metric"  # tag of a version: its headline metric in words
 DVC_LOCK, DATA = "dvc_lock", "data."  # tags of a version, beside those in models.tracking.training_run
@@ -88,33 +88,6 @@ def register_models(run: RunInfo, settings: Settings, family: str | None = None)
     wanted = [model for model in models_of(run.workspace) if family in (None, model.family)]
     there = [model for model in wanted if (run.workspace / model.path / "model.safetensors").exists()]
     return [_register(client, run, model) for model in there]
-
-
-def data_of(lock: Mapping[str, Any], path: str) -> dict[str, str]:
-    """Digests of the data that an output was made from: the outs of the graph's first stages, by stage name.
-
-    lock: the content of dvc.lock. The digests are DVC's own, so `dvc` finds these bytes again.
-    """
-    stages = lock.get("stages", {})
-    makers = {out["path"]: name for name, stage in stages.items() for out in stage.get("outs", [])}
-
-    def before(wanted: str) -> Iterator[str]:
-        for out, name in makers.items():
-            if out == wanted or out.startswith(f"{wanted}/") or wanted.startswith(f"{out}/"):
-                yield name
-
-    data: dict[str, str] = {}
-    todo, seen = list(before(path)), set()
-    while todo:
-        name = todo.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        upstream = [maker for dep in stages[name].get("deps", []) for maker in before(dep["path"])]
-        todo += [maker for maker in upstream if maker not in GUARDS]
-        if not upstream:
-            data[name] = ",".join(out["md5"] for out in stages[name]["outs"])
-    return dict(sorted(data.items()))
 
 
 def _register(client: Any, run: RunInfo, model: Model) -> Registered:

@@ -19,9 +19,11 @@ def check(settings: Settings, say: Callable[[str], None]) -> None:
 
     UserError if one of them does not answer, or the log of releases is not as the catalogue has it.
     """
-    from flows.release import anchors, doctor, pointers, stores
+    from flows.release import anchors, pointers, procedure, stores
 
     with stores.opened(settings) as places:
-        doctor.settle(places, say)
+        for identifier in procedure.abandoned(places):
+            if said := procedure.settle(places, identifier):
+                say(f"A promotion had been interrupted: {said}.")
         for family in anchors.families(places.bucket, places.catalogue):
             anchors.check(places.bucket, places.catalogue, family, pointers.log(places.bucket, family), ends=False)

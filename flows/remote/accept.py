@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from data.core import plain_yaml
+from data.core.files import write_whole
 from data.core.params import UserError
 from flows.pipeline import keys
 from flows.pipeline.keys import Entry
@@ -23,7 +24,6 @@ from flows.remote.patience import patiently
 from flows.settings import Settings
 from flows.storage import bucket
 from flows.storage.bucket import Bucket, NotThere, Taken
-from flows.storage.transfer import write_whole
 
 ENTRY = re.compile(r"/[0-9a-f]{64}$")
 LARGEST = 256 << 20  # bytes of a folder's list of files: millions of them

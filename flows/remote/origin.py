@@ -81,7 +81,7 @@ def publish(root: Path, commit: str) -> None:
     """
     shown = repository.git(root, "ls-remote", "--tags", NAME)
     there = {line.partition("refs/tags/")[2] for line in shown.splitlines()}
-    theirs = {f"run/{identifier}" for identifier in tagged.tagged(root)}
+    theirs = {f"run/{identifier}" for identifier in tagged.commits(root)}
     known = {name: at for name, at in tags.read(root).items() if name in theirs or "@v" in name or "#" in name}
     commits = {commit, *(at for name, at in known.items() if "#" in name)}
     ours = {name for name, at in known.items() if at in commits}

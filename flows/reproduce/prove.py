@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from flows.pipeline import graph
 from flows.pipeline.environment import Environment
+from flows.pipeline.families import read_metrics
 from flows.pipeline.graph import Stage
 from flows.pipeline.lock import Entry
 from flows.pipeline.plan import overlap
@@ -18,7 +19,7 @@ from flows.reproduce import compare, expected, originals, tensors
 from flows.reproduce.compare import DIFFERENT, FAILED, StageProof, Tolerance, Verdict, Weights
 from flows.reproduce.remake import Remake
 from flows.reproduce.target import Target
-from flows.runs.values import StageResult, read_metrics
+from flows.runs.values import StageResult
 from models.core.saved import weights_digest
 
 if TYPE_CHECKING:

@@ -21,6 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from data.core.files import write_whole
 from data.core.params import UserError
 from flows import repository
 from flows import settings as settings_
@@ -39,7 +40,6 @@ from flows.retrain.progress import Progress
 from flows.runs.values import RunInfo
 from flows.server import connect
 from flows.settings import Settings
-from flows.storage.transfer import write_whole
 
 if TYPE_CHECKING:
     from flows.remote.dispatch import Dispatcher

@@ -22,7 +22,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from data.core.params import UserError
 from flows.pipeline import workspace
-from flows.release import stores
+from flows.release import of_run, stores
 from flows.remote import dispatch, origin
 from flows.remote.dispatch import Dispatcher
 from flows.retrain import finalise
@@ -30,6 +30,7 @@ from flows.retrain.job import Job
 from flows.retrain.outcome import Outcome
 from flows.retrain.progress import Progress
 from flows.retrain.scheduler import Conductor
+from flows.runs import record
 from flows.runs.values import StageResult
 
 T = TypeVar("T")
@@ -173,10 +174,10 @@ def _finish(job: Job, progress: Progress, outcome: Outcome, workers: Dispatcher 
     run = outcome.run = step("record", lambda: finalise.record(settings, job.run, stages, results, job.newest))
     push_tags()
     with stores.opened(settings) as places:
-        made = step("register", lambda: finalise.register(places, run, stages, results))
-        made = step("judge", lambda: finalise.judge(places, run, made))
+        made = step("register", lambda: of_run.register(places, run, stages, results))
+        made = step("judge", lambda: of_run.judge(places, run, made))
         job.check()
-        outcome.release = made = step("release", lambda: finalise.release(places, run, made))
+        outcome.release = made = step("release", lambda: of_run.release(places, run, made))
     push_tags()
     outcome.report = step("report", lambda: finalise.report(settings, run, results, made))
-    finalise.note(settings, run, results, finished=True)
+    record.save(settings, run, results, finished=True)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows import repository, settings
 from flows.arrivals import run_inputs
+from flows.catalogue import known_runs
 from flows.pipeline import parameters, plan, workspace
 from flows.pipeline.graph import Stage
 from flows.pipeline.keys import Entry
@@ -25,7 +26,6 @@ from flows.pipeline.store import Store
 from flows.remote import accept, origin
 from flows.repository import Checkout
 from flows.retrain.budget import Budget
-from flows.runs import tagged
 from flows.runs.values import SET, RunInfo, run_id, run_tag
 from flows.settings import Settings
 
@@ -113,7 +113,7 @@ def newest_run(chosen: Settings) -> str | None:
     """The tag of the run that was finished last; where workers run the stages, by any machine."""
     if chosen.stages == "workers":
         origin.fetch_tags(chosen.root)
-    return tagged.newest(chosen)
+    return known_runs.newest(chosen)
 
 
 @contextmanager

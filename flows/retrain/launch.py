@@ -16,10 +16,11 @@ from flows.release import notify, start, stores
 from flows.release.gates.policy import gates_of
 from flows.remote import claim, orders, origin, ready
 from flows.retrain import finalise
-from flows.retrain.finalise import Noted
 from flows.retrain.job import Job, newest_run, renewed
 from flows.retrain.outcome import Outcome
 from flows.retrain.progress import Progress, console
+from flows.runs import record
+from flows.runs.record import RunRecord
 from flows.server import connect
 from flows.settings import Settings
 from models.tracking import server as mlflow_server
@@ -50,7 +51,7 @@ def bring_up_to_date(job: Job, say: Callable[[str], None]) -> Outcome | None:
     """
     start.clear(job.settings, say)
     check(job)
-    if job.plan.empty and not finalise.unfinished(job.settings):
+    if job.plan.empty and not record.unfinished(job.settings):
         _withdraw(job, claim.clear(job, say))
         return None
     start.check(job.settings, say)
@@ -64,7 +65,7 @@ def bring_up_to_date(job: Job, say: Callable[[str], None]) -> Outcome | None:
                 say(f"{damage}; it is taken out of the cache, and brought or made again")
             job = stack.enter_context(renewed(job, now))
         shown = stack.enter_context(console())
-        completed = [complete(job, left, shown, say) for left in finalise.unfinished(job.settings)]
+        completed = [complete(job, left, shown, say) for left in record.unfinished(job.settings)]
         if job.plan.empty:
             return next(filter(None, reversed(completed)), None)
         return run(replace(job, check=claimed.check), shown, claimed.dead)
@@ -105,7 +106,7 @@ def _withdraw(job: Job, runs: Collection[str]) -> None:
             origin.withdraw(job.settings.root, identifier)
 
 
-def complete(job: Job, left: Noted, progress: Progress, say: Callable[[str], None]) -> Outcome | None:
+def complete(job: Job, left: RunRecord, progress: Progress, say: Callable[[str], None]) -> Outcome | None:
     """Register, judge, release and report a run that was recorded and then interrupted; no stage runs again.
 
     Before the job, whatever that is of: else a later run would be judged first. None where another process was quicker,

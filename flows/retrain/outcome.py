@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.retrain.finalise import Release
+from flows.release.of_run import Release
 from flows.runs.values import RunInfo, StageResult
 from flows.stage.spending import Spending
 

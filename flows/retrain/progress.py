@@ -10,16 +10,9 @@ from typing import Protocol
 
 from flows.console import say
 from flows.runs.values import StageResult
+from flows.show.table import WORDS
 
 BEAT_SECONDS = 60.0  # without a terminal: how often a stage that works says where it is
-WORDS = {
-    "ran": "done",
-    "restored": "restored from the run cache",
-    "current": "unchanged",
-    "failed": "FAILED",
-    "stopped": "stopped, to go on",
-    "skipped": "not run",
-}
 
 
 class Progress(Protocol):

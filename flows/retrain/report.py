@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,6 +13,7 @@ from markupsafe import Markup
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from data.core import digests
 from data.core.params import UserError
 from flows.catalogue import costs, database
 from flows.catalogue.schema import ModelVersion
@@ -25,12 +25,11 @@ from flows.release.gates.words import cell, interval
 from flows.release.projections import title
 from flows.release.promote import Outcome
 from flows.release.registry import Registered
-from flows.runs.values import RunInfo, StageResult
+from flows.runs.values import RunInfo, StageResult, headline
 from flows.settings import Settings
 from flows.show import cost
 from flows.show.lineage import picture
 from flows.show.lineage.down import lineage_of
-from flows.show.table import headline
 from models.metrics import METRICS
 from models.report import collect, page
 from models.report.charts import number
@@ -38,7 +37,7 @@ from models.report.facts import Compared, Cost, Rule, RunFacts, StageRow, Verdic
 from models.report.graph import Graph
 
 if TYPE_CHECKING:
-    from flows.retrain.finalise import Release
+    from flows.release.of_run import Release
 
 
 DOCS = "data-docs"
@@ -202,6 +201,6 @@ def _headline(metrics: Mapping[str, float]) -> str:
 
 def _digest(path: Path) -> str:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return digests.sha256(path)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; the run has recorded nothing yet") from None

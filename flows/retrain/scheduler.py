@@ -20,6 +20,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed
 
 from flows.pipeline import environment, graph
+from flows.pipeline.families import read_metrics
 from flows.pipeline.graph import Stage
 from flows.remote.dispatch import Dispatcher, Ran
 from flows.remote.ledger import Usage
@@ -29,7 +30,7 @@ from flows.retrain.job import Job
 from flows.retrain.outcome import Outcome
 from flows.retrain.progress import Progress
 from flows.retrain.progress_artifact import Bar
-from flows.runs.values import StageResult, read_metrics
+from flows.runs.values import StageResult
 from flows.stage import process
 from flows.stage.measure import Meter
 from flows.stage.process import StageFailed, Stopped

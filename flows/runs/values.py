@@ -6,16 +6,19 @@
 `flows.retrain.job` and `flows.retrain.scheduler` make them; the registry, the promotion and the report only read them.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from models.report.words import FAMILIES
+
 if TYPE_CHECKING:
     from flows.remote.ledger import Usage
 
+# The first of these that a stage reports is the one shown; the others are in MLflow and in the report.
+HEADLINES = (*(family.headline for family in FAMILIES), "abs_rel", "motorcycle_delta1")
 RECORDED, SET = "Record the results of run", "Set the parameters of run"  # its commits begin with, before its id
 BROKEN = ("failed", "stopped", "skipped")  # actions of stages of which dvc.lock knows only earlier runs
 
@@ -104,14 +107,9 @@ def result_from_json(values: Mapping[str, Any]) -> StageResult:
     return StageResult(**{**values, "log": Path(values["log"]) if values["log"] else None, "usage": usage})
 
 
-def read_metrics(path: Path) -> dict[str, float]:
-    """A metrics.json as one flat mapping: {"teacher": {"absrel": 0.1}} becomes {"teacher.absrel": 0.1}."""
-
-    def flat(value: Any, prefix: str) -> dict[str, float]:
-        if isinstance(value, Mapping):
-            return {k: v for name, part in value.items() for k, v in flat(part, f"{prefix}{name}.").items()}
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return {}
-        return {prefix.removesuffix("."): float(value)}
-
-    return flat(json.loads(path.read_text()), "")
+def headline(metrics: Mapping[str, float]) -> str | None:
+    """The metric that says most about a stage; of a student and its teacher the student's."""
+    order = [key for name in HEADLINES for key in metrics if key.split(".")[-1] == name]
+    students = [key for key in order if not key.startswith("teacher.")]
+    losses = [key for key in metrics if key == "val_loss"]
+    return next(iter([*students, *order, *losses]), None)

@@ -55,13 +55,14 @@ def data_watch(at_least: int = 100, shift: float = 0.25, confusion: float = 0.65
 @flow(name="reproduction", persist_result=False)
 def reproduction(source: Literal["scratch", "inputs"] = "scratch") -> State:
     """`remint doctor --deep`, then `remint reproduce --all`: every byte in production read, every model made again."""
-    from flows.release import doctor, stores
+    from flows.doctor import checks
+    from flows.release import stores
     from flows.reproduce.every import reproduce_production
 
     settings, say = _settings(), _say()
     start.clear(settings, say)
     with stores.opened(settings) as places:
-        wrong = [str(result) for result in doctor.examine(places, deep=True)]
+        wrong = [str(result) for result in checks.examine(places, deep=True)]
     for line in wrong:
         say(line)
     state = reproduce_production(str(settings.root), source, return_state=True)

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from flows.release import pointers
-from flows.release.pointers import Pointer
+from flows.release.pointers import Pointer, changes
 from flows.show.columns import columns
 
 
@@ -28,17 +28,6 @@ def text(log: Sequence[Pointer]) -> str:
             ),
         )
     return columns(lines)
-
-
-def changes(before: Pointer | None, after: Pointer) -> str:
-    """The members of a release; of those that changed both versions: "maskgit v2, tokenizer v1 -> v2"."""
-    old = {member.model: member for member in before.members} if before else {}
-    words = []
-    for member in after.members:
-        was = old.pop(member.model, None)
-        old_version = f"v{was.version} -> " if was and was.identity != member.identity else ""
-        words.append(f"{member.model} {old_version}v{member.version}")
-    return ", ".join([*words, *(f"without {name}" for name in old)])
 
 
 def to_json(log: Sequence[Pointer]) -> list[dict[str, Any]]:

@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 from flows.catalogue import queries
 from flows.catalogue.queries import InProduction, Noted, Past, Standing, Unfinished, Waiting
 from flows.release.gates import words
+from flows.runs.values import headline
 from flows.show.columns import columns
-from flows.show.table import headline
 from models.metrics import METRICS
 
 RUNS = 5

@@ -8,21 +8,25 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from flows.release.gates import words
-from flows.retrain.progress import WORDS
-from flows.runs.values import StageResult
+from flows.runs.values import StageResult, headline
 from flows.show.columns import columns
 from flows.stage.spending import duration, total
-from models.report.words import FAMILIES
 
 if TYPE_CHECKING:
     from flows.catalogue.costs import Estimate
     from flows.pipeline.plan import Plan
     from flows.release.gates.decision import Decision
     from flows.release.gates.numbers import Says
-    from flows.retrain.finalise import Release
+    from flows.release.of_run import Release
 
-# The first of these that a stage reports is the one shown; the others are in MLflow and in the report.
-HEADLINES = (*(family.headline for family in FAMILIES), "abs_rel", "motorcycle_delta1")
+WORDS = {
+    "ran": "done",
+    "restored": "restored from the run cache",
+    "current": "unchanged",
+    "failed": "FAILED",
+    "stopped": "stopped, to go on",
+    "skipped": "not run",
+}
 
 
 @dataclass(frozen=True)
@@ -35,14 +39,6 @@ class Row:
     production: float | None = None
     production_version: int | None = None
     says: "Says" = ""
-
-
-def headline(metrics: Mapping[str, float]) -> str | None:
-    """The metric that says most about a stage; of a student and its teacher the student's."""
-    order = [key for name in HEADLINES for key in metrics if key.split(".")[-1] == name]
-    students = [key for key in order if not key.startswith("teacher.")]
-    losses = [key for key in metrics if key == "val_loss"]
-    return next(iter([*students, *order, *losses]), None)
 
 
 def rows(results: Iterable[StageResult], release: "Release") -> list[Row]:

@@ -10,9 +10,11 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from data.core import digests
+from data.core.files import sync, write
 from data.core.params import UserError
 from flows.storage.bucket import SMALL, NotThere, Taken, Watch, check_key
-from flows.storage.transfer import CHUNK, announced, receive, sha256_of, sync, write
+from flows.storage.transfer import CHUNK, announced, receive
 
 
 class FolderBucket:
@@ -54,9 +56,9 @@ class FolderBucket:
             found = digest.hexdigest()
             if sha256 and found != sha256:
                 raise UserError(f"{path} was changed: expected sha256 {sha256}, found {found}; it is not published")
-            if sha256_of(fresh) != found:
+            if digests.sha256(fresh) != found:
                 raise UserError(f"{self.name} does not keep what is written to it ({key}); {self.next_step}")
-            if not _link(fresh, target) and (there := sha256_of(target)) != found:
+            if not _link(fresh, target) and (there := digests.sha256(target)) != found:
                 raise UserError(
                     f"{self.name}/{key} holds other bytes: sha256 {there}, not {found}; what is published never changes"
                 )
@@ -81,7 +83,9 @@ class FolderBucket:
         path = self._path(key)
         with self._explained("read", key):
             there = path.stat().st_size
-            announced(f"{self.name}/{key}", size, there, sha256, sha256_of(path) if sha256 and there == size else "")
+            announced(
+                f"{self.name}/{key}", size, there, sha256, digests.sha256(path) if sha256 and there == size else ""
+            )
 
     def list(self, prefix: str) -> list[str]:
         """Walks the one folder that the prefix names, not the whole bucket."""

@@ -21,9 +21,10 @@ from urllib.parse import urlsplit
 from botocore import exceptions as aws
 from botocore.parsers import ResponseParserError
 
+from data.core import digests
 from data.core.params import UserError
 from flows.storage.bucket import SMALL, Denied, NotThere, Taken, Watch, check_key
-from flows.storage.transfer import ATTEMPTS, CHUNK, Broken, announced, receive, sha256_of, wait
+from flows.storage.transfer import ATTEMPTS, CHUNK, Broken, announced, receive, wait
 
 TRIES = 4  # of a request, by the library, with growing waits that are out of step with others
 PART_BYTES = 64 << 20  # S3 takes 10,000 parts of a file, of at least 5 MiB: enough for 640 GB
@@ -108,7 +109,7 @@ class S3Bucket:
             self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data, ContentMD5=_md5(data))
 
     def upload(self, key: str, path: Path, sha256: str = "") -> None:
-        found = sha256_of(path)
+        found = digests.sha256(path)
         if sha256 and found != sha256:
             raise UserError(f"{path} was changed: expected sha256 {sha256}, found {found}; it is not published")
         size = path.stat().st_size

@@ -8,7 +8,7 @@ import os
 import shutil
 from pathlib import Path
 
-from flows.storage.transfer import sync
+from data.core.files import sync
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux's fcntl.h and fs.h
 NOT_SUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)

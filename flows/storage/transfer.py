@@ -6,10 +6,10 @@ import hashlib
 import os
 import random
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from data.core.files import sync
 from data.core.params import UserError
 from flows.storage.bucket import Watch
 
@@ -108,37 +108,3 @@ def announced(what: str, size: int, there: int, sha256: str, found: str) -> None
 def wait(attempt: int) -> None:
     """Sleep before the next attempt: longer each time, and not in step with others."""
     time.sleep(random.uniform(0, min(5.0, 0.2 * 2**attempt)))
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file of any size."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write(path: Path, data: bytes) -> None:
-    """Write a file that is on the disk when this returns."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file that has its name only once it is whole and on the disk."""
-    fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        write(fresh, data)
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
-    sync(path.parent)
-
-
-def sync(path: Path) -> None:
-    """Make a file's bytes, or a folder's names, survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

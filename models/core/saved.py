@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data.core.digests import sha256
 from data.core.params import UserError
 
 if TYPE_CHECKING:
@@ -108,9 +108,3 @@ def find(folder: str | Path) -> Path:
 def weights_digest(folder: str | Path) -> str:
     """SHA-256 of a model's weights: its identity, by which a generator knows its tokenizer."""
     return sha256(find(folder) / "model.safetensors")
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

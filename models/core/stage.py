@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from data.core import checkpoint_store, partitions, portable
-from data.core.checkpoint_store import digest
+from data.core.digests import digest
 from data.core.params import UserError
 from models.core import saved
 from models.tracking import training_run

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import csv
-import hashlib
 import json
 import re
 from collections import Counter
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data.core import params
+from data.core import digests, params
 from data.core.params import UserError
 from models.report import charts
 
@@ -148,7 +147,7 @@ def _stage(name: str, folder: Path, artifacts: Path) -> Stage:
         pictures=tuple(picture(path) for path in pictures),
         metrics=_json(folder / "metrics.json"),
         charts=tuple(charts.charts_of(_rows(folder / "curves.csv"))),
-        files=tuple(File(f.relative_to(artifacts).as_posix(), f.stat().st_size, _sha256(f)) for f in files),
+        files=tuple(File(f.relative_to(artifacts).as_posix(), f.stat().st_size, digests.sha256(f)) for f in files),
     )
 
 
@@ -202,11 +201,6 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8") if path.is_file() else ""
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def attributions(markdown: str) -> list[str]:

@@ -131,8 +131,8 @@ def make_toy() -> Callable[[Path], Toy]:
 @pytest.fixture(scope="session")
 def two_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project whose first run is released; the second is registered and not judged. To be copied, not changed."""
-    from flows.release import recorded, stores
-    from flows.retrain import finalise
+    from flows.release import of_run, recorded, stores
+    from flows.runs import record
     from tests import released
 
     root = tmp_path_factory.mktemp("released") / "project"
@@ -141,11 +141,11 @@ def two_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with stores.opened(chosen) as places:
         released.finished(places, first)
         second = released.train(chosen, 2)
-        noted = finalise.noted(chosen, second.id)
+        noted = record.load(chosen, second.id)
         assert noted is not None
         with recorded.opened(places, second) as ran:
-            finalise.register(places, ran, [], noted.results)
-        finalise.note(chosen, second, noted.results, finished=True)
+            of_run.register(places, ran, [], noted.results)
+        record.save(chosen, second, noted.results, finished=True)
     return root
 
 

@@ -19,9 +19,10 @@ import numpy as np
 import yaml
 from safetensors.numpy import save_file
 
+from data.core.digests import sha256
 from flows.catalogue import database
 from flows.catalogue.schema import ModelVersion, Run
-from flows.pipeline.families import evaluation_of, models_of, sha256
+from flows.pipeline.families import evaluation_of, models_of
 from flows.release import bundle, pointers
 from flows.release.gates.gate import decide_run
 from flows.release.pointers import Member, Pointer

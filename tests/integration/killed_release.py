@@ -29,9 +29,11 @@ from sqlalchemy import select
 from flows import repository
 from flows.catalogue import journal, schema
 from flows.catalogue.database import Catalogue
-from flows.release import bundle, doctor, marks, pointers, projections, promote, recorded, rollback, stores
+from flows.doctor import checks
+from flows.release import bundle, judge, marks, pointers, projections, promote, recorded, rollback, stores
 from flows.release.stores import Stores
 from flows.retrain import finalise
+from flows.runs import record
 from flows.settings import Settings
 from flows.storage import folder
 
@@ -52,13 +54,13 @@ READING = ("for-each-ref", "rev-parse", "config", "cat-file", "ls-tree", "show",
 
 
 def newest(places: Stores) -> Any:
-    found = finalise.noted(places.settings, recorded.find(places, None).id)
+    found = record.load(places.settings, recorded.find(places, None).id)
     assert found is not None
     return found
 
 
 OPERATIONS: dict[str, Callable[[Stores], object]] = {
-    "promote": lambda places: promote.of_run(places, "images", None, "me", ""),
+    "promote": lambda places: judge.promote_run(places, "images", None, "me", ""),
     "rollback": lambda places: rollback.rollback(places, "images", None, "me"),
     "finish": lambda places: finalise.complete(places, newest(places)),
 }
@@ -101,7 +103,7 @@ class Boundaries:
 
 def state(places: Stores) -> dict[str, Any]:
     """What stands after the repair, and what is wrong with it."""
-    wrong = [str(result) for result in doctor.examine(places)]
+    wrong = [str(result) for result in checks.examine(places)]
     stands = {}
     for family in ("images", "depth"):
         log = pointers.log(places.bucket, family)
@@ -146,7 +148,7 @@ def operate(operation: str, fatal: int) -> None:
 
 def repaired() -> None:
     with stores.opened(Settings(root=ROOT)) as places:
-        left = [str(result) for result in doctor.examine(places, repair=True) if not result.repaired]
+        left = [str(result) for result in checks.examine(places, repair=True) if not result.repaired]
         (ROOT.parent / "state.json").write_text(json.dumps({"left": left} | state(places)))
 
 
@@ -189,7 +191,7 @@ def race(template: Path, processes: int) -> list[dict[str, Any]]:
 
         promote.promote = together
         with stores.opened(Settings(root=ROOT)) as places:
-            outcome = promote.of_run(places, "images", None, f"person {number}", "")
+            outcome = judge.promote_run(places, "images", None, f"person {number}", "")
         (ROOT.parent / f"outcome{number}.json").write_text(json.dumps({"number": number, **outcome.to_json()}))
 
     children = [forked(lambda number=number: run(number)) for number in range(processes)]

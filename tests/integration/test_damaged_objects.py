@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from data.core.params import UserError
+from flows.doctor import cached
 from flows.pipeline import integrity, plan
 from flows.pipeline.integrity import Objects
 from flows.pipeline.store import Store
-from flows.release import cached, promote, recorded
+from flows.release import judge, of_run, recorded
 from flows.remote import inputs
 from flows.retrain import finalise
 from flows.runs.values import RunInfo
@@ -88,16 +89,16 @@ def test_a_damaged_model_is_not_registered_nor_released(places, store, name, uns
     path = of(store, f"{ARTIFACTS['tokenizer']}/{name}")
     flip(path, unseen)
     with pytest.raises(UserError, match=r"artifacts/tokenizer/model.*remint doctor --repair") as error:
-        promote.of_run(places, "images", None, "me", "")
+        judge.promote_run(places, "images", None, "me", "")
     assert str(path) in str(error.value)
-    assert promote.of_run(places, "depth", None, "me", "").state == "released"  # the other family is whole
+    assert judge.promote_run(places, "depth", None, "me", "").state == "released"  # the other family is whole
     assert not plan.make(store.stages, store).empty  # it is known now, whatever its time of change
 
 
 def test_a_part_of_a_model_that_is_gone_is_named(places, store):
     of(store, f"{ARTIFACTS['maskgit']}/config.json").unlink()
     with pytest.raises(UserError, match=f"{ARTIFACTS['maskgit']} not in DVC's cache here"):
-        promote.of_run(places, "images", None, "me", "")
+        judge.promote_run(places, "images", None, "me", "")
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "per_sample.parquet"])
@@ -116,13 +117,13 @@ def test_a_damaged_evaluation_is_not_judged(tmp_path, name):
     started = datetime(2026, 1, 1, tzinfo=UTC)
     ran = RunInfo("r", "run/r", "c", "b", tmp_path, False, "p", started, "retrain")
     chosen = Settings(root=tmp_path, cache=tmp_path / "cache")
-    finalise.verify_models(chosen, ran, None)
+    of_run.verify_models(chosen, ran, None)
     (judged / name).write_text("better")
     with pytest.raises(UserError, match=f"artifacts/evaluate/tokenizer/{name} .* is damaged: expected md5 .*, found"):
-        finalise.verify_models(chosen, ran, "images")
+        of_run.verify_models(chosen, ran, "images")
     (judged / name).unlink()
     with pytest.raises(UserError, match=f"artifacts/evaluate/tokenizer/{name} .* is not there: expected md5"):
-        finalise.verify_models(chosen, ran, None)
+        of_run.verify_models(chosen, ran, None)
 
 
 def test_what_a_stage_has_read_is_held_against_dvc_lock_before_the_run_is_recorded(places, store):

@@ -6,7 +6,8 @@ import pytest
 
 from flows.pipeline.store import Store
 from flows.release import tags
-from flows.retrain import data_runs, finalise
+from flows.retrain import data_runs
+from flows.runs import record
 from flows.runs.values import StageResult
 
 pytestmark = pytest.mark.integration
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.integration
 def test_a_run_that_made_data_shows_it_in_an_experiment_of_its_own(places, capsys):
     root, client = places.settings.root, places.mlflow()
     newest = max(name for name in tags.read(root) if name.startswith("run/")).removeprefix("run/")
-    ran = finalise.noted(places.settings, newest).run
+    ran = record.load(places.settings, newest).run
     store = Store(root)
     try:
         stages = store.stages

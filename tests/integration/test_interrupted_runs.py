@@ -8,9 +8,11 @@ from sqlalchemy import select
 
 from flows.catalogue import schema
 from flows.cli import main
-from flows.release import doctor, pointers, promote
+from flows.doctor import checks
+from flows.release import judge, pointers
 from flows.retrain import finalise, job, launch
 from flows.retrain.outcome import Outcome
+from flows.runs import record
 from tests.released import finished, places_agree, train
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("own_environment")]
@@ -22,7 +24,7 @@ def run(monkeypatch):
     started = []
 
     def pretend(ready, shown, dead):
-        started.append((ready, [one.run.id for one in finalise.unfinished(ready.settings)]))
+        started.append((ready, [one.run.id for one in record.unfinished(ready.settings)]))
         return Outcome(ready.run)
 
     monkeypatch.setattr(launch, "run", pretend)
@@ -31,7 +33,7 @@ def run(monkeypatch):
 
 def test_a_run_with_other_parameters_completes_first_what_was_interrupted(places, run):
     left = [train(places.settings, seed).id for seed in (3, 4)]
-    assert [one.run.id for one in finalise.unfinished(places.settings)] == left
+    assert [one.run.id for one in record.unfinished(places.settings)] == left
     said = CliRunner().invoke(main, ["retrain", "--plan"]).stderr
     assert all(f"run {one} was interrupted before its models were released" in said for one in left)
     with job.prepared(places.settings.root, assignments=["seed=77"]) as ready:
@@ -60,23 +62,23 @@ def test_an_older_run_is_not_judged_after_a_newer_one(places):
     older = train(places.settings, 3)
     newer = train(places.settings, 4)
     finished(places, newer)
-    results = list(doctor.examine(places, repair=True))
+    results = list(checks.examine(places, repair=True))
     assert [(one.finding.subject, one.repaired) for one in results] == [(older.id, True)]
-    assert finalise.unfinished(places.settings) == []
+    assert record.unfinished(places.settings) == []
     for family in ("images", "depth"):
         assert pointers.newest(places.bucket, family).run == newer.id
     with places.catalogue.read() as session:
         judged = set(session.scalars(select(schema.Decision.run_id)))
         made = set(session.scalars(select(schema.ModelVersion.run_id)))
     assert (older.id in made, older.id in judged) == (True, False)
-    assert list(doctor.examine(places)) == []
+    assert list(checks.examine(places)) == []
 
 
 def test_only_a_family_with_a_newer_verdict_is_left_out_and_the_newer_run_is_named(places):
     older = train(places.settings, 3)
     newer = train(places.settings, 4)
-    promote.of_run(places, "images", newer.id, "Ada", "")
-    noted = finalise.noted(places.settings, older.id)
+    judge.promote_run(places, "images", newer.id, "Ada", "")
+    noted = record.load(places.settings, older.id)
     outcomes = {one.family: one for one in finalise.complete(places, noted)[1].outcomes}
     assert {name: one.state for name, one in outcomes.items()} == {"images": "lost", "depth": "released"}
     assert f"run {newer.id} was since" in str(outcomes["images"])
@@ -90,7 +92,7 @@ def test_a_damaged_note_is_named_by_every_command_that_needs_it_and_stops_no_oth
     path = places.settings.runs / left.id / "run.json"
     path.write_bytes(damage)
     places.mlflow().delete_registered_model_alias("tokenizer", "production")
-    lines = [str(one) for one in doctor.examine(places, repair=True)]
+    lines = [str(one) for one in checks.examine(places, repair=True)]
     assert len(lines) == 2
     assert lines[0].startswith("repaired  MLflow: tokenizer@production")
     assert lines[1].startswith(f"wrong     run: {left.id} is noted in a file that is damaged ({path} is damaged (")
@@ -101,5 +103,5 @@ def test_a_damaged_note_is_named_by_every_command_that_needs_it_and_stops_no_oth
             True, True, False,
         )  # fmt: skip
     path.unlink()
-    assert list(doctor.examine(places)) == []
-    assert promote.of_run(places, "images", left.id, "Ada", "").state == "released"
+    assert list(checks.examine(places)) == []
+    assert judge.promote_run(places, "images", left.id, "Ada", "").state == "released"

@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 import models
 from data.core import manifest, samples, shards
 from data.core.params import UserError
-from flows.release import doctor, registry, stores, tags
-from flows.retrain import finalise
+from flows.doctor import checks
+from flows.release import of_run, registry, stores, tags
 from flows.runs.values import RunInfo
 from flows.settings import Settings
 from models import registry as models_registry
@@ -147,9 +147,9 @@ def first(project, settings):
         os.environ["MLFLOW_TRACKING_URI"] = before
 
 
-def released(places: stores.Stores, run: RunInfo) -> finalise.Release:
+def released(places: stores.Stores, run: RunInfo) -> of_run.Release:
     """The last steps of the flow but its report."""
-    return finalise.release(places, run, finalise.judge(places, run, finalise.register(places, run, [], [])))
+    return of_run.release(places, run, of_run.judge(places, run, of_run.register(places, run, [], [])))
 
 
 def client(settings):
@@ -357,7 +357,7 @@ def test_a_tag_that_was_made_and_not_noted_is_found_again(first, settings, proje
     client(settings).delete_model_version_tag("maskgit", "1", tags.GTO_TAG)
     before = tags.read(project)
     run = first[0]
-    again = finalise.register(places, run, [], [])
+    again = of_run.register(places, run, [], [])
     assert {one.tags[tags.GTO_TAG] for one in again.registered} >= {"maskgit@v1.0.0"}
     assert client(settings).get_model_version("maskgit", "1").tags[tags.GTO_TAG] == "maskgit@v1.0.0"
     assert tags.read(project) == before
@@ -366,7 +366,7 @@ def test_a_tag_that_was_made_and_not_noted_is_found_again(first, settings, proje
 def test_an_assignment_that_was_deleted_is_made_again(first, project):
     _, _, _, places = first
     git(project, "tag", "-d", "maskgit#production#1")
-    found = [one for one in doctor.examine(places, repair=True) if one.finding.subject.startswith("maskgit")]
+    found = [one for one in checks.examine(places, repair=True) if one.finding.subject.startswith("maskgit")]
     assert [(one.finding.subject, one.repaired) for one in found] == [("maskgit#production", True)]
     assert "maskgit#production#1" in tags.read(project)
 

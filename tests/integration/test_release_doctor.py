@@ -16,15 +16,16 @@ from data.core.params import UserError
 from flows import repository
 from flows.catalogue import schema
 from flows.cli import main
-from flows.release import doctor, marks, notify, pointers, procedure, stores, tags, unrecorded
-from flows.retrain import finalise
+from flows.doctor import checks, unrecorded
+from flows.release import marks, notify, pointers, procedure, stores, tags
+from flows.runs import record
 from tests.released import git, places_agree, train
 
 pytestmark = pytest.mark.integration
 
 
 def found(places, repair=False):
-    return [str(result) for result in doctor.examine(places, repair)]
+    return [str(result) for result in checks.examine(places, repair)]
 
 
 def release_run(places):
@@ -270,7 +271,7 @@ def test_a_run_that_stopped_before_its_release_is_finished(places):
     assert len(found(places, repair=True)) == 1
     assert places_agree(places, "images") == places_agree(places, "depth") == 2
     assert pointers.newest(places.bucket, "images").run == ran.id
-    noted = finalise.noted(places.settings, ran.id)
+    noted = record.load(places.settings, ran.id)
     assert noted is not None
     assert noted.finished
 
@@ -333,7 +334,7 @@ def test_a_release_that_another_catalogue_made_is_followed_once_it_is_accepted(p
     assert "which no procedure of this catalogue made" in line
     assert "remint doctor --accept images@2" in line
     with pytest.raises(UserError, match="images@1 is no release of which the catalogue never heard"):
-        doctor.accept(places, "images", 1)
+        checks.accept(places, "images", 1)
     assert CliRunner().invoke(main, ["doctor", "--accept", "images@x"]).exit_code == 2
     assert CliRunner().invoke(main, ["doctor", "--accept", "images@2", "--repair"]).exit_code == 0
     assert found(places) == []

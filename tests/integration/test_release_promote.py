@@ -15,7 +15,8 @@ from sqlalchemy import select
 from data.core.params import UserError
 from flows.catalogue import journal, schema
 from flows.cli import main
-from flows.release import bundle, doctor, marks, pointers, projections, promote, recorded, rollback, stores, tags
+from flows.doctor import checks
+from flows.release import bundle, judge, marks, pointers, projections, promote, recorded, rollback, stores, tags
 from flows.settings import Settings
 from tests.released import ARTIFACTS, finished, git, places_agree, train
 
@@ -87,7 +88,7 @@ def test_a_generator_with_the_old_weights_and_a_new_tokenizer_is_a_version_of_it
     assert named.lineage.parents == {"tokenizer": members["tokenizer"].weights}
     assert places_agree(places, "images") == released.number
     assert aliases(places, "maskgit")["production"] == 3
-    assert not list(doctor.twins(places))  # the same weights, and no twins
+    assert not list(checks.twins(places))  # the same weights, and no twins
     assert rollback.rollback(places, "images", None, "me", "").state == "released"
     assert aliases(places, "maskgit")["production"] == 1
 
@@ -199,7 +200,7 @@ def test_a_clone_without_a_catalogue_promotes_what_its_tags_and_outputs_hold(pla
         found = recorded.find(there, newest_run(places))
         assert found.id == newest_run(places).removeprefix("run/")
         assert found.commit == tags.read(clone)[found.tag]
-        outcome = promote.of_run(there, "depth", None, "me", "")
+        outcome = judge.promote_run(there, "depth", None, "me", "")
         assert (outcome.state, outcome.release.number) == ("released", 1)
         assert places_agree(there, "depth") == 1
 
@@ -271,14 +272,14 @@ def test_a_place_that_fails_after_the_release_is_named_and_made_up_for(places, m
     assert "remint doctor --repair" in done.stderr
     assert not projections.in_git(places, "images", pointers.log(places.bucket, "images"))
     assert len(marks.left_behind(places.settings)) == 1
-    assert all(result.repaired for result in doctor.examine(places, repair=True))
+    assert all(result.repaired for result in checks.examine(places, repair=True))
     assert places_agree(places, "images") == 2
     assert marks.left_behind(places.settings) == []
 
 
 def test_a_promotion_from_an_older_state_loses_and_says_who_won(places):
     base = pointers.newest(places.bucket, "images")
-    won = promote.of_run(places, "images", None, "Ada", "")
+    won = judge.promote_run(places, "images", None, "Ada", "")
     with recorded.opened(places, recorded.find(places, None)) as ran:
         late = pretend(places, ran, base)
     assert late.state == "lost"
@@ -292,9 +293,9 @@ def test_a_promotion_from_an_older_state_loses_and_says_who_won(places):
 
 def pretend(places, ran, base):
     """The end of a promotion that was judged when `base` stood."""
-    from flows.retrain import finalise
+    from flows.release import of_run
 
-    made = finalise.register(places, ran, [], [], "images")
+    made = of_run.register(places, ran, [], [], "images")
     return promote.promote(places, ran, "images", made.registered, [], base, "Bob")
 
 
@@ -323,7 +324,7 @@ def test_a_slower_writer_on_another_machine_leaves_no_older_alias(places, tmp_pa
         move(client, name, alias, version)
 
     monkeypatch.setattr(MlflowClient, "set_registered_model_alias", slow)
-    assert promote.of_run(places, "images", None, "me", "").release.number == 2
+    assert judge.promote_run(places, "images", None, "me", "").release.number == 2
     assert calls[0] == ("maskgit", "production", "2")
     assert places_agree(places, "images") == 3
     assert aliases(places, "maskgit") == {"production": 1, "previous": 2}
@@ -338,8 +339,8 @@ def test_releases_on_s3_follow_the_same_rules(places, request, monkeypatch):
         folder = Path(places.settings.production)
         for key in bucket.at(str(folder)).list(""):
             there.bucket.upload(key, folder / key)
-        assert promote.of_run(there, "images", None, "me", "").state == "released"
+        assert judge.promote_run(there, "images", None, "me", "").state == "released"
         assert places_agree(there, "images") == 2
         assert rollback.rollback(there, "images", None, "me").release.number == 3
         assert places_agree(there, "images") == 3
-        assert not list(doctor.examine(there))
+        assert not list(checks.examine(there))

@@ -6,8 +6,10 @@ import pytest
 
 from data.core.params import UserError
 from flows import repository
-from flows.release import doctor, promote, recorded, stores, tags
-from flows.runs import tagged, values
+from flows.catalogue import known_runs
+from flows.doctor import checks
+from flows.release import judge, recorded, stores, tags
+from flows.runs import values
 from flows.settings import Settings
 from tests.released import git
 
@@ -66,9 +68,9 @@ def output(root):
 )
 def test_a_persons_tag_below_run_is_no_run_and_is_named(places, name, options, what, says):
     git(places.settings.root, "tag", *options, name, what)
-    assert tagged.newest(places.settings) == real(places)
+    assert known_runs.newest(places.settings) == real(places)
     assert recorded.find(places, None).tag == real(places)
-    (line,) = map(str, doctor.examine(places, repair=True))
+    (line,) = map(str, checks.examine(places, repair=True))
     assert line.startswith(f"wrong     git: {name} is {says}")
     assert f"git tag -d '{name}'" in line
     with pytest.raises(UserError, match=r"did you mean|the newest|is known by its tag alone"):
@@ -79,10 +81,10 @@ def test_a_forged_run_with_another_lock_is_believed_by_nobody(places, clone):
     """It has all that git can hold: form, annotation, message, parent. What it says of the outputs nobody knows."""
     for root in (places.settings.root, clone.root):
         forged = forge(root, output(root), "0" * 32 + ".dir")
-        assert tagged.newest(Settings(root=root)) == real(places)
+        assert known_runs.newest(Settings(root=root)) == real(places)
         with stores.opened(Settings(root=root)) as there:
             with pytest.raises(UserError, match="known by its tag alone, and nothing here knows that tokenizer gave"):
-                promote.of_run(there, "images", forged, "me", "")
+                judge.promote_run(there, "images", forged, "me", "")
             assert recorded.find(there, None).tag == real(places)
 
 
@@ -90,7 +92,7 @@ def test_a_known_run_whose_tag_was_put_on_another_commit_does_not_count(places):
     root, tag = places.settings.root, real(places)
     git(root, "tag", "-d", tag)
     forge(root, output(root), "0" * 32 + ".dir", name=tag.removeprefix("run/"))
-    assert tagged.newest(places.settings) == min(name for name in tags.read(root) if name.startswith("run/"))
+    assert known_runs.newest(places.settings) == min(name for name in tags.read(root) if name.startswith("run/"))
     with pytest.raises(UserError, match=f"{tag} was moved to commit"):
         recorded.find(places, None)
 
@@ -110,15 +112,15 @@ def test_a_known_run_whose_tag_was_put_on_another_commit_does_not_count(places):
 def test_a_clone_believes_only_a_commit_as_a_run_makes_it(places, clone, change, says):
     git(clone.root, "commit", "-q", "--allow-empty", "-m", "somebody's work")
     forged = forge(clone.root, **change)
-    assert tagged.newest(clone) == real(places)
+    assert known_runs.newest(clone) == real(places)
     with stores.opened(clone) as there, pytest.raises(UserError, match=says):
         recorded.find(there, forged)
 
 
 def test_a_clone_starts_from_the_newest_run_whose_every_result_the_run_cache_knows(places, clone):
-    assert tagged.newest(clone) == real(places)
+    assert known_runs.newest(clone) == real(places)
     shutil.rmtree(clone.root / ".dvc/cache/runs")
-    assert tagged.newest(clone) is None
+    assert known_runs.newest(clone) is None
     with stores.opened(clone) as there, pytest.raises(UserError, match=r"dvc fetch --run-cache --all-tags"):
         recorded.find(there, real(places))
     assert [str(one) for one in _of_git(clone)] == []  # nothing is wrong with tags that others made
@@ -131,7 +133,7 @@ def test_a_shallow_clone_believes_no_run_and_stops_over_none(places, tmp_path, d
     git(tmp_path / "clone", "fetch", "-q", "--depth", depth, "--tags")
     shallow = Settings(root=tmp_path / "clone")
     assert real(places) in tags.read(shallow.root)
-    assert tagged.newest(shallow) is None
+    assert known_runs.newest(shallow) is None
     with stores.opened(shallow) as there, pytest.raises(UserError, match="known by its tag alone"):
         recorded.find(there, None)
     assert _of_git(shallow) == []
@@ -140,11 +142,11 @@ def test_a_shallow_clone_believes_no_run_and_stops_over_none(places, tmp_path, d
 def test_a_catalogue_alone_vouches_for_a_run(places):
     shutil.rmtree(places.settings.runs)
     shutil.rmtree(places.settings.root / ".dvc/cache/runs")
-    assert tagged.newest(places.settings) == real(places)
+    assert known_runs.newest(places.settings) == real(places)
     repository.tag(places.settings.root, "run/29990101T000000Z-1a2b3c4", "mine", "HEAD")
-    assert tagged.newest(places.settings) == real(places)
+    assert known_runs.newest(places.settings) == real(places)
 
 
 def _of_git(chosen):
     with stores.opened(chosen) as there:
-        return list(doctor.strangers(there))
+        return list(checks.strangers(there))

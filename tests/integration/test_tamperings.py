@@ -15,14 +15,15 @@ from pathlib import Path
 
 import pytest
 
+from data.core.digests import sha256
 from data.core.params import UserError
 from flows.catalogue import journal
+from flows.doctor import checks
 from flows.pipeline import plan
 from flows.pipeline.store import Store
-from flows.release import anchors, bundle, doctor, pointers, promote, rollback, start, tags
+from flows.release import anchors, bundle, judge, pointers, rollback, start, tags
 from flows.release.pull import pull
 from flows.release.stores import Stores
-from flows.storage.transfer import sha256_of
 from models import registry
 from tests.released import copied, finished, git, train
 
@@ -59,7 +60,7 @@ def said(act: Callable[[], object]) -> str:
 
 
 def doctors(places: Stores, **how: bool) -> str:
-    return "\n".join(map(str, doctor.examine(places, **how)))
+    return "\n".join(map(str, checks.examine(places, **how)))
 
 
 def begun(places: Stores) -> None:
@@ -83,7 +84,7 @@ COMMANDS: dict[str, Callable[[Stores], str]] = {
     "doctor": doctors,
     "doctor --deep": lambda places: doctors(places, deep=True),
     "doctor --deep --repair": lambda places: doctors(places, deep=True, repair=True),
-    "promote": lambda places: said(lambda: begun(places) or promote.of_run(places, "images", None, "me", "")),
+    "promote": lambda places: said(lambda: begun(places) or judge.promote_run(places, "images", None, "me", "")),
     "rollback": lambda places: said(lambda: begun(places) or rollback.rollback(places, "images", None, "me")),
     "pull": lambda places: said(
         lambda: pull(places.bucket, "images", None, Path("../here"), hold=held("images", places)) and ""
@@ -216,7 +217,7 @@ def alarm_cut(places: Stores) -> None:
 def weights_and_tag(places: Stores) -> None:
     path = registry.fetch("tokenizer@production") / "model.safetensors"
     flipped(path)
-    places.mlflow().set_model_version_tag("tokenizer", "3", "weights", sha256_of(path))
+    places.mlflow().set_model_version_tag("tokenizer", "3", "weights", sha256(path))
 
 
 def assignment(places: Stores) -> str:

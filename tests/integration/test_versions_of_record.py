@@ -12,11 +12,13 @@ from sqlalchemy import select
 
 from data.core.params import UserError
 from flows.catalogue import queries, schema
-from flows.release import bundle, doctor, packing, pointers, projections, promote, recorded, rollback, stores, tags
+from flows.doctor import checks
+from flows.release import bundle, judge, of_run, packing, pointers, projections, recorded, rollback, stores, tags
 from flows.release.gates import record
 from flows.release.stores import Stores
 from flows.reproduce import target
 from flows.retrain import finalise
+from flows.runs.record import load
 from tests.released import ARTIFACTS, EVALUATED, POLICY, copied, finished, git, train
 
 pytestmark = pytest.mark.integration
@@ -48,7 +50,7 @@ def versions(places: Stores) -> dict[str, str]:
 
 def agree(places: Stores) -> None:
     """Doctor is silent, reproduction accepts every version, and catalogue, bundles, MLflow and git name one commit."""
-    assert [str(one) for one in doctor.examine(places)] == []
+    assert [str(one) for one in checks.examine(places)] == []
     there = tags.read(places.settings.root)
     noted = {one.tags["gto_tag"]: there[one.tags["git_tag"]] for one in places.mlflow().search_model_versions()}
     assert noted == versions(places)
@@ -78,7 +80,7 @@ def test_a_version_that_a_later_run_releases_stays_where_it_was_made(places, qui
     second = train(places.settings, 4, keep=("tokenizer",))
     assert [one.state for one in finished(places, second).outcomes if one.family == "images"] == ["waiting"]
     record.approve(places.catalogue, "maskgit", "v4", "Ada", "looks well")
-    outcome = promote.of_run(places, "images", second.id, "Ada", "")
+    outcome = judge.promote_run(places, "images", second.id, "Ada", "")
     assert (outcome.state, outcome.left) == ("released", ())
     made = {member.model: bundle.read(places.bucket, member.model, member.bundle) for member in outcome.release.members}
     assert {name: one.lineage.run for name, one in made.items()} == {"tokenizer": first.id, "maskgit": second.id}
@@ -92,9 +94,9 @@ def test_a_version_that_the_registry_lost_keeps_its_commit_when_another_run_regi
     for name in ("mlflow.db", "catalogue.db"):
         (places.settings.home / name).unlink()
     with stores.opened(places.settings) as empty:
-        noted = finalise.noted(places.settings, again.id)
+        noted = load(places.settings, again.id)
         with recorded.opened(empty, again) as ran:
-            made = finalise.register(empty, ran, [], noted.results).registered
+            made = of_run.register(empty, ran, [], noted.results).registered
         assert {one.tags["gto_tag"]: one.record.commit for one in made}.items() <= before.items()
         assert versions(places) == before
         for tag in (one.tags["gto_tag"] for one in made):
@@ -116,18 +118,18 @@ class Sequence:
     def killed(self) -> None:
         """A run that died after its tag, and a doctor who finishes it."""
         self._train()
-        assert all(one.repaired for one in doctor.examine(self.places, repair=True))
+        assert all(one.repaired for one in checks.examine(self.places, repair=True))
 
     def approve(self) -> None:
         with self.places.catalogue.read() as session:
             waiting = queries.waiting(session, queries.production(session))
         for one in waiting:
             record.approve(self.places.catalogue, one.model, f"v{one.version}", "Ada", "looks well")
-            promote.of_run(self.places, one.family, one.run, "Ada", "")
+            judge.promote_run(self.places, one.family, one.run, "Ada", "")
 
     def promote(self) -> None:
         runs = [name for name in tags.read(self.places.settings.root) if name.startswith("run/")]
-        promote.of_run(self.places, self._family(), self.random.choice([None, *runs]), "Ada", "")
+        judge.promote_run(self.places, self._family(), self.random.choice([None, *runs]), "Ada", "")
 
     def rollback(self) -> None:
         family = self._family()
@@ -210,7 +212,7 @@ def test_what_an_earlier_remint_released_for_another_run_comes_to_rest(places, q
         git(root, "tag", "-f", "-a", "-m", f"tokenizer v3 of {second.tag}", tag, standing)
         with places.catalogue.begin() as session:
             session.scalars(select(schema.ModelVersion).filter_by(tag=tag)).one().run_id = first.id
-        said = [str(one) for one in doctor.examine(places, repair=True)]
+        said = [str(one) for one in checks.examine(places, repair=True)]
         assert (
             said[0]
             == f"repaired  catalogue: tokenizer v3 is of run {first.id}, should be of run {second.id}, by its bundle"
@@ -218,7 +220,7 @@ def test_what_an_earlier_remint_released_for_another_run_comes_to_rest(places, q
         if said[1:]:
             assert f"git tag -d '{tag}'" in said[1]
             git(root, "tag", "-d", tag)
-            assert [one.repaired for one in doctor.examine(places, repair=True)] == [True]
-        assert list(doctor.examine(places)) == []
+            assert [one.repaired for one in checks.examine(places, repair=True)] == [True]
+        assert list(checks.examine(places)) == []
         for name in ("tokenizer@v3", "tokenizer@production"):
             assert target.resolve(places.settings, name).commit == second.commit

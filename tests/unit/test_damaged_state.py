@@ -16,7 +16,7 @@ from flows.garbage import releases
 from flows.release import marks
 from flows.remote import accept
 from flows.remote.ledger import Beat, Ledger, Outcome, Work
-from flows.retrain import finalise
+from flows.runs import record
 from flows.runs.values import RunInfo
 from flows.server import local
 from flows.settings import Settings
@@ -30,8 +30,8 @@ WORK = Work("tokens", "k" * 64, "c" * 40, {}, "r1", "gpu")
 
 def run_note(root):
     chosen = Settings(root=root)
-    finalise.note(chosen, RUN, [], finished=False)
-    return chosen.runs / "r1" / "run.json", lambda: finalise.noted(chosen, "r1"), "then: remint doctor"
+    record.save(chosen, RUN, [], finished=False)
+    return chosen.runs / "r1" / "run.json", lambda: record.load(chosen, "r1"), "then: remint doctor"
 
 
 def stack_processes(root):

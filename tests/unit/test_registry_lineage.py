@@ -4,7 +4,7 @@ import pytest
 
 from data.core.params import UserError
 from flows.pipeline.families import models_of
-from flows.release.registry import data_of
+from flows.pipeline.lock import data_of
 
 
 def stage(out: str, digest: str, *deps: str) -> dict:

@@ -11,12 +11,12 @@ from flows.release import pointers
 from flows.release.findings import Finding
 from flows.release.gates.judge import Decision, Rule
 from flows.release.members import check_fit
-from flows.release.pointers import Member, Pointer
+from flows.release.of_run import Release
+from flows.release.pointers import Member, Pointer, changes
 from flows.release.projections import Standing, standing
 from flows.release.promote import Outcome, judged
 from flows.release.registry import Registered
 from flows.release.rollback import target
-from flows.retrain.finalise import Release
 from flows.show import history, table
 
 
@@ -123,7 +123,7 @@ def test_the_history_shows_what_each_release_changed():
         "#2       2026-01-01 00:00:00  Ada  r2   maskgit v1 -> v2, tokenizer v1",
         "#1       2026-01-01 00:00:00  Ada  r1   maskgit v1, tokenizer v1",
     ]
-    assert history.changes(log[0], log_of({"tokenizer": 1})[0]) == "tokenizer v1, without maskgit"
+    assert changes(log[0], log_of({"tokenizer": 1})[0]) == "tokenizer v1, without maskgit"
 
 
 def test_the_end_of_a_run_says_release_models_and_alarms():

@@ -12,11 +12,11 @@ from flows.pipeline.families import Model
 from flows.pipeline.graph import Stage
 from flows.release.gates.judge import Decision, InProduction, Rule
 from flows.release.gates.numbers import numbers
+from flows.release.of_run import Release
 from flows.release.pointers import Member, Pointer
 from flows.release.promote import Outcome
 from flows.release.registry import Registered
 from flows.retrain import report
-from flows.retrain.finalise import Release
 from flows.retrain.report import facts_of
 from flows.runs.values import RunInfo, StageResult
 from models.report.facts import Compared, RunFacts

@@ -22,9 +22,10 @@ from typing import Any
 import yaml
 
 from data.core import plain_yaml
+from data.core.digests import sha256
 from data.core.params import UserError
 from flows.pipeline import integrity
-from flows.pipeline.families import Model, models_of, sha256
+from flows.pipeline.families import Model, models_of
 from flows.pipeline.integrity import Objects
 from flows.pipeline.lock import read_lock
 from flows.pipeline.plan import overlap

@@ -11,6 +11,7 @@ from pathlib import Path
 from data.core import plain_yaml
 from flows.catalogue.database import Catalogue
 from flows.pipeline.families import Model, metrics_in, models_of
+from flows.pipeline.lock import data_of
 from flows.release import bundle
 from flows.release.gates import record, speed
 from flows.release.gates.compare import NotComparable, Samples, read_samples
@@ -20,7 +21,7 @@ from flows.release.gates.judge import decide, stands
 from flows.release.gates.numbers import Number, numbers
 from flows.release.gates.policy import REQUIRED, Gate, gates_of
 from flows.release.pointers import Pointer
-from flows.release.registry import Registered, data_of
+from flows.release.registry import Registered
 from flows.runs.values import RunInfo
 from flows.settings import Settings, child_environment
 from flows.storage.bucket import Bucket

@@ -9,13 +9,15 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from data.core import plain_yaml
+from data.core.digests import sha256
 from data.core.params import UserError
 from flows.catalogue.schema import ModelVersion
-from flows.pipeline.families import Model, evaluation_of, models_of, parents_of, sha256
+from flows.pipeline.families import Model, evaluation_of, models_of, parents_of
+from flows.pipeline.lock import data_of
 from flows.pipeline.reference import RUN_TAG
 from flows.release import bundle, recorded
 from flows.release.gates import record
-from flows.release.registry import DATA, DVC_LOCK, Registered, data_of
+from flows.release.registry import DATA, DVC_LOCK, Registered
 from flows.release.stores import Stores
 from flows.runs.values import RunInfo
 from flows.show.diff.releases import Bundles

@@ -15,8 +15,7 @@ from data.core.params import UserError, near
 from flows import repository
 from flows.pipeline import environment
 from flows.pipeline.environment import Environment
-from flows.pipeline.lock import input_digest
-from flows.release.registry import GUARDS
+from flows.pipeline.lock import GUARDS, input_digest
 from models.tracking.training_run import flatten
 
 

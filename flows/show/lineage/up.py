@@ -7,7 +7,6 @@ bytes went out under another number is found too.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from typing import Any
 from sqlalchemy import Column, MetaData, Select, Table, Text, and_, func, insert, or_, select
 from sqlalchemy.orm import Session, aliased
 
+from data.core import digests
 from data.core.params import UserError, near
 from flows.catalogue.schema import DataVersion, Edge, Member, ModelVersion, Photograph, Release, Run
 from flows.show.lineage import code
@@ -211,8 +211,7 @@ def _alike(session: Session, name: str) -> tuple[str, ...]:
 
 def _digest(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:PHOTO_DIGITS]
+        return digests.sha256(path)[:PHOTO_DIGITS]
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
 

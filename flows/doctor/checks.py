@@ -19,14 +19,16 @@ from sqlalchemy import func, select, tuple_
 
 from data.core.params import UserError
 from flows import repository
-from flows.catalogue import journal, schema
+from flows.catalogue import journal, known_runs, schema
+from flows.doctor import bundles, cached, unrecorded
 from flows.pipeline import workspace
-from flows.release import anchors, bundles, cached, pointers, procedure, projections, recorded, tags, unrecorded
+from flows.release import anchors, pointers, procedure, projections, recorded, tags
 from flows.release.findings import Finding
 from flows.release.pointers import Member
 from flows.release.stores import Stores
 from flows.retrain import finalise
-from flows.runs import tagged as runs
+from flows.runs import record
+from flows.runs import tagged as run_tags
 from flows.runs.values import run_tag
 from models import registry
 from models.tracking import training_run
@@ -51,14 +53,6 @@ class Result:
         about = {"place": one.place, "subject": one.subject, "says": one.says, "should": one.should}
         state = {"repairable": one.repair is not None, "repaired": self.repaired, "problem": self.problem}
         return {**about, "advice": one.advice, **state}
-
-
-def settle(stores: Stores, say: Callable[[str], None]) -> None:
-    """End every procedure whose process is dead, here or on another machine, and say so."""
-    for identifier in procedure.abandoned(stores):
-        said = procedure.settle(stores, identifier)
-        if said:
-            say(f"A promotion had been interrupted: {said}.")
 
 
 def examine(stores: Stores, repair: bool = False, deep: bool = False) -> Iterator[Result]:
@@ -161,15 +155,15 @@ def tagged(stores: Stores) -> Iterator[Finding]:
 
 def strangers(stores: Stores) -> Iterator[Finding]:
     """Tags below `run/` that are no run's: nothing starts from them, and other programs list them as runs."""
-    known, root = runs.Runs(stores.settings), stores.settings.root
-    for tag, wrong in runs.strangers(root).items():
+    known, root = known_runs.Runs(stores.settings), stores.settings.root
+    for tag, wrong in run_tags.strangers(root).items():
         yield Finding("git", tag, wrong, "", None, f"git tag -d '{tag}'")
     if repository.git(root, "rev-parse", "--is-shallow-repository", check=False) == "true":
         return  # what a run's commit follows is not here
     noted = recorded.here(stores.settings)  # among them those whose note is damaged, see `unfinished`
-    unheard = [one for one in sorted(runs.tagged(root).items(), reverse=True) if one[0] not in noted]
+    unheard = [one for one in sorted(run_tags.commits(root).items(), reverse=True) if one[0] not in noted]
     unknown = [one for one in unheard if known.known(one[0]) is None]
-    for identifier, commit in unknown[: runs.VERIFIED]:
+    for identifier, commit in unknown[: known_runs.VERIFIED]:
         wrong, tag = next(known.malformed(identifier, commit), ""), run_tag(identifier)
         if wrong:
             yield Finding("git", tag, f"no run: {wrong}", "", None, f"git tag -d '{tag}'")
@@ -208,7 +202,7 @@ def _of_one_config(stores: Stores, name: str, numbers: list[int]) -> list[int]:
 def unfinished(stores: Stores) -> Iterator[Finding]:
     """Runs that were recorded and whose models were never registered and judged."""
     damaged: dict[str, UserError] = {}
-    found = finalise.unfinished(stores.settings, damaged.__setitem__)
+    found = record.unfinished(stores.settings, damaged.__setitem__)
     for name, error in damaged.items():
         yield Finding("run", name, "noted in a file that is damaged", "", None, str(error))
     for left in found:

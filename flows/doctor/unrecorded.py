@@ -15,11 +15,11 @@ from flows.catalogue import schema
 from flows.pipeline import workspace
 from flows.pipeline.reference import RUN_TAG
 from flows.pipeline.store import Store
-from flows.release import recorded
+from flows.release import of_run, recorded
 from flows.release.findings import Finding
 from flows.release.stores import Stores
-from flows.retrain import finalise
 from flows.runs import tagged
+from flows.runs.record import unfinished
 from flows.runs.values import run_tag
 
 PAGE = 1000
@@ -37,9 +37,9 @@ def find(stores: Stores) -> Iterator[Finding]:
         name, run = (version.name, int(version.version)), version.tags.get(RUN_TAG, "")
         if name not in known and run.startswith(run_tag("")):
             by_run[run.removeprefix(run_tag(""))][name] = version
-    left = finalise.unfinished(stores.settings, lambda name, error: None)  # what is damaged, the doctor names
+    left = unfinished(stores.settings, lambda name, error: None)  # what is damaged, the doctor names
     busy = {*workspace.living(stores.settings), *(one.run.id for one in left)}
-    there = tagged.tagged(stores.settings.root)
+    there = tagged.commits(stores.settings.root)
     for run, versions in sorted(by_run.items()):
         if run in busy or _young(stores, run, versions):
             continue
@@ -59,7 +59,7 @@ def record(stores: Stores, run: str, versions: set[tuple[str, int]]) -> None:
             stages = store.stages
         finally:
             store.close()
-        made = finalise.register(stores, ran, stages, recorded.results(stores, found, stages))
+        made = of_run.register(stores, ran, stages, recorded.results(stores, found, stages))
     left = versions - {(one.model.name, one.version) for one in made.registered}
     if left:
         names = ", ".join(f"{name} v{number}" for name, number in sorted(left))

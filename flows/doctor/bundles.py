@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+from data.core.digests import sha256
 from data.core.params import UserError
 from flows.pipeline.families import models_of
 from flows.release import bundle, recorded
@@ -13,7 +14,6 @@ from flows.release.bundle import File, Manifest
 from flows.release.findings import Finding
 from flows.release.pointers import READERS, Member, Pointer
 from flows.release.stores import Stores
-from flows.storage.transfer import sha256_of
 
 
 def check(stores: Stores, log: Sequence[Pointer], deep: bool) -> Iterator[Finding]:
@@ -53,7 +53,7 @@ def mend(stores: Stores, manifest: Manifest, file: File) -> None:
             raise UserError(f"run {ran.id} has no model {manifest.model}")
         folder = model.path if file.name in bundle.TRAINED else model.evaluated
         path = ran.workspace / folder / file.name
-        if not path.is_file() or sha256_of(path) != file.sha256:
+        if not path.is_file() or sha256(path) != file.sha256:
             raise UserError(f"{folder / file.name} of run {ran.id} is not in DVC's cache here, or is damaged too")
         key = f"{bundle.prefix(manifest.model, bundle.digest(manifest))}/{file.name}"
         stores.bucket.delete(key)

@@ -1,0 +1,1 @@
+"""What was interrupted or disagrees: found, named and repaired; `remint doctor`."""
