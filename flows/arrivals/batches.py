@@ -25,7 +25,7 @@ from data.photos.arrivals import Arrival
 from flows import state
 from flows.settings import Settings
 from flows.storage import bucket
-from flows.storage.bucket import Bucket, Taken
+from flows.storage.protocol import Bucket, Taken
 
 VARIABLE = "REMINT_ARRIVED"
 LARGEST = 16 << 20  # bytes of a batch

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from data.core.params import UserError
 from flows.settings import Settings
 from flows.storage import bucket
-from flows.storage.bucket import NotThere
+from flows.storage.protocol import NotThere
 from flows.storage.s3 import S3Bucket
 from flows.storage.transfer import CHUNK, Broken
 

@@ -24,7 +24,7 @@ from flows.release.pointers import Member, Pointer
 from flows.reproduce import originals
 from flows.settings import Settings
 from flows.storage import bucket
-from flows.storage.bucket import Bucket
+from flows.storage.protocol import Bucket
 
 FAMILY, STUDENTS = "depth", Path("artifacts/depth-student")
 PHOTOS = "artifacts/photos"

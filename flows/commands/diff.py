@@ -16,7 +16,7 @@ from flows.pipeline.reference import PRODUCTION
 if TYPE_CHECKING:
     from flows.release.stores import Stores
     from flows.show.diff.releases import Bundles
-    from flows.storage.bucket import Bucket
+    from flows.storage.protocol import Bucket
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 

@@ -14,7 +14,7 @@ from flows.console import INTERRUPTED, OK, one_line_errors, print_json, say
 
 if TYPE_CHECKING:
     from flows.release.pull import Hold, Pulled
-    from flows.storage.bucket import Bucket
+    from flows.storage.protocol import Bucket
 
 
 @click.command(short_help="Bring a release into a folder, every digest verified.")

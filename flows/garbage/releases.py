@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from flows.catalogue.database import Catalogue
     from flows.release.pointers import Pointer
-    from flows.storage.bucket import Bucket
+    from flows.storage.protocol import Bucket
 
 KIND = "bundle"
 KEY = re.compile(r"(bundles/([^/]+)/([0-9a-f]{64}))/.+")

@@ -18,7 +18,7 @@ from flows.remote.accept import Accepted
 if TYPE_CHECKING:
     from dvc_data.hashfile.tree import Tree
 
-    from flows.storage.bucket import Bucket
+    from flows.storage.protocol import Bucket
 
 
 class Store:

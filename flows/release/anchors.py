@@ -25,7 +25,7 @@ from flows.release.findings import Finding
 from flows.release.pointers import Pointer
 from flows.settings import Settings
 from flows.storage import bucket as buckets
-from flows.storage.bucket import Bucket, NotThere
+from flows.storage.protocol import Bucket, NotThere
 
 KINDS = ("release", "rollback", "correction")  # entries of the journal that name a pointer
 

@@ -20,7 +20,7 @@ from data.core.digests import sha256
 from data.core.files import write
 from data.core.params import UserError, build
 from flows.release.pointers import DIGEST, NAME
-from flows.storage.bucket import SMALL, Bucket, NotThere, Taken, Watch
+from flows.storage.protocol import SMALL, Bucket, NotThere, Taken, Watch
 from flows.storage.transfer import WrongContent
 
 if TYPE_CHECKING:

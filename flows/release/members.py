@@ -12,7 +12,7 @@ from flows.release.bundle import Bundle
 from flows.release.pointers import Member, Pointer
 from flows.release.registry import Registered
 from flows.runs.values import RunInfo
-from flows.storage.bucket import Bucket
+from flows.storage.protocol import Bucket
 
 
 @dataclass(frozen=True)

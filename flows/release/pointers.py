@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
 from data.core.params import UserError, build
-from flows.storage.bucket import Bucket, NotThere
+from flows.storage.protocol import Bucket, NotThere
 
 FORMAT = 1  # of the JSON; a reader refuses a newer one
 READERS = 16  # pointers read at once

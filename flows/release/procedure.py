@@ -26,7 +26,7 @@ from flows.release.findings import Finding
 from flows.release.pointers import Pointer
 from flows.release.projections import title
 from flows.release.stores import Stores
-from flows.storage.bucket import Taken
+from flows.storage.protocol import Taken
 
 ABANDONED = timedelta(hours=1)  # a procedure of another machine is taken for dead after this
 

@@ -19,7 +19,7 @@ from flows.release.registry import Registered
 from flows.release.stores import Stores
 from flows.runs.values import RunInfo
 from flows.settings import Settings
-from flows.storage.bucket import Bucket
+from flows.storage.protocol import Bucket
 
 State = Literal["released", "standing", "refused", "waiting", "lost"]
 

@@ -23,7 +23,7 @@ from data.core.params import UserError, near
 from flows.release import bundle, pointers
 from flows.release.pointers import Member, Pointer
 from flows.storage import swap
-from flows.storage.bucket import Bucket
+from flows.storage.protocol import Bucket
 
 RELEASE, NEWEST = "release.json", "newest.json"
 FULL = (errno.ENOSPC, errno.EDQUOT)

@@ -14,7 +14,7 @@ from flows.settings import Settings
 
 if TYPE_CHECKING:
     from flows.catalogue.database import Catalogue
-    from flows.storage.bucket import Bucket
+    from flows.storage.protocol import Bucket
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from flows.pipeline.keys import Entry
 from flows.remote.patience import patiently
 from flows.settings import Settings
 from flows.storage import bucket
-from flows.storage.bucket import Bucket, NotThere, Taken
+from flows.storage.protocol import Bucket, NotThere, Taken
 
 ENTRY = re.compile(r"/[0-9a-f]{64}$")
 LARGEST = 256 << 20  # bytes of a folder's list of files: millions of them

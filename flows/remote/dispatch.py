@@ -34,7 +34,7 @@ from flows.remote.watch import Say, Watch
 from flows.retrain.job import Job
 from flows.stage.process import Action, StageFailed, Stopped
 from flows.stage.spending import Reading
-from flows.storage.bucket import NotThere
+from flows.storage.protocol import NotThere
 
 POLL_SECONDS = 0.5
 LOST_WORKERS = 5  # of one stage, in a row, before it is believed that the stage takes them down with it

@@ -43,8 +43,8 @@ from flows.settings import Settings
 from flows.stage import process
 from flows.stage.measure import Meter
 from flows.stage.process import StageFailed, Stopped
-from flows.storage import bucket
-from flows.storage.bucket import NotThere
+from flows.storage import protocol
+from flows.storage.protocol import NotThere
 
 BEATS = 6  # signs of life within REMINT_VANISHED
 LOG_CHARACTERS = 20_000  # of a stage's words that its outcome keeps
@@ -103,7 +103,7 @@ def attempt(host: Host, place: str, leave: threading.Event, hear: Hear) -> Ended
     """
     book = ledger.open(host.settings)
     try:
-        bucket.check_key(place)
+        protocol.check_key(place)
     except UserError as error:
         return Ended(_refused(host, str(error)), False)
     try:

@@ -13,7 +13,7 @@ from flows.pipeline.plan import overlap
 from flows.pipeline.store import Store
 from flows.remote.exchange import Exchange, Moved
 from flows.remote.refuse import Refused
-from flows.storage.bucket import NotThere
+from flows.storage.protocol import NotThere
 
 LOCK = "dvc.lock"
 

@@ -25,7 +25,7 @@ from typing import Any, Literal, TypeVar
 from data.core.params import UserError
 from flows.settings import Settings
 from flows.storage import bucket
-from flows.storage.bucket import Bucket, NotThere, Taken
+from flows.storage.protocol import Bucket, NotThere, Taken
 
 T = TypeVar("T")
 State = Literal[

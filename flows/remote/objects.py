@@ -20,8 +20,8 @@ from typing import Any, Protocol
 from data.core.params import UserError
 from flows.settings import Settings
 from flows.storage import bucket, transfer
-from flows.storage.bucket import NotThere, Watch
 from flows.storage.folder import FolderBucket
+from flows.storage.protocol import NotThere, Watch
 from flows.storage.s3 import S3Bucket, _body, _extent, _md5
 from flows.storage.transfer import CHUNK, WrongContent
 

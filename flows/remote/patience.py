@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from data.core.params import UserError
-from flows.storage.bucket import Denied, NotThere, Taken
+from flows.storage.protocol import Denied, NotThere, Taken
 from flows.storage.transfer import WrongContent
 
 SECONDS = 300.0  # that a store may be away: a server's restart, a network that is changed

@@ -26,10 +26,10 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from data.core.params import UserError, near
 from flows.remote import roster
 from flows.remote.roster import Entry
-from flows.storage.bucket import Denied
+from flows.storage.protocol import Denied
 
 if TYPE_CHECKING:
-    from flows.storage.bucket import Bucket
+    from flows.storage.protocol import Bucket
 
 STAGES = ("cpu", "gpu")  # pools of stages: a worker takes one at a time
 FLOWS = "flows"  # the pool of orchestrating flows: they mostly wait, so any number at once

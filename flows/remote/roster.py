@@ -12,7 +12,7 @@ import re
 from dataclasses import asdict, dataclass
 
 from data.core.params import UserError
-from flows.storage.bucket import PART, Bucket, NotThere
+from flows.storage.protocol import PART, Bucket, NotThere
 
 WORKERS = "workers"
 

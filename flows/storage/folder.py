@@ -13,7 +13,7 @@ from pathlib import Path
 from data.core import digests
 from data.core.files import sync, write
 from data.core.params import UserError
-from flows.storage.bucket import SMALL, NotThere, Taken, Watch, check_key
+from flows.storage.protocol import SMALL, NotThere, Taken, Watch, check_key
 from flows.storage.transfer import CHUNK, announced, receive
 
 

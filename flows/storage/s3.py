@@ -23,7 +23,7 @@ from botocore.parsers import ResponseParserError
 
 from data.core import digests
 from data.core.params import UserError
-from flows.storage.bucket import SMALL, Denied, NotThere, Taken, Watch, check_key
+from flows.storage.protocol import SMALL, Denied, NotThere, Taken, Watch, check_key
 from flows.storage.transfer import ATTEMPTS, CHUNK, Broken, announced, receive, wait
 
 TRIES = 4  # of a request, by the library, with growing waits that are out of step with others

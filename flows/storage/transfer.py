@@ -11,7 +11,7 @@ from pathlib import Path
 
 from data.core.files import sync
 from data.core.params import UserError
-from flows.storage.bucket import Watch
+from flows.storage.protocol import Watch
 
 CHUNK = 1 << 20  # bytes
 ATTEMPTS = 5  # in a row without a single new byte

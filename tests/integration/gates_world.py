@@ -29,7 +29,7 @@ from flows.release.pointers import Member, Pointer
 from flows.release.registry import Registered
 from flows.runs.values import RunInfo
 from flows.settings import Settings
-from flows.storage import bucket
+from flows.storage import bucket, protocol
 from models.core.saved import weights_digest
 
 EVALUATE = """
@@ -107,7 +107,7 @@ class World:
         return world
 
     @property
-    def bucket(self) -> bucket.Bucket:
+    def bucket(self) -> protocol.Bucket:
         return bucket.open(self.settings)
 
     @cached_property

@@ -7,7 +7,7 @@ import pytest
 from data.core.params import UserError
 from flows.remote.ledger import Beat, Ledger, Outcome, Usage, Work, part
 from flows.storage import bucket
-from flows.storage.bucket import NotThere
+from flows.storage.protocol import NotThere
 
 pytestmark = pytest.mark.integration
 

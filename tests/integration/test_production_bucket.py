@@ -17,8 +17,8 @@ from flows.release import pointers
 from flows.release.pointers import Member, Pointer
 from flows.storage import bucket as buckets
 from flows.storage import s3
-from flows.storage.bucket import Bucket, NotThere, Taken
 from flows.storage.folder import FolderBucket
+from flows.storage.protocol import Bucket, NotThere, Taken
 
 pytestmark = pytest.mark.integration
 

@@ -11,7 +11,7 @@ import pytest
 from data.core.params import UserError
 from flows.release.pull import holds, pull
 from flows.storage import s3, transfer
-from flows.storage.bucket import Taken
+from flows.storage.protocol import Taken
 from tests.proxy import Proxy
 
 pytestmark = pytest.mark.integration

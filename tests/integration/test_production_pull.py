@@ -24,7 +24,7 @@ from flows.release.pointers import Pointer
 from flows.release.pull import holds, pull
 from flows.storage import bucket as buckets
 from flows.storage import swap
-from flows.storage.bucket import Bucket
+from flows.storage.protocol import Bucket
 
 pytestmark = pytest.mark.integration
 # A plain child of this process would inherit the locks and threads that other tests left.

@@ -19,7 +19,7 @@ from flows.pipeline.store import Store
 from flows.remote import exchange, objects, patience
 from flows.remote.objects import FolderObjects
 from flows.stage.process import Stopped
-from flows.storage.bucket import Denied, NotThere
+from flows.storage.protocol import Denied, NotThere
 from flows.storage.transfer import WrongContent
 from tests.proxy import Proxy
 

@@ -28,7 +28,7 @@ from flows.pipeline import parameters
 from flows.release import bundle, pointers, pull, recorded
 from flows.reproduce import target
 from flows.settings import Settings
-from flows.storage import bucket
+from flows.storage import protocol
 from flows.storage.folder import FolderBucket
 from models import registry
 
@@ -106,7 +106,7 @@ def test_a_key_of_the_bucket(home, name):
     for key in (name, f"bundles/{name}", f"{name}/manifest.json"):
         if key == "bundles/":
             continue
-        for act in (where.read, where.delete, lambda key: where.create(key, b"x"), bucket.check_key):
+        for act in (where.read, where.delete, lambda key: where.create(key, b"x"), protocol.check_key):
             with pytest.raises(UserError):
                 act(key)
         with pytest.raises(UserError):

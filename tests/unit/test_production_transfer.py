@@ -7,7 +7,8 @@ import pytest
 
 from data.core.params import UserError
 from flows.storage import transfer
-from flows.storage.bucket import at, check_key
+from flows.storage.bucket import at
+from flows.storage.protocol import check_key
 from flows.storage.transfer import Broken, receive
 
 DATA = os.urandom(100_000)

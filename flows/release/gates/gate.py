@@ -24,7 +24,7 @@ from flows.release.pointers import Pointer
 from flows.release.registry import Registered
 from flows.runs.values import RunInfo
 from flows.settings import Settings, child_environment
-from flows.storage.bucket import Bucket
+from flows.storage.protocol import Bucket
 from models.metrics import METRICS
 
 

@@ -21,7 +21,7 @@ from flows.show.diff import code
 from flows.show.diff.values import Comparison, DataPair, Member, Side, Version
 from flows.show.lineage.code import Code as Recorded
 from flows.show.lineage.down import data_version
-from flows.storage.bucket import Bucket
+from flows.storage.protocol import Bucket
 
 SAMPLES = "per_sample.parquet"
 
