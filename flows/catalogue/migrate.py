@@ -7,12 +7,12 @@ Alembic takes half a second to import, so it is asked only when the revision in 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 from collections.abc import Iterator
 from pathlib import Path
 
 from sqlalchemy import URL, Connection, Engine, inspect, text
 
+from data.core import locks
 from data.core.params import UserError
 from flows.catalogue.schema import REVISION
 from models.tracking.embedded import database_file
@@ -63,8 +63,8 @@ def _alone(engine: Engine) -> Iterator[Connection]:
             yield connection
         return
     path = file_of(engine.url)
-    with path.with_name(f"{path.name}.lock").open("w") as lock, engine.connect() as connection:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the change to WAL does not wait for others as a transaction does
+    # the change to WAL does not wait for others as a transaction does
+    with locks.held(path.with_name(f"{path.name}.lock")), engine.connect() as connection:
         with contextlib.closing(connection.connection.cursor()) as cursor:
             cursor.execute("PRAGMA journal_mode = WAL")
             cursor.execute("PRAGMA foreign_keys = OFF")  # a table that is copied is dropped under its references

@@ -9,15 +9,16 @@ then removes what was left behind.
 """
 
 import contextlib
-import fcntl
 import os
 import shutil
-import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+import psutil
+
+from data.core import locks
 from data.core.params import UserError
 from flows import repository
 from flows.settings import Settings
@@ -82,21 +83,19 @@ def exclusive(settings: Settings) -> Iterator[None]:
     """Only one process at a time makes and removes worktrees."""
     try:
         settings.worktrees.mkdir(parents=True, exist_ok=True)
-        lock = (settings.worktrees / ".lock").open("w")
+        lock = locks.take(settings.worktrees / ".lock")
     except OSError as error:
         raise UserError(
             f"cannot write in {settings.worktrees} ({error.strerror}); free space or permissions, or name another "
             "folder with REMINT_HOME"
         ) from None
     with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def _claim(folder: Path) -> IO[str]:
     """The open and locked pid file that says: a living run works in `folder`."""
-    mark = folder.with_suffix(".pid").open("x")
-    fcntl.flock(mark, fcntl.LOCK_EX)
+    mark = locks.take(folder.with_suffix(".pid"), "x")
     mark.write(f"{os.getpid()}\n")
     mark.flush()
     return mark
@@ -104,22 +103,12 @@ def _claim(folder: Path) -> IO[str]:
 
 def living(settings: Settings) -> set[str]:
     """The ids of the runs that work on this machine now."""
-    return {path.stem for path in settings.worktrees.glob("*.pid") if _lives(path)}
-
-
-def _lives(mark: Path) -> bool:
-    """Whether somebody holds the lock on a pid file."""
-    with mark.open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+    return {path.stem for path in settings.worktrees.glob("*.pid") if locks.is_held(path)}
 
 
 def dead(settings: Settings) -> list[Path]:
     """The worktrees of runs that were killed; to be asked under `exclusive`."""
-    return [mark.with_suffix("") for mark in sorted(settings.worktrees.glob("*.pid")) if not _lives(mark)]
+    return [mark.with_suffix("") for mark in sorted(settings.worktrees.glob("*.pid")) if not locks.is_held(mark)]
 
 
 def remove_dead(settings: Settings, folder: Path) -> None:
@@ -143,10 +132,10 @@ def index_folder(folder: Path) -> Path:
 
 def _end_processes_in(folder: Path) -> None:
     """Kill what a dead run left working in its worktree: a killed flow cannot stop its stages itself."""
-    for link in Path("/proc").glob("[0-9]*/cwd"):
-        with contextlib.suppress(OSError):
-            if link.readlink().is_relative_to(folder):
-                os.kill(int(link.parent.name), signal.SIGKILL)
+    for process in psutil.process_iter(["cwd"]):
+        if process.info["cwd"] and Path(process.info["cwd"]).is_relative_to(folder):
+            with contextlib.suppress(psutil.Error):
+                process.kill()
 
 
 def cache(settings: Settings) -> Path:

@@ -7,13 +7,13 @@ next one, or by `remint doctor --repair`.
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data.core import locks
 from flows import repository
 from flows.pipeline import environment, integrity, workspace
 from flows.pipeline.graph import Stage
@@ -148,8 +148,7 @@ def _overtaken(stores: Stores, ran: RunInfo, made: Release) -> dict[str, Outcome
 @contextmanager
 def _alone(settings: Settings, ran: RunInfo) -> Iterator[None]:
     """One process at a time completes a run; another waits, and finds it completed."""
-    with (settings.runs / ran.id / "completing.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locks.held(settings.runs / ran.id / "completing.lock"):
         yield
 
 

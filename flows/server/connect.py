@@ -7,7 +7,6 @@ that the end of a run is recorded.
 """
 
 import base64
-import fcntl
 import os
 import signal
 import subprocess
@@ -19,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from data.core import locks
 from data.core.params import UserError
 from flows.server import local
 from flows.settings import Settings
@@ -120,6 +120,5 @@ def _start(home: Path, environment: Mapping[str, str]) -> str:
 
 @contextmanager
 def _locked(home: Path) -> Iterator[None]:
-    with (home / "start.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locks.held(home / "start.lock"):
         yield

@@ -10,7 +10,6 @@ the very settings, of the containers, with other addresses and folders in them.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import subprocess
@@ -20,6 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.core import locks
 from data.core.params import UserError
 from flows import repository, state
 from flows.server.pages import TRAINING, free_port
@@ -200,8 +200,7 @@ class Stack:
     def _alone(self) -> Iterator[None]:
         """Nobody else starts or ends it meanwhile."""
         self.state.mkdir(parents=True, exist_ok=True)
-        with (self.state / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locks.held(self.state / "lock"):
             yield
 
     def ports(self) -> dict[str, int]:

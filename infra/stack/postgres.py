@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from data.core.params import UserError
 
 SERVES_AS = "postgres"  # the server refuses to run as root; Debian's package makes this user
@@ -47,8 +49,8 @@ def runs(folder: Path) -> bool:
     """Whether the server lives: the number that it wrote down is that of a process of PostgreSQL."""
     try:
         number = (folder / "data" / "postmaster.pid").read_text().splitlines()[0]
-        return Path(f"/proc/{number}/comm").read_text().startswith("postgres")
-    except (OSError, IndexError):
+        return psutil.Process(int(number)).name().startswith("postgres")
+    except (OSError, IndexError, ValueError, psutil.Error):
         return False
 
 

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import psutil
+
 from data.core.params import UserError
 from flows import state
 
@@ -79,11 +81,11 @@ def read(path: Path) -> list[Process]:
 
 
 def _born(pid: int) -> str:
-    """The start time of a process in ticks since the machine's, "" if there is none that runs."""
+    """The start time of a process in seconds, "" if there is none that runs."""
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)  # our own child that has ended would stay as a zombie
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
+        process = psutil.Process(pid)
+        return "" if process.status() == psutil.STATUS_ZOMBIE else f"{process.create_time():.2f}"
+    except psutil.Error:
         return ""
-    return "" if fields[0] == "Z" else fields[19]

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 from botocore import exceptions as aws
 
 from data.core.params import UserError
@@ -28,8 +29,8 @@ def runs(folder: Path) -> bool:
     """Whether all its daemons live."""
     try:
         numbers = [(folder / f"{name}.pid").read_text().strip() for name in ("mon", "osd", "mgr", "rgw")]
-        names = [Path(f"/proc/{number}/comm").read_text() for number in numbers]
-    except OSError:
+        names = [psutil.Process(int(number)).name() for number in numbers]
+    except (OSError, ValueError, psutil.Error):
         return False
     return all(name.startswith(("ceph", "radosgw")) for name in names)
 
