@@ -31,7 +31,7 @@ NAME = re.compile(r"(\d{8,})-([0-9a-f]{64})\.(?:safetensors|shard)")
 PLACE = re.compile(r"[\w@-]+-[0-9a-f]{16}")
 
 
-class Kept:
+class CheckpointStore:
     """The files of one place.
 
     They are a convenience: a store that fails costs one line on standard error and never the work. `strict` is for

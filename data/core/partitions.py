@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.core.checkpoint_store import Kept, say
+from data.core.checkpoint_store import CheckpointStore, say
 from data.core.params import UserError
 
 VARIABLE = "REMINT_PART"
@@ -23,11 +23,11 @@ FOLDER = ".shards"  # in the stage's output folder, while it works
 
 
 class Done(Exception):
-    """This process did its share, a part or a rank, and writes no outputs."""
+    """This process did its share, a partition or a rank, and writes no outputs."""
 
 
 @dataclass(frozen=True)
-class Part:
+class Partition:
     """The shards with index % count == number - 1."""
 
     number: int
@@ -37,15 +37,15 @@ class Part:
         return index % self.count == self.number - 1
 
 
-def asked() -> Part | None:
-    """The part that REMINT_PART names, None for the whole stage."""
+def asked() -> Partition | None:
+    """The partition that REMINT_PART names, None for the whole stage."""
     text = os.environ.get(VARIABLE, "")
     if not text:
         return None
     match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise UserError(f"{VARIABLE} must be NUMBER/COUNT such as 2/4, with a number from 1 to the count, not '{text}'")
-    return Part(int(match[1]), int(match[2]))
+    return Partition(int(match[1]), int(match[2]))
 
 
 class Shards:
@@ -58,7 +58,7 @@ class Shards:
         self.part, self.count, self.work = asked(), count, out / FOLDER
         if self.part and not address:
             raise UserError(f"{VARIABLE} needs a place for shards; set REMINT_CHECKPOINTS")
-        self.kept = Kept(address, "shard", strict=self.part is not None) if address else None
+        self.store = CheckpointStore(address, "shard", strict=self.part is not None) if address else None
         wanted = [index for index in range(count) if self.part is None or self.part.has(index)]
         there = self._there()
         self.missing = [index for index in wanted if index not in there]
@@ -68,14 +68,14 @@ class Shards:
     def make(self, index: int, write: Callable[[Path], object]) -> None:
         """Make one shard by `write`, which is given the file to write, and keep it."""
         if self.part:
-            assert self.kept is not None
-            self.kept.put(index, write)
+            assert self.store is not None
+            self.store.put(index, write)
             return
         file = self._file(index)
         file.parent.mkdir(parents=True, exist_ok=True)
         write(file)
-        if self.kept:
-            self.kept.put(index, lambda copy: shutil.copyfile(file, copy))
+        if self.store:
+            self.store.put(index, lambda copy: shutil.copyfile(file, copy))
 
     def files(self) -> list[Path]:
         """The file of every shard; they are the caller's and lie in the output folder's file system."""
@@ -86,21 +86,21 @@ class Shards:
     def forget(self) -> None:
         """All outputs are written."""
         shutil.rmtree(self.work, ignore_errors=True)
-        if self.kept:
-            self.kept.forget()
+        if self.store:
+            self.store.forget()
 
     def _there(self) -> set[int]:
         """The shards that need not be made: a part looks at names alone, the whole stage brings and verifies them."""
-        if self.kept is None:
+        if self.store is None:
             return set()
         found: set[int] = set()
-        with self.kept.tolerant("cannot be read"):
-            names = {index: name for index, name in self.kept.files().items() if index < self.count}
+        with self.store.tolerant("cannot be read"):
+            names = {index: name for index, name in self.store.files().items() if index < self.count}
             if self.part:
                 return set(names)
             self.work.mkdir(parents=True, exist_ok=True)
             for index, name in names.items():
-                if file := self.kept.get(name, self.work):
+                if file := self.store.get(name, self.work):
                     if file.parent == self.work:
                         file.replace(self._file(index))
                     else:

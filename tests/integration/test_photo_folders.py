@@ -104,8 +104,8 @@ def test_a_folder_in_the_commit_is_listed_as_it_lies_there(project):
 def test_a_look_at_a_folder_reads_only_what_changed_there(project, folder, tmp_path, monkeypatch):
     settings = arriving.Settings(root=project, photos=folder)
     read: list[str] = []
-    sha256 = run_inputs.kept.sha256
-    monkeypatch.setattr(run_inputs.kept, "sha256", lambda path: read.append(path.name) or sha256(path))
+    sha256 = run_inputs.digests.sha256
+    monkeypatch.setattr(run_inputs.digests, "sha256", lambda path: read.append(path.name) or sha256(path))
     run_inputs.listed(project, settings, {run_inputs.SOURCE: "data/own.listing"})
     first = (project / "data" / "own.listing").read_text()
     assert len(read) == 5

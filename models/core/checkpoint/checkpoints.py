@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from data.core.checkpoint_store import Kept
+from data.core.checkpoint_store import CheckpointStore
 from models.core.checkpoint import files
 
 KEPT = 2  # the newest, and the one before it in case the newest is damaged
@@ -16,24 +16,24 @@ class Checkpoints:
     """The states STEP-SHA256.safetensors in a folder or under s3://bucket/prefix."""
 
     def __init__(self, address: str) -> None:
-        self.kept = Kept(address, "safetensors")
-        self.store = self.kept.store
+        self.checkpoints = CheckpointStore(address, "safetensors")
+        self.store = self.checkpoints.store
 
     def save(self, step: int, write: Callable[[Path], object]) -> None:
         """Keep what `write` writes to the file it is given as the state after `step` steps."""
-        self.kept.put(step, write)
-        with self.kept.tolerant("cannot be removed"):
-            for name in list(self.kept.files().values())[:-KEPT]:
+        self.checkpoints.put(step, write)
+        with self.checkpoints.tolerant("cannot be removed"):
+            for name in list(self.checkpoints.files().values())[:-KEPT]:
                 self.store.delete(name)
 
     def newest(self) -> tuple[int, dict[str, Any]] | None:
         """(step, state) of the newest checkpoint that is what its name says."""
-        with self.kept.tolerant("cannot be read"), self.store.scratch() as folder:
-            for step, name in reversed(self.kept.files().items()):
-                if file := self.kept.get(name, folder):
+        with self.checkpoints.tolerant("cannot be read"), self.store.scratch() as folder:
+            for step, name in reversed(self.checkpoints.files().items()):
+                if file := self.checkpoints.get(name, folder):
                     return step, files.read(file)
         return None
 
     def forget(self) -> None:
         """The training is done: its checkpoints have no further use."""
-        self.kept.forget()
+        self.checkpoints.forget()
