@@ -8,7 +8,7 @@ here imports torch: it takes a tenth of a second.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,21 @@ from data.scenes.params import Scenes
 from data.validate.params import Validate
 from models.core.learning import STARTING
 from models.depth import params as depth
+from models.generator import kinds
 from models.generator import params as generator
 from models.proxy.params import ProxyParams
 from models.tokenizer import params as tokenizer
 
 FILE = Path("params.yaml")
-SECTIONS: dict[str, type] = {  # the first that fits; * is a kind, of which there may be several
+
+
+def _of_generator(kind: str) -> type:
+    found: type = kinds.params(kinds.check(kind, "generator: ")).Params
+    return found
+
+
+# The first that fits; * is a kind, of which there may be several, each perhaps with parameters of its own.
+SECTIONS: dict[str, type | Callable[[str], type]] = {
     "scenes": Scenes,
     "photos": Photos,
     "validate": Validate,
@@ -33,7 +42,7 @@ SECTIONS: dict[str, type] = {  # the first that fits; * is a kind, of which ther
     "warmup": tokenizer.WarmUpParams,
     "tokenizer": tokenizer.FineTuneParams,
     "tokens": tokenizer.EncodeParams,
-    "generator.*": generator.TrainParams,
+    "generator.*": _of_generator,
     "depth.teacher": depth.TrainParams,
     "depth.labels": depth.LabelParams,
     "depth.student.*": depth.TrainParams,
@@ -70,7 +79,7 @@ def present(whole: Mapping[str, Any]) -> Iterator[tuple[str, type]]:
         if isinstance(place, Mapping):
             names = place if last == "*" else [last] if last in place else []
             for name in names:
-                found.setdefault(".".join([*above, name]), cls)
+                found.setdefault(".".join([*above, name]), cls if isinstance(cls, type) else cls(name))
     yield from found.items()
 
 

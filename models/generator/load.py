@@ -8,18 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from data.core import params, portable
-from data.core.params import UserError, near
+from data.core.params import UserError
 from models.core import device, saved
 from models.core.images import to_array, unit
-from models.generator.maskgit import MaskGit
-from models.generator.params import Sampling
-from models.generator.sampler import sample
+from models.generator import kinds
 from models.tokenizer.tokenizer import Tokenizer
 
-NETS: dict[str, type[nn.Module]] = {"maskgit": MaskGit}
 BATCH = 128  # pictures drawn at once; part of what a seed means
 
 
@@ -29,7 +26,7 @@ class Generator:
 
     net: Any
     kind: str
-    sampling: Sampling
+    sampling: Any
     classes: tuple[str, ...]
     tokenizer: str
 
@@ -40,21 +37,19 @@ class Stored:
 
     kind: str
     net: dict[str, Any]
-    sampler: Sampling
+    sampler: dict[str, Any]
     classes: tuple[str, ...]
     tokenizer: str
 
 
-def config(kind: str, net: dict[str, Any], sampling: Sampling, classes: list[str], tokenizer: str) -> dict[str, Any]:
+def config(kind: str, net: dict[str, Any], sampling: Any, classes: list[str], tokenizer: str) -> dict[str, Any]:
     """What config.json holds; `load` reads it."""
     return {"kind": kind, "net": net, "sampler": asdict(sampling), "classes": classes, "tokenizer": tokenizer}
 
 
 def build(kind: str, arguments: dict[str, Any]) -> Any:
     """A new net of the kind; UserError names the known kinds."""
-    if kind not in NETS:
-        raise UserError(f"'{kind}' is not a kind of generator{near(kind, NETS)}")
-    return NETS[kind](**arguments)
+    return kinds.code(kind).Net(**arguments)
 
 
 def load(folder: Path) -> Generator:
@@ -62,13 +57,13 @@ def load(folder: Path) -> Generator:
     values, state = saved.read(folder)
     where = f"{saved.find(folder) / 'config.json'}:"
     stored = params.build(Stored, values, where)
-    if stored.kind not in NETS:
-        raise UserError(f"{where} '{stored.kind}' is not a kind of generator{near(stored.kind, NETS)}")
-    arguments = params.arguments(NETS[stored.kind], stored.net, f"{where} net")
+    kind = kinds.code(kinds.check(stored.kind, f"{where} "))
+    arguments = params.arguments(kind.Net, stored.net, f"{where} net")
+    sampling = params.build(kinds.params(stored.kind).Sampling, stored.sampler, f"{where} sampler")
     if arguments["classes"] != len(stored.classes):
         raise UserError(f"{where} net.classes is {arguments['classes']}, but classes names {len(stored.classes)}")
     net = saved.restore(lambda: build(stored.kind, arguments), state, folder)
-    return Generator(net, stored.kind, stored.sampler, stored.classes, stored.tokenizer)
+    return Generator(net, stored.kind, sampling, stored.classes, stored.tokenizer)
 
 
 def check_tokenizer(generator: Generator, folder: Path) -> None:
@@ -82,7 +77,7 @@ def check_tokenizer(generator: Generator, folder: Path) -> None:
 
 
 @torch.no_grad()
-def draw_tokens(generator: Generator, labels: Tensor, seed: int, how: Sampling | None = None) -> Tensor:
+def draw_tokens(generator: Generator, labels: Tensor, seed: int, how: Any = None) -> Tensor:
     """Tokens int64 (N, K) for the labels (N,) in [0, classes); the same seed draws the same on the same device."""
     net, place = generator.net, device.of(generator.net)
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(generator.classes):
@@ -95,14 +90,11 @@ def draw_tokens(generator: Generator, labels: Tensor, seed: int, how: Sampling |
         with torch.autocast(tokens.device.type, torch.bfloat16, enabled=not portable.active()):
             return net(tokens, classes)
 
-    shape = {"length": net.length, "codes": net.mask_token, "no_class": net.no_class}
-    how = how or generator.sampling
-    return device.in_batches(net, lambda part: sample(predict, part, how=how, random=random, **shape), labels, BATCH)
+    kind, how = kinds.code(generator.kind), how or generator.sampling
+    return device.in_batches(net, lambda part: kind.sample(net, predict, part, how, random), labels, BATCH)
 
 
-def generate(
-    generator: Generator, tokenizer: Tokenizer, labels: Tensor, seed: int, how: Sampling | None = None
-) -> np.ndarray:
+def generate(generator: Generator, tokenizer: Tokenizer, labels: Tensor, seed: int, how: Any = None) -> np.ndarray:
     """Pictures uint8 (N, H, W, 3) of the classes `labels` (N,); `how` replaces the sampler's defaults."""
     tokens = draw_tokens(generator, labels, seed, how)
     return to_array(device.in_batches(tokenizer, tokenizer.decode, tokens, BATCH))

@@ -19,13 +19,12 @@ import torch
 from torch import Tensor
 
 from data.core import entry
-from data.core.params import UserError, near
+from data.core.params import UserError
 from models.core import device, figures, learning, saved, stage
 from models.core.optim import muon_adamw
 from models.core.training import Batch, Batches, Fit, Task, fit
-from models.generator import losses
-from models.generator.load import NETS, build, config, generate, load
-from models.generator.params import TrainParams
+from models.generator import kinds
+from models.generator.load import build, config, generate, load
 from models.tokenizer.tokenizer import load as load_tokenizer
 
 
@@ -45,7 +44,7 @@ class Tokens:
 
 def main() -> None:
     args = arguments()
-    p = learning.load(TrainParams, f"generator.{args.kind}")
+    p = learning.load(kinds.params(args.kind).Params, f"generator.{args.kind}")
     inputs = {"tokens": args.tokens, "tokenizer": args.tokenizer}
     with stage.open(f"generator@{args.kind}", inputs, args.out, p) as run:
         tokens, tokenizer = read_tokens(args.tokens), load_tokenizer(args.tokenizer)
@@ -70,35 +69,28 @@ def main() -> None:
 
 
 def learn(
-    kind: str, shape: dict[str, Any], p: TrainParams, tokens: Tokens, codebook: Tensor, run: stage.Run
+    kind: str, shape: dict[str, Any], p: Any, tokens: Tokens, codebook: Tensor, run: stage.Run
 ) -> tuple[Any, list[dict]]:
     """A net trained on the tokens, with averaged weights, and its curves."""
     torch.manual_seed(p.seed)
-    net = build(kind, shape)
+    net, code = build(kind, shape), kinds.code(kind)
     net.start_from_codebook(codebook)
 
     def make(indices: Tensor, random: torch.Generator) -> Batch:
-        return masked_batch(net, tokens.train[indices], tokens.train_labels[indices], p.label_drop, random)
+        return code.batch(net, tokens.train[indices], tokens.train_labels[indices], p.label_drop, random)
 
     optimisers = muon_adamw(net, p.muon_lr, p.lr, p.weight_decay, betas=(0.9, 0.96))
     plan = Fit.of(p, val_every=max(1, p.steps // 5), unit="sequences", accelerate=p.accelerate)
     batches = Batches(len(tokens.train), p.batch, p.steps, p.seed, make)
-    rows = fit(Task(net, optimisers, losses.step, p.clip), batches, plan, run, held_out(net, tokens, p.batch))
+    rows = fit(Task(net, optimisers, code.step, p.clip), batches, plan, run, held_out(kind, net, tokens, p.batch))
     return net, rows
 
 
-def masked_batch(net: Any, tokens: Tensor, labels: Tensor, label_drop: float, random: torch.Generator) -> Batch:
-    """A batch with its masks and dropped labels drawn."""
-    masked, mask = losses.mask_tokens(tokens, net.mask_token, random)
-    labels = losses.drop_labels(labels, net.no_class, label_drop, random)
-    return {"tokens": tokens, "masked": masked, "mask": mask, "labels": labels}
-
-
-def held_out(net: Any, tokens: Tokens, batch: int, draws: int = 4) -> list[Batch]:
-    """Validation batches: each held-out row with `draws` fixed masks (one alone is a noisy measure), labels kept."""
+def held_out(kind: str, net: Any, tokens: Tokens, batch: int, draws: int = 4) -> list[Batch]:
+    """Validation batches: each held-out row `draws` times (one mask alone is a noisy measure), labels kept."""
     random = torch.Generator().manual_seed(0)
     rows, labels = tokens.val.repeat(draws, 1), tokens.val_labels.repeat(draws)
-    whole = masked_batch(net, rows, labels, 0.0, random)
+    whole = kinds.code(kind).batch(net, rows, labels, 0.0, random)
     return [{k: v[i : i + batch] for k, v in whole.items()} for i in range(0, len(rows), batch)]
 
 
@@ -135,10 +127,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("tokens", "tokenizer", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--kind", required=True, help=f"one of {', '.join(NETS)}")
+    parser.add_argument("--kind", required=True, help=f"one of {', '.join(kinds.names())}")
     args = parser.parse_args()
-    if args.kind not in NETS:
-        raise UserError(f"--kind: '{args.kind}' is not a kind of generator{near(args.kind, NETS)}")
+    kinds.check(args.kind, "--kind: ")
     return args
 
 

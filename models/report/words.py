@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from models.generator import kinds
+
 SYMBOLS = {  # how the field writes what metrics.json can only spell
     "psnr": "PSNR", "ssim": "SSIM", "rfwd": "rFWD", "gfwd": "gFWD", "fwd": "FWD", "rmse": "RMSE",
     "mse": "MSE", "nll": "NLL", "abs rel": "AbsRel", "delta1": "δ₁",
@@ -41,7 +43,7 @@ FAMILIES = (
         "Generator",
         "Asked for a class, it draws a row of tokens in a few parallel steps; the tokenizer turns them into a picture.",
         ("generator",),
-        ("maskgit", "samba"),
+        tuple(kinds.names()),
         "gfwd",
         "Fréchet wavelet distance of its samples to held-out images: the lower, the more alike.",
         "samples",

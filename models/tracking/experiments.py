@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from models.generator import kinds
 from models.tracking import embedded
 
 FAMILIES = {  # stage name up to "@" -> MLflow experiment: runs that compare side by side share one
@@ -17,8 +18,6 @@ FAMILIES = {  # stage name up to "@" -> MLflow experiment: runs that compare sid
     "tokens": "tokenizer",
     "evaluate@tokenizer": "tokenizer",
     "generator": "generator",
-    "evaluate@maskgit": "generator",
-    "evaluate@samba": "generator",
     "depth-teacher": "depth",
     "pseudo-labels": "depth",
     "depth-student": "depth",
@@ -104,4 +103,6 @@ def page(identifier: str, name: str) -> dict[str, str]:
 
 def family_of(stage: str) -> str:
     """Return the experiment of a stage; a stage nobody listed gets one of its own name."""
+    if stage.removeprefix("evaluate@") in kinds.names():
+        return "generator"
     return FAMILIES.get(stage) or FAMILIES.get(stage.partition("@")[0]) or stage

@@ -131,9 +131,9 @@ def sampler(rows: int = 32, rounds: int = 2) -> list[Line]:
     """Token rows drawn by MaskGIT with 8 guided steps, more and fewer, and without guidance."""
     import torch
 
-    from models.generator.maskgit import MaskGit
-    from models.generator.params import Sampling
-    from models.generator.sampler import sample
+    from models.maskgit.generator import Net as MaskGit
+    from models.maskgit.params import Sampling
+    from models.maskgit.sampler import sample
 
     torch.manual_seed(0)
     net = MaskGit(codes=1024, classes=CLASSES, length=32, dim=192, depth=4, heads=4).eval()

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from models.core import sharding
 from models.core.optim import muon_adamw
-from models.generator.maskgit import MaskGit
+from models.maskgit.generator import Net as MaskGit
 from tests.workers import free_port
 
 BATCH = 64

@@ -6,9 +6,9 @@ import torch
 from models.core.optim import muon_adamw
 from models.core.stage import Run
 from models.core.training import Batches, Fit, Task, fit
-from models.generator import losses
 from models.generator.load import build
-from models.generator.train import Tokens, held_out, masked_batch
+from models.generator.train import Tokens, held_out
+from models.maskgit import generator
 from models.tracking.training_run import NullTracker
 
 TRAIN = [3.176999, 2.955328, 2.786081, 2.724470, 2.694172]
@@ -33,12 +33,12 @@ def train(folder):
     held = Tokens(train, labels, val, val_labels, ["a", "b", "c"], 16, "")
 
     def make(indices, random):
-        return masked_batch(net, train[indices], labels[indices], 0.1, random)
+        return generator.batch(net, train[indices], labels[indices], 0.1, random)
 
-    task = Task(net, muon_adamw(net, 0.02, 3e-3, betas=(0.9, 0.96)), losses.step)
+    task = Task(net, muon_adamw(net, 0.02, 3e-3, betas=(0.9, 0.96)), generator.step)
     plan = Fit(steps=10, warmup=2, precision="32-true", log_every=2, ema=0.9)
     run = Run("generator@maskgit", folder, NullTracker(), None)
-    return net, fit(task, Batches(64, 16, 10, 0, make), plan, run, held_out(net, held, 16))
+    return net, fit(task, Batches(64, 16, 10, 0, make), plan, run, held_out("maskgit", net, held, 16))
 
 
 def test_ten_steps_give_the_committed_losses(tmp_path):

@@ -12,7 +12,7 @@ from flows.release.gates.speed import Pair, measure
 from models.core import saved
 from models.depth import net as depth
 from models.generator.load import build, config
-from models.generator.params import Sampling
+from models.maskgit.params import Sampling
 from models.tokenizer.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.integration

@@ -18,7 +18,7 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from data.core.params import UserError, build
 from models.core import learning, sharding, training
-from models.generator.maskgit import MaskGit
+from models.maskgit.generator import Net as MaskGit
 from tests.integration.test_resume_stages import CHAIN, DRIVER, EVERY, PARAMS, STEPS, files, pack
 from tests.workers import free_port
 

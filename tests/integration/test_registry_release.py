@@ -25,7 +25,7 @@ from flows.settings import Settings
 from models import registry as models_registry
 from models.depth import net as depth
 from models.generator.load import build, config
-from models.generator.params import Sampling
+from models.maskgit.params import Sampling
 from models.registry import logged_model
 from models.tokenizer.tokenizer import Tokenizer
 from models.tracking import training_run

@@ -7,7 +7,7 @@ from data.core.params import UserError
 from models.core import saved
 from models.core.images import flip
 from models.generator import evaluate, load, probe, train
-from models.generator.params import Sampling
+from models.maskgit.params import Sampling
 
 
 def bars(n, seed=0, size=32):

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from data.core.params import UserError
-from models.generator import losses
 from models.generator.load import build
-from models.generator.maskgit import MaskGit
+from models.maskgit import losses
+from models.maskgit.generator import Net as MaskGit
 
 TINY = {"codes": 11, "classes": 3, "length": 6, "dim": 16, "depth": 2, "heads": 2}
 

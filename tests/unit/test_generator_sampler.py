@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from data.core.params import UserError, build
-from models.generator.params import Sampling
-from models.generator.sampler import guidance_scale, guided, least_certain, masked_count, sample
+from models.maskgit.params import Sampling
+from models.maskgit.sampler import guidance_scale, guided, least_certain, masked_count, sample
 
 CODES, NO_CLASS = 7, 3
 

@@ -11,7 +11,7 @@ from data.core.params import UserError
 from models.core import saved
 from models.depth import net as depth
 from models.generator import load as generator
-from models.generator.params import Sampling
+from models.maskgit.params import Sampling
 from models.proxy import load as proxy
 from models.proxy.vqgan import VQGAN
 from models.tokenizer.tokenizer import Tokenizer

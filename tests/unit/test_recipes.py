@@ -35,4 +35,5 @@ def test_every_section_is_read_by_a_stage_as_the_type_that_is_checked():
         for cls, section in called.findall(path.read_text()):
             module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
             found[f"{section}*" if section.endswith(".") else section] = getattr(module, cls)
-    assert found == sections.SECTIONS
+    # a generator's kind names its own, see models.generator.kinds
+    assert found == {name: cls for name, cls in sections.SECTIONS.items() if name != "generator.*"}

@@ -5,7 +5,7 @@ import torch
 
 from models.core import ranks
 from models.depth import losses as depth
-from models.generator import losses as generator
+from models.maskgit import losses as generator
 from models.tokenizer import losses as tokenizer
 
 

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from data.core.params import Range
 from models.core.layers import Block, init_weights
 from models.core.learning import Heads, Layers, Width
-from models.generator.params import Dropout
+from models.maskgit import losses, sampler
+from models.maskgit.params import Dropout, Sampling
 from models.tokenizer.params import Latents, Tokens
 
 
-class MaskGit(nn.Module):
+class Net(nn.Module):
     """Tokens (B, K) in [0, codes] and labels (B,) in [0, classes] -> logits (B, K, codes).
 
     Token `codes` (`mask_token`) stands for a masked one, label `classes` (`no_class`) for no class.
@@ -66,3 +67,21 @@ class MaskGit(nn.Module):
         projected = spread @ torch.randn(spread.shape[1], self.token_embed.embedding_dim)  # order 1
         own = self.token_embed.weight[: self.mask_token]
         own.copy_(share**0.5 * projected + (1 - share) ** 0.5 * own)
+
+
+def batch(net: Net, tokens: Tensor, labels: Tensor, label_drop: float, random: torch.Generator) -> dict[str, Tensor]:
+    """Tokens (B, K) and labels (B,) with masks and dropped labels drawn."""
+    masked, mask = losses.mask_tokens(tokens, net.mask_token, random)
+    labels = losses.drop_labels(labels, net.no_class, label_drop, random)
+    return {"tokens": tokens, "masked": masked, "mask": mask, "labels": labels}
+
+
+def step(net: Net, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
+    """The training and validation step on a batch of {"tokens", "masked", "mask", "labels"}."""
+    return losses.masked_cross_entropy(net(batch["masked"], batch["labels"]), batch["tokens"], batch["mask"])
+
+
+def sample(net: Net, predict: sampler.Predict, labels: Tensor, how: Sampling, random: torch.Generator) -> Tensor:
+    """Tokens int64 (B, K) in [0, codes) of the classes `labels` (B,)."""
+    shape = {"length": net.length, "codes": net.mask_token, "no_class": net.no_class}
+    return sampler.sample(predict, labels, how=how, random=random, **shape)

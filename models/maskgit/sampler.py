@@ -17,7 +17,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from models.generator.params import Sampling
+from models.maskgit.params import Sampling
 
 Predict = Callable[[Tensor, Tensor], Tensor]  # tokens (B, K), labels (B,) -> logits (B, K, codes)
 

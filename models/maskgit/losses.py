@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.core import ranks
 
@@ -45,8 +45,3 @@ def masked_cross_entropy(
         "nll": nll.detach()[mask].mean(),
         "accuracy": right[mask].float().mean(),
     }
-
-
-def step(net: nn.Module, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
-    """The training and validation step on a batch of {"tokens", "masked", "mask", "labels"}."""
-    return masked_cross_entropy(net(batch["masked"], batch["labels"]), batch["tokens"], batch["mask"])
