@@ -6,13 +6,13 @@ REMINT_CATALOGUE   database address of the catalogue (default: SQLite in REMINT_
 REMINT_PRODUCTION  where releases are published: a folder or s3://bucket/prefix (default: a folder in REMINT_HOME)
 REMINT_CHECKPOINTS where unfinished trainings keep their state: a folder or s3://bucket/prefix (default: in REMINT_HOME)
 REMINT_REMOTE      DVC's remote, where runs and workers exchange outputs: a folder or s3://bucket/prefix
-REMINT_LEDGER      where workers report on stages: a folder or s3://bucket/prefix (default: in REMINT_HOME)
+REMINT_LEDGER      orders for workers, and what came of them: a folder or s3://bucket/prefix (default: in REMINT_HOME)
 REMINT_CACHE       DVC's cache, where several clones on a machine share one (default: each clone has its own)
 REMINT_CACHE_GB    size in GB above which workers remove what their cache has not used for longest (default: no bound)
 REMINT_STAGES      where stages run: "here", or on "workers" of the pools that dvc.yaml names (default: here)
 REMINT_ALLOWED     branches and tags whose commits a worker runs, as patterns (default: main,remint/*,run/*)
 REMINT_BRANCH      branch of origin whose newest commit schedules and watches retrain (default: HEAD of the clone)
-REMINT_VANISHED    seconds without a sign of life after which a worker's stage is given to another (default: 30)
+REMINT_VANISHED    seconds without a sign of life after which a worker's stage is given to another (default: 120)
 REMINT_PREFECT_API address of a Prefect server (default: one is started for the run)
 REMINT_PHOTOS      a folder of one's own photographs, used instead of photos.source of params.yaml
 REMINT_INCOMING    where new photographs arrive: a folder or s3://bucket/prefix; watched, never written to
@@ -97,7 +97,7 @@ class Settings(BaseSettings):
     stages: Literal["here", "workers"] = "here"
     allowed: str = "main,remint/*,run/*"
     branch: str = ""
-    vanished: float = Field(default=30.0, ge=3.0)
+    vanished: float = Field(default=120.0, ge=40.0)
     prefect_api: str | None = None
     photos: Path | None = None
     incoming: str | None = None

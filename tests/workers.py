@@ -19,7 +19,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from flows.remote.ledger import Attempt, Ledger, Outcome, Work
+from flows.workers import pools
+from flows.workers.orders import Attempt, Ended, Order, Orders
+from tests import postgres
 
 STARTED_SECONDS = 90.0  # on a busy machine
 KNOWN = ("REMINT_", "PREFECT_")
@@ -28,8 +30,9 @@ KNOWN = ("REMINT_", "PREFECT_")
 class PrefectServer:
     """A Prefect server on a port of its own, which can be ended and started again with what it knew."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, database: str = "") -> None:
         self.folder, self.port = folder, free_port()
+        self.database = database or f"sqlite+aiosqlite:///{folder / 'prefect.db'}"
         self.api = f"http://127.0.0.1:{self.port}/api"
         self.process: subprocess.Popen | None = None
 
@@ -39,7 +42,7 @@ class PrefectServer:
         self.folder.mkdir(parents=True, exist_ok=True)
         home = {
             "PREFECT_HOME": str(self.folder),
-            "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{self.folder / 'prefect.db'}",
+            "PREFECT_API_DATABASE_CONNECTION_URL": self.database,
         }
         factory = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
         with (self.folder / "server.log").open("a") as log:
@@ -65,20 +68,27 @@ class PrefectServer:
 
 @contextlib.contextmanager
 def prefect(folder: Path) -> Iterator[PrefectServer]:
-    """A Prefect server for as long as the context lasts; it takes 5 s to start."""
-    running = PrefectServer(folder)
-    try:
+    """A Prefect server for as long as the context lasts; it takes 10 s to start.
+
+    On PostgreSQL as the stack has it: on SQLite its services and its clients wait a minute for each other's locks.
+    """
+    with contextlib.ExitStack() as stack:
+        address = ""
+        if postgres.programs() is not None:
+            at = stack.enter_context(postgres.server()).folder
+            address = f"postgresql+asyncpg://postgres@/postgres?host={at}"
+        running = PrefectServer(folder, address)
+        stack.callback(running.stop)
         running.start()
         yield running
-    finally:
-        running.stop()
 
 
 @dataclass
 class Worker:
-    """One `remint worker` process."""
+    """One `remint worker` process, which is Prefect's own worker once it has looked around."""
 
     name: str
+    pool: str
     clone: Path
     process: subprocess.Popen
     log: Path
@@ -96,11 +106,9 @@ class Worker:
 
     def kill(self) -> None:
         """As a power cut does: the worker and everything it started."""
-        with contextlib.suppress(ProcessLookupError):
-            children = _descendants(self.process.pid)
-            for pid in [self.process.pid, *children]:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        for pid in [self.process.pid, *descendants(self.process.pid)]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.process.wait()
 
     def end(self, seconds: float = 60.0) -> float:
@@ -122,10 +130,10 @@ class Farm:
     workers: list[Worker] = field(default_factory=list)
 
     @property
-    def ledger(self) -> Ledger:
+    def orders(self) -> Orders:
         from flows.storage import bucket
 
-        return Ledger(bucket.at(self.environment["REMINT_LEDGER"], "REMINT_LEDGER"))
+        return Orders(bucket.at(self.environment["REMINT_LEDGER"], "REMINT_LEDGER"))
 
     def clone(self, name: str) -> Path:
         """A machine's clone of the origin; made once."""
@@ -150,52 +158,59 @@ class Farm:
                 stdout=sink,
                 stderr=sink,
             )
-        worker = Worker(name, clone, process, log)
+        worker = Worker(name, pool, clone, process, log)
         self.workers.append(worker)
         if wait:
-            worker.says(f"serves pool {pool} with")
+            worker.says("started!")
+            self.wait(lambda: name in self.online(pool) or None, f"worker {name}", STARTED_SECONDS)
         return worker
 
-    def ask(self, work: Work) -> Attempt:
-        """Open an attempt and ask Prefect for a worker, as an orchestrator does."""
-        attempt = self.ledger.open(work)
-        assert attempt is not None
+    def online(self, pool: str) -> list[str]:
         with self.client() as client:
-            deployment = client.read_deployment_by_name(f"stage/{work.pool}")
-            body = {"parameters": {"place": attempt.place}, "name": attempt.token}
+            return [one.name for one in client.read_workers_for_work_pool(pool) if pools.lives(one)]
+
+    def ask(self, order: Order) -> Attempt:
+        """Make an attempt and ask Prefect for a worker, as an orchestrator does."""
+        attempt = self.orders.open(order, len(self.orders.attempts(order)) + 1)
+        with self.client() as client:
+            deployment = client.read_deployment_by_name(f"stage/{order.pool}")
+            body = {"parameters": {"order": attempt.place}, "name": attempt.token}
             client.request("POST", "/deployments/{id}/create_flow_run", None, {"id": deployment.id}, json=body)
         return attempt
 
-    def outcome(self, attempt: Attempt, seconds: float = 90.0) -> Outcome:
-        """What came of an attempt, as soon as it is closed."""
-        return self.wait(lambda: self.ledger.outcome(attempt), f"outcome of {attempt.place}", seconds)
+    def ended(self, attempt: Attempt, seconds: float = 90.0) -> Ended:
+        """What came of an attempt, as soon as somebody said so."""
+        return self.wait(lambda: self.orders.ended(attempt), f"outcome of {attempt.place}", seconds)
 
-    def beat(self, attempt: Attempt, text: str = "", seconds: float = 60.0) -> Any:
-        """The first beat that says this."""
+    def hears(self, attempt: Attempt, text: str, seconds: float = 90.0) -> None:
+        """Wait until the attempt's stage has said this, as Prefect's log has it."""
+        self.wait(lambda: text in self.said(attempt) or None, f"'{text}' of {attempt.place}", seconds)
 
-        def found() -> Any:
-            beat = self.ledger.last_beat(attempt)
-            return beat if beat is not None and text in beat.text else None
+    def said(self, attempt: Attempt) -> str:
+        from prefect.client.schemas.filters import LogFilter
 
-        return self.wait(found, f"beat '{text}' of {attempt.place}", seconds)
+        with self.client() as client:
+            found = [run.id for run in client.read_flow_runs() if run.name == attempt.token]
+            lines = client.read_logs(LogFilter.model_validate({"flow_run_id": {"any_": found}})) if found else []
+        return "\n".join(line.message for line in lines)
 
     def wait(self, look: Any, what: str, seconds: float) -> Any:
         until = time.monotonic() + seconds
         while (found := look()) is None:
             logs = "\n".join(worker.words() for worker in self.workers)
             assert time.monotonic() < until, f"no {what}; workers said: {logs}"
-            time.sleep(0.05)
+            time.sleep(0.2)
         return found
+
+    def state(self, attempt: Attempt) -> tuple[str, str]:
+        """How Prefect shows an attempt's flow run, and why."""
+        with self.client() as client:
+            (state,) = [run.state for run in client.read_flow_runs() if run.name == attempt.token]
+        return state.name, state.message or ""
 
     def shown(self, attempt: Attempt, state: str, seconds: float = 60.0) -> None:
         """Wait until Prefect shows an attempt's flow run in this state."""
-
-        def look() -> str | None:
-            with self.client() as client:
-                found = [run.state.name for run in client.read_flow_runs() if run.name == attempt.token and run.state]
-            return state if found == [state] else None
-
-        self.wait(look, f"state {state} of {attempt.place}", seconds)
+        self.wait(lambda: self.state(attempt)[0] == state or None, f"state {state} of {attempt.place}", seconds)
 
     def client(self) -> Any:
         from prefect.client.orchestration import SyncPrefectClient
@@ -207,7 +222,7 @@ class Farm:
 def farm(folder: Path, source: Path, api: str, remote: str = "", **variables: str) -> Iterator[Farm]:
     """Machines around a bare copy of the repository `source`, which has it as its origin from now on.
 
-    remote: a folder or s3://bucket/prefix for DVC's remote, ledger and checkpoints; default: folders here.
+    remote: a folder or s3://bucket/prefix for DVC's remote, orders and checkpoints; default: folders here.
     """
     origin = folder / "origin.git"
     subprocess.run(["git", "clone", "--quiet", "--bare", str(source), str(origin)], check=True)
@@ -217,14 +232,17 @@ def farm(folder: Path, source: Path, api: str, remote: str = "", **variables: st
         "REMINT_STAGES": "workers",
         "REMINT_PREFECT_API": api,
         "REMINT_REMOTE": f"{shared}/dvc",
-        "REMINT_LEDGER": f"{shared}/ledger",
+        "REMINT_LEDGER": f"{shared}/orders",
         "REMINT_CHECKPOINTS": f"{shared}/checkpoints",
         "REMINT_MLFLOW_URI": f"sqlite:///{folder / 'mlflow.db'}",
-        "REMINT_VANISHED": "6",
+        "REMINT_VANISHED": "40",
         "REMINT_ALLOWED": "main,master,remint/*,run/*",
+        "PREFECT_WORKER_QUERY_SECONDS": "0.5",
+        "PREFECT_WORKER_HEARTBEAT_SECONDS": "2",
         **variables,
     }
     made = Farm(folder, origin, api, environment)
+    deploy_to(api)
     try:
         yield made
     finally:
@@ -233,7 +251,16 @@ def farm(folder: Path, source: Path, api: str, remote: str = "", **variables: st
         _clear(made)
 
 
-def work(repository: Path, stage: str, **changes: Any) -> Work:
+def deploy_to(api: str) -> None:
+    """What `remint deploy` puts onto a server; by a process: Prefect reads its settings when it is imported."""
+    root = Path(__file__).parents[1]
+    command = [sys.executable, "-c", "from flows.cli import main; main()", "deploy"]
+    subprocess.run(
+        command, cwd=root, env={**foreign(os.environ), "REMINT_PREFECT_API": api}, check=True, capture_output=True
+    )
+
+
+def order(repository: Path, stage: str, **changes: Any) -> Order:
     """What an orchestrator asks for: a stage at HEAD whose inputs are what dvc.lock of this checkout records."""
     from dvc.repo import Repo
     from dvc.utils.serialize import load_yaml
@@ -253,7 +280,7 @@ def work(repository: Path, stage: str, **changes: Any) -> Work:
         store.close()
     head = subprocess.run(["git", "-C", str(repository), "rev-parse", "HEAD"], capture_output=True, text=True)
     inputs = {name: lock[name] for name in found.upstream}
-    asked = Work(stage, key or "0" * 64, head.stdout.strip(), inputs, "20261121T100000Z-1a2b3c4", found.meta.pool)
+    asked = Order(stage, key or "0" * 64, head.stdout.strip(), inputs, "20261121T100000Z-1a2b3c4", found.meta.pool)
     return replace(asked, **changes)
 
 
@@ -282,7 +309,7 @@ def _clear(made: Farm) -> None:
                 client.request("DELETE", f"/work_pools/{pool.name}/workers/{worker.name}")
 
 
-def _descendants(pid: int) -> list[int]:
+def descendants(pid: int) -> list[int]:
     """Every process below one, also those in sessions of their own."""
     parents: dict[int, list[int]] = {}
     for folder in Path("/proc").glob("[0-9]*"):

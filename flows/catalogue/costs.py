@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from data.core.params import UserError
 from flows.catalogue.schema import Execution, Run
-from flows.remote.ledger import Usage
+from flows.runs.values import Usage
 from flows.stage.spending import total
 
 MADE = ("ran", "resumed")  # actions that made outputs

@@ -19,9 +19,8 @@ import yaml
 
 from data.core.params import UserError
 from flows import repository
-from flows.pipeline import workspace
-from flows.remote import accept
-from flows.remote.accept import Accepted
+from flows.pipeline import accepted, workspace
+from flows.pipeline.accepted import Accepted
 from flows.runs import record
 from flows.runs.tagged import commits
 from flows.runs.values import RECORDED, SET, run_tag
@@ -90,14 +89,14 @@ class Runs:
 
     def _unheard_of(self, commit: str) -> Iterator[str]:
         """The stages of a commit's dvc.lock whose results the run cache does not know."""
-        cache = Accepted(workspace.cache(self.settings) / "runs", accept.remote(self.settings))
+        cache = Accepted(workspace.cache(self.settings) / "runs", accepted.remote(self.settings))
         for stage, entry in self._lock(commit).items():
             if not cache.knows(entry):
                 yield f"nothing here knows that {stage} gave what its dvc.lock says"
 
     def _lock(self, commit: str) -> Mapping[str, Any]:
         text = repository.file_at(self.settings.root, commit, "dvc.lock")
-        return dict(accept.parse((text or "").encode())["stages"])
+        return dict(accepted.parse((text or "").encode())["stages"])
 
     def _graph(self, commit: str) -> Mapping[str, Any]:
         text = repository.file_at(self.settings.root, commit, "dvc.yaml")

@@ -11,7 +11,8 @@ from flows.console import one_line_errors, print_json, say
 @click.option("--prune", is_flag=True, help="Remove flows that were deployed before and the file no longer names.")
 @click.option("--json", "as_json", is_flag=True, help="Print what became of each entry as JSON on standard output.")
 def deploy(prune: bool, as_json: bool) -> None:
-    """Bring the Prefect server of REMINT_PREFECT_API to what infra/prefect.yaml declares.
+    """Bring the Prefect server of REMINT_PREFECT_API to what infra/prefect.yaml declares: work pools, the deployments
+    of stages and of flows that start by themselves, and the automation that notices dead workers.
 
     May be repeated: what is as declared is left alone, what differs is updated, a schedule that somebody paused stays
     paused. Nothing is removed without --prune.
@@ -37,11 +38,9 @@ def deploy(prune: bool, as_json: bool) -> None:
         client.prepare(chosen)
         wanted = declared.read(path)
         with client.opened(chosen) as api:
-            from flows.remote import pools  # not before: they import Prefect
-            from flows.schedules.deploy import apply
+            from flows.schedules.deploy import apply  # not before: it imports Prefect
 
             changes = list(apply(api, wanted, path, prune=prune))
-            pools.ensure()  # stages wait in deployments of their own
         if as_json:
             print_json([change.to_json() for change in changes])
         else:

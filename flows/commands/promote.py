@@ -34,8 +34,7 @@ def promote(family: str, run: str | None, why: str, as_json: bool) -> None:
     """
     with one_line_errors():
         from flows import repository, settings
-        from flows.release import judge, notify, start, stores
-        from flows.remote import origin
+        from flows.release import judge, notify, origin, start, stores
 
         chosen = settings.load(repository.find(Path.cwd()).main)
         if chosen.stages == "workers":

@@ -121,8 +121,7 @@ def _plan(ready: "Job") -> dict[str, Any]:
 def _retrain(ready: "Job", as_json: bool) -> int:
     """Run what the plan says, and print what came of it."""
     from flows.release import of_run
-    from flows.remote import claim
-    from flows.retrain import launch
+    from flows.retrain import claim, launch
     from flows.runs.values import StageResult
 
     began = time.monotonic()

@@ -30,9 +30,8 @@ def rollback(family: str, number: int | None, why: str, as_json: bool) -> None:
     with one_line_errors():
         from flows import repository, settings
         from flows.commands.promote import show
-        from flows.release import notify, rollback, start, stores
+        from flows.release import notify, origin, rollback, start, stores
         from flows.release.promote import check_family
-        from flows.remote import origin
 
         chosen = settings.load(repository.find(Path.cwd()).main)
         if chosen.stages == "workers":

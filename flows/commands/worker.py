@@ -1,10 +1,11 @@
 """`remint worker`: serve a pool of stages, or the flows that order them, from this machine."""
 
+import sys
 from pathlib import Path
 
 import click
 
-from flows.console import one_line_errors, say
+from flows.console import one_line_errors
 
 
 @click.command(short_help="Serve a pool of stages from this machine.")
@@ -14,9 +15,9 @@ from flows.console import one_line_errors, say
 def worker(pool: str, name: str | None, devices: str) -> None:
     """Take stages of a pool, one at a time, run them at their run's commit, and hand their outputs on.
 
-    Runs in a clone of the repository, whose origin has the runs' commits. Ends on SIGTERM or Ctrl-C within 20 s; its
-    stage writes a checkpoint and goes on elsewhere. A GPU is given to one stage of the machine at a time, whatever
-    the number of workers: for several stages at once start one worker for each GPU.
+    Runs in a clone of the repository, whose origin has the runs' commits: it checks the machine, and then starts
+    Prefect's own worker (prefect worker start). Ends on SIGTERM or Ctrl-C within 25 s; its stage writes a checkpoint
+    and goes on elsewhere. For several stages at once start one worker for each GPU.
 
     \b
     Examples:
@@ -34,20 +35,7 @@ def worker(pool: str, name: str | None, devices: str) -> None:
     Exit codes: 0 it was asked to end, 2 a mistake in the input or a server that does not answer at the start
     """
     with one_line_errors("remint worker"):
-        from flows.remote import device, join
-        from flows.schedules import declared
-        from flows.stage import confined
+        from flows.workers import serve
 
-        chosen = join.settings_here(Path.cwd())
-        host = join.host(chosen, pool, name, lambda: device.chosen(devices, pool))
-        join.check(host)
-        join.prepare(host)
-        # not before: Prefect reads the environment when it is imported
-        from flows.remote import worker as serving
-
-        runs = declared.read(chosen.root / declared.FILE).entrypoints(pool) if pool == "flows" else {}
-        join.announce(host)
-        if not confined.possible():
-            say(f"worker {host.name}: no Landlock here, so a stage could read what other processes of this user hold")
-        serving.serve(host, runs)
-        say(f"worker {host.name} has ended")
+        code = serve.serve(Path.cwd(), pool, name, devices)
+    sys.exit(code)

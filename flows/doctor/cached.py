@@ -9,14 +9,13 @@ from typing import Any
 
 from data.core.params import UserError
 from flows import repository
-from flows.pipeline import workspace
+from flows.pipeline import accepted, workspace
 from flows.pipeline.integrity import Objects
 from flows.pipeline.lock import lock_in
 from flows.pipeline.store import Store
 from flows.release import tags
 from flows.release.findings import Finding
 from flows.release.stores import Stores
-from flows.remote import exchange
 from flows.runs.values import run_tag
 from flows.settings import Settings
 
@@ -62,14 +61,10 @@ def _files(objects: Objects, out: Mapping[str, Any], damaged: set[str]) -> dict[
 
 def _mend(settings: Settings, oid: str, what: str) -> None:
     """Take a damaged object out of the cache, and bring it again where a remote has it."""
-    folder = workspace.cache(settings)
-    Objects(folder).path(oid).unlink(missing_ok=True)
+    Objects(workspace.cache(settings)).path(oid).unlink(missing_ok=True)
     with contextlib.suppress(UserError):  # no remote has it: the stage that makes it will run again
-        if settings.stages == "workers":
-            exchange.open(settings, folder).fetch([oid])
-            return
-        store = Store(settings.root)
+        store = Store(settings.root, accepted.remote(settings))
         try:
-            store.fetch(oid, what)
+            store.fetch({what: oid})
         finally:
             store.close()

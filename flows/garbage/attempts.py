@@ -1,7 +1,7 @@
-"""Attempts in the ledger that nobody waits for: of runs that were killed and never started again.
+"""Orders and claims that nobody waits for: of runs that were killed and never started again.
 
-Whoever works gives signs of life every few seconds, and so does the run that waits. An attempt may wait for a worker
-without one, but hardly for a day; if it does, its run opens another.
+A run gives signs of life every few seconds in its claim. An order may wait for a worker or be worked on for long; if it
+goes meanwhile, its stage is in the run cache when it is done, and its run finds it there.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from data.core import stores
 from data.core.params import UserError
 from flows.garbage.place import Garbage, InTheWay, Place
-from flows.remote import ledger
+from flows.workers import orders
 
 KIND = "attempt"
 LEAST_SECONDS = 86400.0  # clocks of other machines may be wrong by hours
-WORK = re.compile(r"(stages/[^/]+/[0-9a-f]{64}/[^/]+)/\d{4,}/[a-z]+\.json")
+WORK = re.compile(r"(stages/[^/]+/[0-9a-f]{64}/[^/]+|runs/[0-9a-f]{64})/\d{4,}/[a-z]+\.json")
 WHY = "no run waits for it, and nobody has worked on it for a day"
 
 
@@ -30,7 +30,7 @@ def guard(place: Place) -> Iterator[None]:
 def find(place: Place) -> Iterator[Garbage]:
     works: dict[str, list[stores.Stored]] = {}
     try:
-        address = ledger.open(place.settings).store.name
+        address = orders.opened(place.settings).store.name
         for stored in stores.open(address, "REMINT_LEDGER").list():
             if match := WORK.fullmatch(stored.name):
                 works.setdefault(match[1], []).append(stored)
@@ -42,6 +42,6 @@ def find(place: Place) -> Iterator[Garbage]:
 
 
 def delete(place: Place, item: Garbage) -> None:
-    store = ledger.open(place.settings).store
+    store = orders.opened(place.settings).store
     for key in store.list(f"{item.what.removeprefix(store.name).strip('/')}/"):
         store.delete(key)  # in their order: first what makes an attempt known

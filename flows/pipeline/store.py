@@ -1,7 +1,8 @@
 """What DVC knows about a workspace: its lock file, its cache and its run cache, as a plan asks for them."""
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,16 +10,20 @@ from typing import TYPE_CHECKING, Any
 from data.core import digests
 from data.core.params import UserError
 from flows.pipeline import graph, keys
+from flows.pipeline.accepted import Accepted
 from flows.pipeline.graph import Stage
 from flows.pipeline.integrity import Damage, Objects
 from flows.pipeline.keys import Entry
 from flows.pipeline.plan import Plan, Recorded, overlap
-from flows.remote.accept import Accepted
+from flows.storage.protocol import NotThere
+from flows.storage.transfer import WrongContent
 
 if TYPE_CHECKING:
     from dvc_data.hashfile.tree import Tree
 
     from flows.storage.protocol import Bucket
+
+REMOTE = "remint"  # what DVC is told to call the remote that machines exchange outputs by
 
 
 class Store:
@@ -30,7 +35,7 @@ class Store:
     def __init__(self, root: Path, remote: "Bucket | None" = None) -> None:
         for library in ("dvc", "dvc_data", "dvc_objects"):
             logging.getLogger(library).setLevel(logging.ERROR)  # it warns of outputs that are not there yet
-        self.root = root
+        self.root, self.remote = root, remote
         self._open()
         self.accepted = Accepted(Path(self.repo.stage_cache.cache_dir), remote)
         self._remembered: dict[str, Entry] = {}  # by stage, what a plan was told
@@ -40,12 +45,20 @@ class Store:
         from dvc.repo import Repo
 
         try:
-            self.repo = Repo(str(self.root))
+            self.repo = Repo(str(self.root), config=self._config())
         except DvcException as error:
             raise UserError(f"DVC cannot open {self.root}: {error}") from None
         for name in ("_lock", "_dvc_stages"):
             self.__dict__.pop(name, None)
         self.objects = Objects(Path(self.repo.cache.local_cache_dir))
+
+    def _config(self) -> dict[str, Any]:
+        """What DVC is told beside the workspace's own configuration: where machines exchange outputs."""
+        if self.remote is None:
+            return {}
+        endpoint = os.environ.get("AWS_ENDPOINT_URL") if "://" in self.remote.name else None
+        place = {"url": self.remote.name} | ({"endpointurl": endpoint} if endpoint else {})
+        return {"remote": {REMOTE: place}}
 
     def close(self) -> None:
         self.repo.close()
@@ -194,24 +207,52 @@ class Store:
         except DvcException as error:
             raise UserError(f"DVC could not put the recorded outputs into {self.root}: {error}") from None
 
-    def fetch(self, oid: str, what: str) -> None:
-        """Bring an output from the DVC remote into the cache, with every file of a folder; UserError says why not."""
+    def fetch(self, wanted: Mapping[str, str]) -> int:
+        """Bring outputs from the DVC remote into the cache, folders with every file; returns the bytes that came.
+
+        wanted: digest by path. NotThere names one that the remote lacks, UserError why another could not come.
+        """
+        lost = {path: oid for path, oid in wanted.items() if not self._holds_here(oid)}
+        for damage in self.objects.damaged(lost):
+            self.objects.remove(damage)
+        moved = self._moved(lost.values(), "fetch") if lost else 0
+        if damaged := self.objects.damaged(lost):  # what has come was never read before
+            for one in damaged:
+                self.objects.remove(one)
+            raise WrongContent(f"{damaged[0]}, as DVC's remote has it")
+        for path, oid in lost.items():
+            if not self._holds_here(oid):
+                if self.remote is not None and self.accepted.holds(oid):
+                    raise UserError(f"{path} could not be fetched whole from {self.remote.name}; look at its server")
+                raise NotThere(f"{path} is neither in the cache nor in DVC's remote")
+        return moved
+
+    def push(self, oids: Iterable[str]) -> int:
+        """Store outputs of the cache in the DVC remote, a folder's list last; returns the bytes that went."""
+        wanted = set(oids)
+        moved = self._moved(wanted, "push")
+        if lost := [oid for oid in wanted if not self.accepted.holds(oid)]:
+            raise UserError(f"DVC's remote does not hold {lost[0]} after it was pushed; look at its server")
+        return moved
+
+    def _moved(self, oids: Iterable[str], how: str) -> int:
+        """Let DVC transfer objects between cache and remote; returns the bytes of those that moved."""
         from dvc.exceptions import DvcException
         from dvc_data.hashfile.hash_info import HashInfo
 
         repo: Any = self.repo
         try:
-            remote = repo.cloud.get_remote_odb(command="fetch", hash_name="md5")
-            done = repo.cloud.transfer(remote, repo.cache.local, [HashInfo("md5", oid)], shallow=False)
+            there = repo.cloud.get_remote_odb(REMOTE if self.remote else None, how)
+            ways = (there, repo.cache.local) if how == "fetch" else (repo.cache.local, there)
+            infos = {HashInfo("md5", oid) for oid in oids}
+            done = repo.cloud.transfer(*ways, infos, shallow=False)
         except (DvcException, OSError) as error:
             words = " ".join(str(error).split()).partition(". ")[0]
-            raise UserError(f"{what} is not in the cache and cannot be fetched: {words}") from None
-        if damaged := self.objects.damaged({what: oid}, deep=True):
-            for one in damaged:
-                self.objects.remove(one)
-            raise UserError(f"{damaged[0]}, as DVC's remote has it")
-        if done.failed or not self.stored({what: oid}):
-            raise UserError(f"{what} is neither in the cache nor in DVC's remote")
+            raise UserError(f"DVC cannot {how} outputs: {words or type(error).__name__}") from None
+        except Exception as error:  # of the libraries for S3, which have many kinds
+            raise UserError(f"DVC cannot {how} outputs ({type(error).__name__}); look at the remote's server") from None
+        paths = [self.objects.path(info.value) for info in done.transferred]
+        return sum(path.stat().st_size for path in paths if path.exists())
 
     def files(self, oid: str) -> dict[str, Path]:
         """Where the cache keeps the files of an output that it holds, by their names in it; "" for a single file."""

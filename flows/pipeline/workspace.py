@@ -78,6 +78,30 @@ def write_lock(folder: Path, entries: Mapping[str, Mapping[str, Any]]) -> None:
     dump_yaml(str(path), lock)
 
 
+def replace_lock(folder: Path, entries: Mapping[str, Any]) -> None:
+    """Let dvc.lock hold exactly these entries: every other stage is to run."""
+    from dvc.utils.serialize import dump_yaml
+
+    dump_yaml(str(folder / "dvc.lock"), {"schema": "2.0", "stages": _plain(entries)})
+
+
+def read_entry(folder: Path, stage: str) -> dict[str, Any]:
+    """A stage's entry of dvc.lock, in plain containers."""
+    from dvc.utils.serialize import load_yaml
+
+    found: dict[str, Any] = _plain(load_yaml(str(folder / "dvc.lock"))["stages"][stage])
+    return found
+
+
+def _plain(values: Any) -> Any:
+    """YAML's and JSON's containers as plain ones, which both can write."""
+    if isinstance(values, Mapping):
+        return {str(name): _plain(value) for name, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [_plain(value) for value in values]
+    return values
+
+
 @contextmanager
 def exclusive(settings: Settings) -> Iterator[None]:
     """Only one process at a time makes and removes worktrees."""

@@ -16,14 +16,13 @@ from sqlalchemy import select
 from data.core.params import UserError, near
 from flows import repository, settings
 from flows.catalogue import known_runs, schema
-from flows.pipeline import families, parameters, workspace
+from flows.pipeline import accepted, families, outputs, parameters, workspace
 from flows.pipeline.graph import Stage
 from flows.pipeline.integrity import MEND, Objects
 from flows.pipeline.lock import read_lock
 from flows.pipeline.plan import overlap
 from flows.pipeline.store import Store
 from flows.release.stores import Stores
-from flows.remote import accept, bring
 from flows.runs import record, tagged
 from flows.runs import values as run
 from flows.runs.values import RunInfo, StageResult, run_tag
@@ -94,12 +93,12 @@ def opened(stores: Stores, found: RunInfo, family: str | None = None, whole: boo
     index = workspace.index_folder(chosen.worktrees / identifier)
     here = settings.child_environment(chosen) | {"DVC_SITE_CACHE_DIR": str(index)}
     with environment(here), workspace.opened(chosen, found.commit, identifier) as root:
-        store = Store(root, accept.remote(chosen))
+        store = Store(root, accepted.remote(chosen))
         try:
             store.checkout()
             if chosen.stages == "workers":
                 entries = [store.entry(stage) for stage in store.stages]
-                bring.last_steps(store, chosen, [entry for entry in entries if entry is not None])
+                outputs.last_steps(store, [entry for entry in entries if entry is not None])
             remotes = list(store.repo.config.get("remote", {}))
         finally:
             store.close()

@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.core.params import UserError
+from flows.pipeline import outputs
 from flows.pipeline.graph import Stage
 from flows.pipeline.integrity import MEND
 from flows.pipeline.keys import Entry
 from flows.pipeline.plan import overlap
 from flows.pipeline.store import Store
-from flows.remote import bring
-from flows.remote.exchange import Exchange
 from flows.reproduce.target import Target
 from flows.settings import Settings
 
@@ -51,13 +50,10 @@ def given(store: Store, stages: Sequence[Stage], target: Target) -> dict[str, En
     return found
 
 
-def find(store: Store, oid: str, remote: Exchange | None = None) -> dict[str, Path]:
-    """The files of a recorded output by their names in it ("" for an output that is a file); {} if none is reached.
-
-    remote: the one that workers exchange outputs with.
-    """
-    if remote is not None:
-        return _compared(store, oid, remote)
+def find(store: Store, oid: str) -> dict[str, Path]:
+    """The files of a recorded output by their names in it ("" for an output that is a file); {} if none is reached."""
+    if store.remote is not None:
+        return _compared(store, oid)
     try:
         if not store.stored({"": oid}):
             _fetch(store, oid, "")
@@ -99,15 +95,15 @@ def _recorded(store: Store, maker: Stage, out: str, target: Target) -> str:
     return oid
 
 
-def _compared(store: Store, oid: str, remote: Exchange) -> dict[str, Path]:
+def _compared(store: Store, oid: str) -> dict[str, Path]:
     """The weights and metrics of an output, brought from the remote as far as the cache lacks them."""
     folder = store.root / ORIGINALS / oid
     try:
         members = {name: one for name, one in store.members(oid).items() if not name or name.endswith(COMPARED)}
         found = {name: folder / (name or "file") for name in members}
-        with remote.fetched(members.values()):  # linked, they stay when the cache gives way
-            for name, path in found.items():
-                bring.put(remote.path(members[name]), path)
+        store.fetch(members)
+        for name, path in found.items():  # linked, they stay when the cache gives way
+            outputs.put(store.objects.path(members[name]), path)
     except (UserError, OSError):
         return {}
     return found
@@ -116,6 +112,6 @@ def _compared(store: Store, oid: str, remote: Exchange) -> dict[str, Path]:
 def _fetch(store: Store, oid: str, what: str) -> None:
     """Bring an output from the DVC remote into the cache; UserError says why not."""
     try:
-        store.fetch(oid, what)
+        store.fetch({what: oid})
     except UserError as error:
         raise UserError(f"{error}; use --from scratch") from None

@@ -108,7 +108,7 @@ def _weights(job: Remake, proof: StageProof, scratch: Path) -> Iterator[Weights]
     """The model files among the outputs that differ, each against the original's."""
     for out in proof.outs:
         made = {path.relative_to(job.run.workspace / out).as_posix(): path for path in _files(job.run.workspace / out)}
-        then = originals.find(job.store, proof.then[out], job.remote) if out in proof.then else {}
+        then = originals.find(job.store, proof.then[out]) if out in proof.then else {}
         if not then:
             released = [target for target in job.targets if target.model.path.as_posix() == out]
             found = [originals.weights_of_release(job.settings, target, scratch / "bundle") for target in released]
@@ -131,7 +131,7 @@ def _metrics(job: Remake, stage: Stage, proof: StageProof) -> dict[str, tuple[fl
         if out not in proof.outs:
             continue
         member = path.removeprefix(out).removeprefix("/")
-        original = originals.find(job.store, proof.then[out], job.remote).get(member) if out in proof.then else None
+        original = originals.find(job.store, proof.then[out]).get(member) if out in proof.then else None
         if original is None:
             return None
         then, now = read_metrics(original), read_metrics(job.run.workspace / path)

@@ -17,7 +17,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -25,14 +24,12 @@ from data.core.files import write_whole
 from data.core.params import UserError
 from flows import repository
 from flows import settings as settings_
-from flows.pipeline import environment, graph, parameters, plan, workspace
+from flows.pipeline import accepted, environment, graph, parameters, plan, workspace
 from flows.pipeline.environment import Environment
 from flows.pipeline.graph import Stage
 from flows.pipeline.lock import Entry, read_lock
 from flows.pipeline.plan import Plan, Step
 from flows.pipeline.store import Store, as_recorded
-from flows.remote import accept, bring
-from flows.remote.exchange import Exchange
 from flows.reproduce import originals
 from flows.reproduce.target import Target
 from flows.retrain.job import Again, Job
@@ -42,8 +39,8 @@ from flows.server import connect
 from flows.settings import Settings
 
 if TYPE_CHECKING:
-    from flows.remote.dispatch import Dispatcher
     from flows.retrain.outcome import Outcome
+    from flows.workers.dispatch import Dispatcher
 
 Source = Literal["scratch", "inputs"]
 
@@ -63,11 +60,6 @@ class Remake(Job):
     def folder(self) -> Path:
         """What stays of the reproduction: its logs, and what it finished for as long as it is not at its end."""
         return self.settings.home / "reproductions" / self.run.id
-
-    @cached_property
-    def remote(self) -> Exchange | None:
-        """Where the originals' bytes are brought from if workers run the stages."""
-        return bring.open_exchange(self.store, self.settings) if self.again else None
 
     def ran(self, outcome: Outcome | None = None) -> dict[str, Environment]:
         """Where each stage ran now; of stages on workers only that of those which have run is known."""
@@ -102,7 +94,7 @@ def prepared(settings: Settings, targets: Sequence[Target], source: Source) -> I
             root = stack.enter_context(workspace.opened(settings, targets[0].commit, identifier))
         except FileExistsError:  # the mark of a living one
             raise UserError(f"{targets[0].title} is being reproduced here already; wait for it to end") from None
-        store = Store(root, accept.remote(settings))
+        store = Store(root, accepted.remote(settings))
         stack.callback(store.close)
         yield _job(settings, root, store, tuple(targets), source, surroundings)
 

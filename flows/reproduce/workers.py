@@ -16,30 +16,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from data.core import checkpoint_store
 from data.core.params import UserError
+from flows.pipeline import outputs
 from flows.pipeline.plan import overlap
 from flows.pipeline.store import as_recorded
-from flows.remote import bring, claim, orders, origin
-from flows.remote import ready as require
-from flows.remote.patience import patiently
+from flows.release import origin
 from flows.reproduce.remake import Remake
-
-if TYPE_CHECKING:
-    from flows.remote.dispatch import Dispatcher
+from flows.retrain import claim
+from flows.retry import retry
+from flows.workers import dispatch, flowruns, pools
+from flows.workers.dispatch import Dispatcher
 
 
 @contextmanager
 def ready(job: Remake, say: Callable[[str], None]) -> Iterator[tuple[Remake, Dispatcher]]:
     """Offer the job's commit to the workers while it lasts; UserError if nobody serves a pool, or another has begun."""
-    require.check(job)
-    from flows.remote import dispatch  # not before: Prefect reads the environment when it is imported
+    pools.check_for(job)
 
     try:
         with claim.held(job, say) as claimed:
-            orders.crash(claimed.dead)
+            flowruns.crash(claimed.dead)
             try:
                 origin.offer(job.settings.root, job.run.id, job.run.commit)
                 held = replace(job, check=claimed.check)
@@ -62,7 +60,7 @@ def bring_compared(job: Remake, dispatcher: Dispatcher) -> None:
         weights = path.endswith(".safetensors") and any(overlap(path, out) for out in differing)
         return weights or any(overlap(path, model) for model in models)
 
-    patiently(bring.bring, job.store, dispatcher.exchange, list(dispatcher.entries.values()), wanted)
+    retry(outputs.bring, job.store, list(dispatcher.entries.values()), wanted)
 
 
 def forget(job: Remake, dispatcher: Dispatcher) -> None:

@@ -102,8 +102,7 @@ def complete(stores: Stores, left: RunRecord) -> tuple[tuple[StageResult, ...], 
     A family of which a newer run was judged since is only registered. None if another process completed the run.
     """
     from flows.pipeline.store import Store
-    from flows.release import recorded
-    from flows.remote import origin
+    from flows.release import origin, recorded
 
     with _alone(stores.settings, left.run):
         now = load(stores.settings, left.run.id)

@@ -22,9 +22,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from data.core.params import UserError
 from flows.pipeline import workspace
-from flows.release import of_run, stores
-from flows.remote import dispatch, origin
-from flows.remote.dispatch import Dispatcher
+from flows.release import of_run, origin, stores
 from flows.retrain import finalise
 from flows.retrain.job import Job
 from flows.retrain.outcome import Outcome
@@ -32,6 +30,8 @@ from flows.retrain.progress import Progress
 from flows.retrain.scheduler import Conductor
 from flows.runs import record
 from flows.runs.values import StageResult
+from flows.workers import dispatch
+from flows.workers.dispatch import Dispatcher
 
 T = TypeVar("T")
 

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 from flows import repository, settings
 from flows.arrivals import run_inputs
 from flows.catalogue import known_runs
-from flows.pipeline import parameters, plan, workspace
+from flows.pipeline import accepted, parameters, plan, workspace
 from flows.pipeline.graph import Stage
 from flows.pipeline.keys import Entry
 from flows.pipeline.plan import Plan
 from flows.pipeline.store import Store
-from flows.remote import accept, origin
+from flows.release import origin
 from flows.repository import Checkout
 from flows.retrain.budget import Budget
 from flows.runs.values import SET, RunInfo, run_id, run_tag
@@ -57,7 +57,7 @@ class Job:
     budget: Budget = field(default_factory=Budget)
     estimates: "Mapping[str, Estimate]" = field(default_factory=dict)  # by stage that runs, where there is experience
     newest: str | None = None  # tag of the run whose dvc.lock the plan compares with; without one, HEAD's own
-    check: Callable[[], None] = lambda: None  # raises if another process took the run over (flows.remote.claim)
+    check: Callable[[], None] = lambda: None  # raises if another process took the run over (flows.retrain.claim)
     again: Again | None = None  # of a reproduction on workers
 
     @property
@@ -100,7 +100,7 @@ def prepared(
             started=started,
             trigger=trigger,
         )
-        store = Store(root, accept.remote(chosen))
+        store = Store(root, accepted.remote(chosen))
         try:
             made = plan.make(store.stages, store)
             parameters.serve(root, store.stages, made)
@@ -120,7 +120,7 @@ def newest_run(chosen: Settings) -> str | None:
 def renewed(job: Job, tag: str | None) -> Iterator[Job]:
     """The job planned again from the run `tag`, which another process has recorded after this one looked."""
     workspace.start_from(job.settings, job.run.workspace, tag)
-    store = Store(job.run.workspace, accept.remote(job.settings))
+    store = Store(job.run.workspace, accepted.remote(job.settings))
     try:
         yield replace(job, plan=plan.make(store.stages, store), store=store, newest=tag)
     finally:

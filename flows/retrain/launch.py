@@ -12,10 +12,9 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from data.core.params import UserError
-from flows.release import notify, start, stores
+from flows.release import notify, origin, start, stores
 from flows.release.gates.policy import gates_of
-from flows.remote import claim, orders, origin, ready
-from flows.retrain import finalise
+from flows.retrain import claim, finalise
 from flows.retrain.job import Job, newest_run, renewed
 from flows.retrain.outcome import Outcome
 from flows.retrain.progress import Progress, console
@@ -23,6 +22,7 @@ from flows.runs import record
 from flows.runs.record import RunRecord
 from flows.server import connect
 from flows.settings import Settings
+from flows.workers import flowruns, pools
 from models.tracking import server as mlflow_server
 
 LEAST_SPACE = 1 << 30  # bytes: outputs, logs and databases of the default run take about 300 MB
@@ -41,7 +41,7 @@ def check(job: Job) -> None:
             raise UserError(f"{folder} cannot be written to; correct its permissions")
     gates_of(job.run.workspace)
     if settings.stages == "workers":
-        ready.check(job)
+        pools.check_for(job)
 
 
 def bring_up_to_date(job: Job, say: Callable[[str], None]) -> Outcome | None:
@@ -84,9 +84,9 @@ def run(job: Job, progress: Progress, dead: Collection[str] = ()) -> Outcome:
         else:
             origin.offer(job.settings.root, job.run.id, job.run.commit)
         with connect.borrowed(job.settings, job.environment) as api:
-            orders.use(api)
+            connect.use(api)
             if job.settings.prefect_api:
-                orders.crash(dead)
+                flowruns.crash(dead)
             from flows.retrain import flow  # not before: Prefect reads the environment when it is imported
 
             with notify.failure(job.settings, job.run):

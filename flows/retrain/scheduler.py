@@ -22,18 +22,17 @@ from prefect.states import Completed
 from flows.pipeline import environment, graph
 from flows.pipeline.families import read_metrics
 from flows.pipeline.graph import Stage
-from flows.remote.dispatch import Dispatcher, Ran
-from flows.remote.ledger import Usage
 from flows.retrain import task_artifacts
 from flows.retrain.budget import LOOK_SECONDS, Account
 from flows.retrain.job import Job
 from flows.retrain.outcome import Outcome
 from flows.retrain.progress import Progress
 from flows.retrain.progress_artifact import Bar
-from flows.runs.values import StageResult
+from flows.runs.values import StageResult, Usage
 from flows.stage import process
 from flows.stage.measure import Meter
 from flows.stage.process import StageFailed, Stopped
+from flows.workers.dispatch import Dispatcher, Ran
 
 RETRY_SECONDS = 2
 

@@ -2,6 +2,7 @@
 
     RunInfo      which commit ran, where, with which parameters
     StageResult  what happened to one stage
+    Usage        what it cost
 
 `flows.retrain.job` and `flows.retrain.scheduler` make them; the registry, the promotion and the report only read them.
 """
@@ -10,17 +11,26 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from models.report.words import FAMILIES
-
-if TYPE_CHECKING:
-    from flows.remote.ledger import Usage
 
 # The first of these that a stage reports is the one shown; the others are in MLflow and in the report.
 HEADLINES = (*(family.headline for family in FAMILIES), "abs_rel", "motorcycle_delta1")
 RECORDED, SET = "Record the results of run", "Set the parameters of run"  # its commits begin with, before its id
 BROKEN = ("failed", "stopped", "skipped")  # actions of stages of which dvc.lock knows only earlier runs
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What an attempt at a stage cost."""
+
+    seconds: float = 0.0  # of a machine, with fetching and pushing
+    cpu_seconds: float = 0.0
+    gpu_seconds: float = 0.0  # during which GPUs were held, times their number
+    bytes_in: int = 0
+    bytes_out: int = 0
+    peak_memory: int = 0  # bytes, of the stage's largest process
 
 
 @dataclass(frozen=True)
@@ -58,7 +68,7 @@ class StageResult:
     metrics: Mapping[str, float] = field(default_factory=dict)
     mlflow_run_id: str | None = None  # the tracking run of the stage, if it logged one in this run
     log: Path | None = None  # everything the stage printed
-    usage: "Usage | None" = None  # what all attempts at it cost, None where nothing was attempted
+    usage: Usage | None = None  # what all attempts at it cost, None where nothing was attempted
     host: str = ""  # where it ran, "" for this machine
     environment: str = ""  # the same, as flows.pipeline.environment writes it
 
@@ -101,8 +111,6 @@ def result_to_json(result: StageResult) -> dict[str, Any]:
 
 def result_from_json(values: Mapping[str, Any]) -> StageResult:
     """The inverse of `result_to_json`."""
-    from flows.remote.ledger import Usage
-
     usage = Usage(**values["usage"]) if values.get("usage") else None
     return StageResult(**{**values, "log": Path(values["log"]) if values["log"] else None, "usage": usage})
 

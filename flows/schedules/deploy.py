@@ -10,16 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from flows.schedules.declared import Cron, Declared, Deployment, load_flow
+from flows.workers.flowruns import BEAT
+from flows.workers.pools import AUTOMATION, JOB_TEMPLATE, PROCESS
 
 if TYPE_CHECKING:
     from prefect import Flow
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.responses import DeploymentResponse
 
+SILENT_SECONDS = 90  # three heartbeats that were missed
 MADE = "remint"  # the tag of what `remint deploy` puts on the server
 
 Done = Literal["created", "updated", "unchanged", "not declared", "removed"]
@@ -29,7 +33,7 @@ Done = Literal["created", "updated", "unchanged", "not declared", "removed"]
 class Change:
     """What became of one entry."""
 
-    kind: str  # "work pool", "deployment"
+    kind: str  # "work pool", "automation", "deployment"
     name: str
     done: Done
     what: str  # "*/5 * * * * in flows", or what was changed
@@ -47,6 +51,7 @@ def apply(client: SyncPrefectClient, declared: Declared, path: Path, *, prune: b
     flows = {one.name: load_flow(one, path) for one in declared.deployments}
     for name, pool in declared.work_pools.items():
         yield _pool(client, name, pool.description)
+    yield _automation(client)
     for one in declared.deployments:
         yield _deployment(client, one, flows[one.name])
     named = {(flows[one.name].name, one.name) for one in declared.deployments}
@@ -76,21 +81,44 @@ def _pool(client: SyncPrefectClient, name: str, description: str) -> Change:
     from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
     from prefect.exceptions import ObjectNotFound
 
-    from flows.remote.pools import JOB_TEMPLATE
-
     wanted: dict[str, Any] = {"description": description, "base_job_template": JOB_TEMPLATE}
     try:
         there = client.read_work_pool(name)
     except ObjectNotFound:
-        client.create_work_pool(WorkPoolCreate(name=name, type="process", **wanted))
+        client.create_work_pool(WorkPoolCreate(name=name, type=PROCESS, **wanted))
         return Change("work pool", name, "created", description)
-    if there.type != "process":  # one of Kubernetes, say, whose template is infra/k8s/gpu-job-template.json
+    if there.type != PROCESS:  # one of Kubernetes, say, whose template is infra/k8s/gpu-job-template.json
         del wanted["base_job_template"]
     differing = {key: value for key, value in wanted.items() if (getattr(there, key) or "") != value}
     if not differing:
         return Change("work pool", name, "unchanged", description)
     client.update_work_pool(name, WorkPoolUpdate(**differing))
     return Change("work pool", name, "updated", ", ".join(differing).replace("_", " "))
+
+
+def _automation(client: SyncPrefectClient) -> Change:
+    """Take a flow run for crashed that has given a heartbeat, and then neither another one nor an end."""
+    from prefect.client.schemas.objects import StateType
+    from prefect.events.actions import ChangeFlowRunState
+    from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+    from prefect.events.schemas.events import ResourceSpecification
+
+    if there := client.read_automations_by_name(AUTOMATION):
+        paused = "" if any(found.enabled for found in there) else " (paused: runs on workers need it)"
+        return Change("automation", AUTOMATION, "unchanged", f"after {SILENT_SECONDS} s without a heartbeat{paused}")
+    ends = {f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Cancelled", "Crashed")}
+    trigger = EventTrigger(
+        after={BEAT},
+        expect={BEAT} | ends,
+        match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
+        for_each={"prefect.resource.id"},
+        posture=Posture.Proactive,
+        threshold=1,
+        within=timedelta(seconds=SILENT_SECONDS),
+    )
+    crash = ChangeFlowRunState(name=None, state=StateType.CRASHED, message="It gave no heartbeat.", force=False)
+    client.create_automation(AutomationCore(name=AUTOMATION, trigger=trigger, actions=[crash]))
+    return Change("automation", AUTOMATION, "created", f"after {SILENT_SECONDS} s without a heartbeat")
 
 
 def _deployment(client: SyncPrefectClient, one: Deployment, flow: Flow[..., Any]) -> Change:

@@ -89,7 +89,7 @@ def _settings() -> Settings:
     """The settings of the worker's clone, with the server of this very flow."""
     if "PREFECT_API_URL" in os.environ:
         os.environ["REMINT_PREFECT_API"] = os.environ["PREFECT_API_URL"]
-    settings = settings_.load(repository.find(Path.cwd()).main)
+    settings = settings_.load(repository.find(Path(os.environ.get("REMINT_CLONE", "."))).main)
     client.check(settings)
     return settings
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from data.core.params import UserError, near
 from flows.schedules import deploy
+from flows.workers import pools
+from flows.workers.flowruns import FLOW
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -36,7 +38,7 @@ class Scheduled:
 
 def every(client: SyncPrefectClient) -> list[Scheduled]:
     """All of them, by name."""
-    return [_seen(client, one) for one in deploy.known(client).values()]
+    return [_seen(client, one) for title, one in deploy.known(client).items() if not title.startswith(f"{FLOW}/")]
 
 
 def pause(client: SyncPrefectClient, name: str) -> Scheduled:
@@ -54,8 +56,6 @@ def resume(client: SyncPrefectClient, name: str) -> Scheduled:
 
 def run_now(client: SyncPrefectClient, name: str) -> tuple[str, str]:
     """Start it now, also while it is paused; returns the flow run's name and id. UserError if nobody could run it."""
-    from flows.remote import pools
-
     found = _named(client, name)
     pools.check(str(found.work_pool_name))
     run = client.create_flow_run_from_deployment(found.id)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from flows.release import notify
+from flows.release import notify, origin
 from flows.release.notify import Notice
-from flows.remote import claim, origin
-from flows.retrain import job, launch
+from flows.retrain import claim, job, launch
 from flows.settings import Settings
 
 if TYPE_CHECKING:

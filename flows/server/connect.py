@@ -69,6 +69,11 @@ def check(api: str, advice: str = "start it, or correct the variable") -> None:
         raise UserError(f"{named}: the Prefect server breaks off ({type(error).__name__}); {advice}") from None
 
 
+def use(api: str) -> None:
+    """Let this process talk to the Prefect server at `api`; before Prefect is imported: it reads this once."""
+    os.environ["PREFECT_API_URL"] = api
+
+
 def answers(api: str, seconds: float = 3.0) -> bool:
     """Whether a Prefect API is there."""
     try:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from flows.catalogue import costs, database
 from flows.catalogue.costs import Estimate, RunCost
 from flows.pipeline import environment, parameters
-from flows.remote.ledger import Usage
+from flows.runs.values import Usage
 from flows.show.columns import columns
 from flows.show.lineage.words import size
 from flows.stage.spending import duration, total

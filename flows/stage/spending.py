@@ -11,7 +11,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 
-from flows.remote.ledger import Usage
+from flows.runs.values import Usage
 
 Reading = Callable[[], Usage]  # what an attempt has cost so far; from any thread
 

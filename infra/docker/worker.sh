@@ -1,7 +1,13 @@
 #!/bin/sh
 # A command in a clone of its own, brought up to date: the workers' way to run commits.
 #   REMINT_ORIGIN=ssh://git@host/remint.git REMINT_CLONE=/work/clone worker.sh remint worker --pool cpu
+#   worker.sh python -m prefect.engine      one stage, in a container or pod that Prefect's worker started for it
 set -eu
+if [ -f /run/remint/worker.env ]; then # a container of Prefect's Docker worker, to which it gives no secrets
+  set -a
+  . /run/remint/worker.env
+  set +a
+fi
 if [ -d "$REMINT_CLONE/.git" ]; then
   git -C "$REMINT_CLONE" pull --quiet --ff-only || echo "worker.sh: $REMINT_CLONE stays as it is" >&2
 else

@@ -38,7 +38,7 @@ def run(settings: Settings) -> Iterator[str]:
     yield "catalogue: its tables are those of this version"
     yield f"MLflow: {', '.join(_tracking_users(settings))}"
     _deploy(settings)
-    yield "Prefect: work pools and schedules"
+    yield "Prefect: work pools, stages, schedules, and what notices dead workers"
 
 
 def _tracking_users(settings: Settings) -> Iterator[str]:
@@ -82,10 +82,6 @@ def _deploy(settings: Settings) -> None:
     """Work pools, and what starts by itself: as a process, since Prefect reads its settings when it is imported."""
     assert settings.prefect_api
     connect.check(settings.prefect_api)
-    os.environ["PREFECT_API_URL"] = settings.prefect_api
-    from flows.remote import pools
-
-    pools.ensure()
     command = [str(Path(sys.executable).with_name("remint")), "deploy"]
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
     if done.returncode:

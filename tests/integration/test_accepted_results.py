@@ -7,7 +7,7 @@ import pytest
 
 from data.core.params import UserError
 from flows.pipeline import keys
-from flows.remote.accept import Accepted
+from flows.pipeline.accepted import Accepted
 from flows.storage import bucket
 
 pytestmark = pytest.mark.integration

@@ -24,8 +24,7 @@ from flows.pipeline import lock as stages
 from flows.pipeline.families import Model
 from flows.pipeline.graph import Stage
 from flows.release.registry import Registered
-from flows.remote.ledger import Usage
-from flows.runs.values import RunInfo, StageResult
+from flows.runs.values import RunInfo, StageResult, Usage
 from flows.settings import Settings
 
 pytestmark = pytest.mark.integration

@@ -18,7 +18,7 @@ from flows.catalogue.schema import Execution, Run
 from flows.cli import main
 from flows.pipeline import parameters
 from flows.pipeline.plan import Plan, Step
-from flows.remote.ledger import Usage
+from flows.runs.values import Usage
 from flows.settings import Settings
 from flows.show import cost, table
 from flows.show.cost import Prices

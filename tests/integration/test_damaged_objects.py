@@ -14,7 +14,6 @@ from flows.pipeline import integrity, plan
 from flows.pipeline.integrity import Objects
 from flows.pipeline.store import Store
 from flows.release import judge, of_run, recorded
-from flows.remote import inputs
 from flows.retrain import finalise
 from flows.runs.values import RunInfo
 from flows.settings import Settings
@@ -154,22 +153,6 @@ def test_the_doctor_brings_a_damaged_object_from_the_remote(places, store, tmp_p
     (found,) = cached.check(places, deep=False)
     found.repair()
     assert not path.exists()  # the remote's is damaged too, and not taken
-
-
-def test_a_worker_fetches_again_what_its_cache_has_damaged(store):
-    class Fetched(Exception):
-        pass
-
-    class Place:
-        def fetched(self, oids, stop):
-            raise Fetched
-
-    path = of(store, FILES[0])
-    wanted = {"artifacts/scenes": store.recorded(store.stages[0]).outs["artifacts/scenes"]}
-    flip(path, unseen=True)
-    with pytest.raises(Fetched):
-        inputs.bring(wanted, store, Place(), None)
-    assert not path.exists()
 
 
 def test_an_object_is_read_once_for_each_state_of_its_file(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""`remint gc` and the ledger, a folder and S3: what dead runs left there goes, what others wait for stays."""
+"""`remint gc` and the bucket of orders, a folder and S3: what dead runs left there goes, what others wait for stays."""
 
 from pathlib import Path
 
@@ -7,9 +7,9 @@ import pytest
 from data.core.params import UserError
 from flows.garbage import attempts, collect
 from flows.garbage.place import InTheWay, Place
-from flows.remote import ledger
-from flows.remote.ledger import Attempt, Beat, Ledger, Outcome, Work
 from flows.settings import Settings
+from flows.workers import orders
+from flows.workers.orders import Attempt, Ended, Order, Orders
 
 pytestmark = pytest.mark.integration
 
@@ -20,40 +20,36 @@ def place(tmp_path: Path, production: str) -> Place:
 
 
 @pytest.fixture
-def book(place: Place) -> Ledger:
-    return ledger.open(place.settings)
+def book(place: Place) -> Orders:
+    return orders.opened(place.settings)
 
 
-def opened(book: Ledger, stage: str, key: str) -> Attempt:
-    made = book.open(Work(stage, key * 64, "c" * 40, {}, "a run", "cpu"))
-    assert made
-    return made
+def opened(book: Orders, stage: str, key: str, number: int = 1) -> Attempt:
+    return book.open(Order(stage, key * 64, "c" * 40, {}, "a run", "cpu"), number)
 
 
 def test_what_nobody_has_touched_for_a_day_goes_with_all_its_attempts(place, book, monkeypatch):
     left = opened(book, "right@a", "1")
-    book.beat(left, Beat(1, "w"))
-    book.close(left, Outcome("vanished"))
-    opened(book, "right@a", "1")
-    part = book.open(ledger.part(left.work, 2, 4))
-    claim = opened(book, "_run", "2")
+    book.close(left, Ended("preempted"))
+    opened(book, "right@a", "1", 2)
+    part = book.open(left.order.of_part(2, 4), 1)
+    book.store.create(f"runs/{'2' * 64}/0001/claim.json", b"{}" + b" " * 200)
     with attempts.guard(place):
         assert list(attempts.find(place)) == []  # younger than a day
         monkeypatch.setattr(attempts, "LEAST_SECONDS", -5.0)  # S3 says the second only
         place = Place(place.settings, place.living, 0.0, grace=-5.0)
         found = list(attempts.find(place))
-    assert [item.what.split("stages/")[1] for item in found] == [
-        f"_run/{'2' * 64}/whole",
-        f"right@a/{'1' * 64}/part-2-of-4",
-        f"right@a/{'1' * 64}/whole",
+    assert [item.what.removeprefix(f"{book.store.name}/") for item in found] == [
+        f"runs/{'2' * 64}",
+        f"stages/right@a/{'1' * 64}/part-2-of-4",
+        f"stages/right@a/{'1' * 64}/whole",
     ]
     assert all(item.bytes > 100 for item in found)
     for item in found[1:]:
         collect.KINDS[item.kind].delete(place, item)
-    assert book.attempts(left.work) == []
-    assert part is not None
-    assert book.outcome(part) == Outcome("vanished", why="it was forgotten: its result is there, or was given up")
-    assert book.outcome(claim) is None
+    assert book.attempts(left.order) == []
+    assert not book.close(part, Ended("succeeded"))  # its worker comes too late, and leaves nothing
+    assert book.store.list("runs/") != []
 
 
 def test_a_ledger_that_cannot_be_asked_is_left_alone(tmp_path, monkeypatch):
@@ -68,4 +64,4 @@ def test_a_name_that_leaves_the_ledger_deletes_nothing(place, book):
     kept = opened(book, "base", "1")
     with pytest.raises(UserError, match="is not a key"):
         attempts.delete(place, attempts.Garbage("attempt", f"{place.settings.ledger}/../..", 0, ""))
-    assert book.attempts(kept.work) == [kept]
+    assert book.attempts(kept.order) == [kept]

@@ -9,8 +9,7 @@ import pytest
 
 from flows import repository, settings
 from flows.pipeline import environment, workspace
-from flows.release import tags
-from flows.remote import origin
+from flows.release import origin, tags
 from flows.retrain import job
 from flows.show.diff import code
 

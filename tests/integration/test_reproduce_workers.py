@@ -94,7 +94,7 @@ def left(farm):
     """What a reproduction needs only to go on."""
     kept = farm.folder / "shared" / "checkpoints"
     refs = subprocess.run(["git", "-C", farm.origin, "for-each-ref", "refs/heads/remint"], capture_output=True).stdout
-    return [*farm.ledger.store.list("stages/"), *(kept.glob("*") if kept.exists() else ()), *refs.split()]
+    return [*farm.orders.store.list("stages/"), *(kept.glob("*") if kept.exists() else ()), *refs.split()]
 
 
 def test_that_nobody_serves_a_pool_is_said_before_anything_runs(farm, monkeypatch, own_environment):

@@ -70,7 +70,7 @@ def test_a_run_on_two_workers_writes_the_lock_of_a_run_here(farm, tmp_path):
     result = json.loads(done(remint(desk, "retrain", "--json", **farm.environment)))
     assert {stage["action"] for stage in result["stages"]} == {"ran"}
     assert lock_of_newest(desk) == lock_of_newest(here)
-    assert farm.ledger.store.list("stages/") == []
+    assert farm.orders.store.list("stages/") == []
     refs = released.git(farm.origin, "for-each-ref", "--format=%(refname:strip=2)").split()
     assert {result["tag"], "tokenizer@v1.0.0", "depth-small#production#1"} <= set(refs)
     assert not [name for name in refs if name.startswith("remint/")]
@@ -98,7 +98,7 @@ def test_what_workers_made_workers_make_again_each_stage_in_the_environment_that
     ]
     assert proof["environment"]["differences"] == []
     assert all(stage["host"] for stage in proof["stages"])
-    assert farm.ledger.store.list("stages/") == []
+    assert farm.orders.store.list("stages/") == []
 
 
 @pytest.mark.soak
@@ -121,7 +121,7 @@ def test_a_killed_run_is_taken_over_by_another_machine_and_two_at_once_are_one(f
     result = json.loads(done(remint(root, "retrain", "--json", "--set", "pace=0.3", **farm.environment)))
     assert {stage["stage"]: stage["action"] for stage in result["stages"]}["scenes"] == "restored"
     assert [family["release"]["number"] for family in result["families"]] == [1, 1]
-    assert farm.ledger.store.list("stages/") == []
+    assert farm.orders.store.list("stages/") == []
     with farm.client() as client:
         states = {run.name: run.state.name for run in client.read_flow_runs() if run.state}
     assert states[result["run"]] == "Completed"

@@ -4,15 +4,14 @@ import contextlib
 import re
 import subprocess
 import threading
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
 from data.core.params import UserError
 from flows import repository, settings
-from flows.remote import claim, ledger, origin
-from flows.remote.ledger import Beat
-from flows.retrain import job, launch
+from flows.release import origin
+from flows.retrain import claim, job, launch
 from flows.runs import values
 from flows.schedules import started
 from tests.integration.conftest import Toy
@@ -46,12 +45,11 @@ def held(ready, said=None):
 
 def elsewhere(ready, host="far"):
     """What the ledger says of a claim that a process of another machine has taken."""
-    book = ledger.open(ready.settings)
+    store = claim.opened(ready.settings)
     with held(ready) as mine:
-        work = replace(mine.attempt.work, environment={"host": host, "home": "/elsewhere"})
-    attempt = book.open(work)
-    assert attempt is not None
-    return book, attempt
+        other = replace(mine.holder, host=host, home="/elsewhere", token="other")
+    store.create(f"{other.folder}/claim.json", claim._bytes(asdict(other)))
+    return store, other
 
 
 def test_the_second_of_two_runs_leaves_and_says_who_is_at_work(toy):
@@ -62,7 +60,7 @@ def test_the_second_of_two_runs_leaves_and_says_who_is_at_work(toy):
             claimed.check()
         with held(second):
             pass
-        assert ledger.open(first.settings).store.list("") == []
+        assert claim.opened(first.settings).list("") == []
 
 
 def test_other_parameters_or_other_data_are_another_run(toy):
@@ -77,7 +75,7 @@ def test_other_parameters_or_other_data_are_another_run(toy):
 def test_a_claim_of_a_killed_run_of_this_machine_is_taken_over_at_once(toy):
     said = []
     with job.prepared(toy.root) as killed:
-        dead = claim._take(killed, ledger.open(killed.settings), said.append)
+        dead = claim._take(killed, claim.opened(killed.settings), said.append)
     with job.prepared(toy.root) as heir, held(heir, said) as claimed:
         assert claimed.dead == (killed.run.id,)
         assert said[-1].endswith("is dead: taking over")
@@ -86,28 +84,29 @@ def test_a_claim_of_a_killed_run_of_this_machine_is_taken_over_at_once(toy):
 
 
 def test_a_claim_of_a_run_that_was_killed_after_its_work_is_cleared_away(toy):
-    book = ledger.open(settings.load(toy.root))
+    store = claim.opened(settings.load(toy.root))
     with job.prepared(toy.root) as killed:
-        claim._take(killed, book, lambda text: None)
+        claim._take(killed, store, lambda text: None)
         with job.prepared(toy.root) as other:
             assert claim.clear(other, lambda text: None) == []  # it lives
     with job.prepared(toy.root) as later:
         assert claim.clear(later, lambda text: None) == [killed.run.id]
         assert claim.clear(later, lambda text: None) == []
-    assert book.store.list("") == []
+    assert store.list("") == []
 
 
 def test_a_claim_of_another_machine_is_watched_for_a_sign_of_life(toy, monkeypatch):
-    monkeypatch.setenv("REMINT_VANISHED", "3")
+    monkeypatch.setattr(claim, "SILENT_SECONDS", 3.0)
     with job.prepared(toy.root) as ready:
-        book, attempt = elsewhere(ready)
+        store, other = elsewhere(ready)
         ended = threading.Event()
-        other = threading.Thread(
-            target=lambda: [book.beat(attempt, Beat(n, "far")) for n in range(1000) if not ended.wait(0.1)]
+        beat = f"{other.folder}/beat.json"
+        far = threading.Thread(
+            target=lambda: [store.replace(beat, b"%d" % n) for n in range(1000) if not ended.wait(0.1)]
         )
-        other.start()
+        far.start()
         with contextlib.ExitStack() as stack:
-            stack.callback(lambda: (ended.set(), other.join()))
+            stack.callback(lambda: (ended.set(), far.join()))
             with pytest.raises(claim.UnderWay, match="on far"), held(ready):
                 pass
         with held(ready) as claimed:  # it beats no more

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from flows.remote import pools
+from flows.workers import pools, serve
 from infra.stack import compose, secrets
 from infra.stack.places import PORTS
 from tests.stack import manifests
@@ -102,20 +102,28 @@ def test_prefect_s_job_template_makes_valid_gpu_jobs():
     for part in ("command", "envFrom", "volumeMounts", "securityContext"):
         assert container[part] == worker[part]
     assert pod["volumes"] == manifests.pods(manifests.written("base"))["worker-gpu"]["volumes"]
-    assert container["env"] == [{"name": "PREFECT__FLOW_ENTRYPOINT", "value": pools.ENTRYPOINT}]
+    assert container["env"] == [{"name": "PREFECT__FLOW_ENTRYPOINT", "value": serve.ENTRYPOINT}]
     used = set(re.findall(r"\{\{ (\w+) \}\}", json.dumps(template["job_configuration"])))
     assert used == set(properties)
 
 
-@pytest.mark.parametrize(
-    "template", [pools.JOB_TEMPLATE, json.loads((manifests.FOLDER / "gpu-job-template.json").read_text())]
-)
-def test_no_flow_run_may_say_what_is_run_where_or_with_which_variables(template):
+TEMPLATES = {
+    "process": pools.JOB_TEMPLATE,
+    "kubernetes": json.loads((manifests.FOLDER / "gpu-job-template.json").read_text()),
+    "docker": json.loads((manifests.ROOT / "infra" / "docker" / "job-template.json").read_text()),
+}
+
+
+@pytest.mark.parametrize("kind", TEMPLATES)
+def test_no_flow_run_may_say_what_is_run_where_or_with_which_variables(kind):
+    template = TEMPLATES[kind]
+    assert pools.unfit(kind, template) == ""
     assert template["variables"]["additionalProperties"] is False
     sizes = {"gpus", "cpu", "memory", "finished_job_ttl", "stream_output"}
     sizes |= {"job_watch_timeout_seconds", "pod_watch_timeout_seconds"}
     assert set(template["variables"]["properties"]) <= sizes
-    for name in ("command", "env", "working_dir"):  # not even as something that Prefect would add to
+    assert template["job_configuration"].get("command", pools.COMMAND) == pools.COMMAND
+    for name in ("env", "working_dir"):  # not even as something that Prefect would add to
         assert name not in template["job_configuration"]
 
 

@@ -3,8 +3,8 @@
 import pytest
 
 from data.core.params import UserError
-from flows.remote.ledger import Usage
 from flows.retrain.budget import Account, Budget, parse, spent
+from flows.runs.values import Usage
 from flows.stage.spending import Spending, duration, total
 
 

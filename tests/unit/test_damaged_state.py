@@ -13,19 +13,19 @@ from flows import state
 from flows.arrivals import batches, memo
 from flows.arrivals.incoming import Item
 from flows.garbage import releases
+from flows.pipeline import accepted
 from flows.release import marks
-from flows.remote import accept
-from flows.remote.ledger import Beat, Ledger, Outcome, Work
 from flows.runs import record
 from flows.runs.values import RunInfo
 from flows.server import local
 from flows.settings import Settings
 from flows.storage.folder import FolderBucket
+from flows.workers.orders import Ended, Order, Orders
 from infra.stack import native, processes, secrets
 
 DAMAGES = [b"", b"{", b'{"run": ', b"[]", b"null", b"7", b'{"a": 1}', b"\xff\xfe", b"\0" * 64, b"[" * 100_000]
 RUN = RunInfo("r1", "run/r1", "c" * 40, "b" * 40, Path("gone"), False, "p", datetime(2026, 1, 1, tzinfo=UTC), "retrain")
-WORK = Work("tokens", "k" * 64, "c" * 40, {}, "r1", "gpu")
+ORDER = Order("tokens", "k" * 64, "c" * 40, {}, "r1", "gpu")
 
 
 def run_note(root):
@@ -46,24 +46,19 @@ def stack_ports(root):
 
 
 def attempt(root, name):
-    book = Ledger(FolderBucket(root, "REMINT_LEDGER"))
-    made = book.open(WORK)
-    book.beat(made, Beat(1, "here"))
-    book.close(made, Outcome("succeeded"))
-    asked = {
-        "attempt.json": lambda: book.attempts(WORK),
-        "beat.json": lambda: book.last_beat(made),
-        "outcome.json": lambda: book.outcome(made),
-    }
+    book = Orders(FolderBucket(root, "REMINT_LEDGER"))
+    made = book.open(ORDER, 1)
+    book.close(made, Ended("succeeded"))
+    asked = {"attempt.json": lambda: book.attempts(ORDER), "outcome.json": lambda: book.ended(made)}
     return root / made.place / name, asked[name], "if no run is under way, remove"
 
 
 def run_cache(root):
     entry = {"cmd": "true", "deps": [{"path": "a", "md5": "0" * 32}], "outs": [{"path": "b", "md5": "1" * 32}]}
-    accepted = accept.Accepted(root)
-    accepted.add("ab" * 32, entry)
+    cache = accepted.Accepted(root)
+    cache.add("ab" * 32, entry)
     (path,) = (one for one in root.rglob("*") if one.is_file())
-    return path, lambda: accepted.find("ab" * 32), "remove it: its stage runs again"
+    return path, lambda: cache.find("ab" * 32), "remove it: its stage runs again"
 
 
 NAMED = {
@@ -71,7 +66,6 @@ NAMED = {
     "processes.json": stack_processes,
     "ports.json": stack_ports,
     "attempt.json": lambda root: attempt(root, "attempt.json"),
-    "beat.json": lambda root: attempt(root, "beat.json"),
     "outcome.json": lambda root: attempt(root, "outcome.json"),
     "run cache": run_cache,
 }

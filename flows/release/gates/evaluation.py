@@ -97,10 +97,10 @@ def _bring_inputs(
     settings: Settings, workspace: Path, entry: Mapping[str, Any], lock: Mapping[str, Mapping[str, Any]]
 ) -> None:
     """What the evaluation reads, with its shards, without which a workspace does where workers run the stages."""
-    from flows.remote import bring
+    from flows.pipeline import outputs
 
     try:
-        bring.inputs(settings, workspace, entry, lock)
+        outputs.inputs(settings, workspace, entry, lock)
     except UserError as error:
         raise EvaluationFailed(str(error)) from None
 

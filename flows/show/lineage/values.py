@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from flows.remote.ledger import Usage
+from flows.runs.values import Usage
 
 
 @dataclass(frozen=True)

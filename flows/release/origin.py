@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from data.core.params import UserError
 from flows import repository
 from flows.release import tags
-from flows.remote.patience import patiently
+from flows.retry import retry
 from flows.runs import tagged
 from flows.settings import Settings
 
@@ -41,7 +41,7 @@ def newest(settings: Settings) -> str | None:
     known = f"refs/remotes/{NAME}/{settings.branch}"
     what = f"+refs/heads/{settings.branch}:{known}"
     try:
-        patiently(
+        retry(
             repository.git,
             settings.root,
             "fetch",
@@ -86,7 +86,7 @@ def publish(root: Path, commit: str) -> None:
     commits = {commit, *(at for name, at in known.items() if "#" in name)}
     ours = {name for name, at in known.items() if at in commits}
     if lacking := sorted(ours - there):
-        patiently(_push, root, *(f"refs/tags/{name}" for name in lacking), seconds=PATIENCE_SECONDS)
+        retry(_push, root, *(f"refs/tags/{name}" for name in lacking), seconds=PATIENCE_SECONDS)
 
 
 def follow(settings: Settings, outcome: Outcome) -> None:

@@ -1,10 +1,10 @@
-"""The run cache here and in the remote: what was accepted once is found by every later run, of any machine.
+"""The run cache here and in the remote: what was executed once is found by every later run, of any machine.
 
     runs/<first two letters of key>/<key>/<value>    an entry of dvc.lock, as DVC keeps it
     files/md5/<first two letters>/<the rest>         objects, as DVC keeps them
 
-Only what a run has accepted is written there, so a worker that was given up leaves nothing that others would find.
-One key costs one listing and one read, however many runs there were.
+One key costs one listing and one read, however many runs there were. Two values under one key are a stage that is not
+deterministic: both come here, where who records a run sees them (`flows.pipeline.lock.doubles`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from data.core.files import write_whole
 from data.core.params import UserError
 from flows.pipeline import keys
 from flows.pipeline.keys import Entry
-from flows.remote.patience import patiently
+from flows.retry import retry
 from flows.settings import Settings
 from flows.storage import bucket
 from flows.storage.protocol import Bucket, NotThere, Taken
@@ -42,14 +42,17 @@ class Accepted:
         paths = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime) if folder.is_dir() else []
         if paths:
             return _entry(paths[-1].read_bytes(), str(paths[-1]))
+        return next(iter(self.gather(key)), None)
+
+    def gather(self, key: str) -> list[Entry]:
+        """Bring every entry that the remote has for a key; more than one: its stage is not deterministic."""
         if self.remote is None:
-            return None
+            return []
         names = [name for name in self.remote.list(f"runs/{key[:2]}/{key}/") if ENTRY.search(name)]
-        if not names:
-            return None
-        entry = _entry(self.remote.read(names[0]), f"{self.remote.name}/{names[0]}")
-        self._keep(key, entry)
-        return entry
+        entries: list[Entry] = [_entry(self.remote.read(name), f"{self.remote.name}/{name}") for name in names]
+        for entry in entries:
+            self._keep(key, entry)
+        return entries
 
     def knows(self, entry: Entry) -> bool:
         """Whether the run cache has this very execution, with these outputs."""
@@ -67,7 +70,7 @@ class Accepted:
         if self.remote is not None:
             remote, name = self.remote, f"runs/{key[:2]}/{key}/{keys.value_of(entry)}"
             with contextlib.suppress(Taken):  # somebody else accepted the same
-                patiently(remote.create, name, text)
+                retry(remote.create, name, text)
 
     def holds(self, oid: str) -> bool:
         """Whether the remote holds an object; a folder's list is put there after its files."""
@@ -102,9 +105,12 @@ class Accepted:
 
 
 def remote(settings: Settings) -> Bucket | None:
-    """Where outputs and the run cache meet: REMINT_REMOTE; None where stages run on this machine."""
-    if settings.stages == "here":
-        return None
+    """Where outputs and the run cache meet if workers run the stages; None where stages run on this machine."""
+    return None if settings.stages == "here" else exchanged(settings)
+
+
+def exchanged(settings: Settings) -> Bucket:
+    """DVC's remote, by which machines exchange outputs: REMINT_REMOTE."""
     address = settings.remote
     return bucket.at(address if "://" in address else str(settings.root / Path(address).expanduser()), "REMINT_REMOTE")
 

@@ -11,12 +11,11 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from flows.pipeline import accepted
 from flows.pipeline.families import models_of
 from flows.pipeline.keys import Entry
 from flows.pipeline.plan import overlap
 from flows.pipeline.store import Store
-from flows.remote import accept, exchange
-from flows.remote.exchange import Exchange
 from flows.settings import Settings
 
 SCENES = "artifacts/scenes"
@@ -26,42 +25,35 @@ WEIGHTS = "model.safetensors"
 Wanted = Callable[[str], bool]  # whether a path, relative to the repository, is to be there
 
 
-def last_steps(store: Store, settings: Settings, entries: Iterable[Entry]) -> None:
+def last_steps(store: Store, entries: Iterable[Entry]) -> None:
     """Put into a run's workspace what registry, gates, catalogue and report read."""
     models = [model.path.as_posix() for model in models_of(store.root)]
-    every, moving = list(entries), open_exchange(store, settings)
-    bring(store, moving, every, all_but_shards(models))
+    every = list(entries)
+    bring(store, every, all_but_shards(models))
     examples = frozenset(f"{SCENES}/{shard}" for shard in _of_examples(store.root / SCENES / "manifest.parquet"))
-    bring(store, moving, every, lambda path: path in examples)
+    bring(store, every, lambda path: path in examples)
 
 
 def inputs(settings: Settings, workspace: Path, entry: Entry, lock: Mapping[str, Entry]) -> None:
     """Put all that a stage reads into a workspace, with its shards."""
-    store = Store(workspace, accept.remote(settings))
+    store = Store(workspace, accepted.remote(settings))
     try:
         deps = [dep["path"] for dep in entry["deps"]]
-        wanted = lambda path: any(overlap(path, dep) for dep in deps)  # noqa: E731
-        bring(store, open_exchange(store, settings), lock.values(), wanted)
+        bring(store, lock.values(), lambda path: any(overlap(path, dep) for dep in deps))
     finally:
         store.close()
 
 
-def open_exchange(store: Store, settings: Settings) -> Exchange:
-    """Between a workspace's cache and the remote."""
-    return exchange.open(settings, Path(store.repo.cache.local_cache_dir))
-
-
-def bring(store: Store, exchange: Exchange, entries: Iterable[Entry], wanted: Wanted) -> None:
+def bring(store: Store, entries: Iterable[Entry], wanted: Wanted) -> None:
     """Put the wanted files of these stages' outputs into the workspace, from the cache or from the remote."""
     files: dict[str, str] = {}
-    with exchange.in_use():
-        for entry in entries:
-            for out in entry.get("outs", []):
-                files |= {path: oid for path, oid in _files(store, out).items() if wanted(path)}
+    for entry in entries:
+        for out in entry.get("outs", []):
+            files |= {path: oid for path, oid in _files(store, out).items() if wanted(path)}
     files = {path: oid for path, oid in files.items() if not (store.root / path).exists()}
-    with exchange.fetched(files.values()):
-        for path, oid in files.items():
-            put(exchange.path(oid), store.root / path)
+    store.fetch(files)
+    for path, oid in files.items():
+        put(store.objects.path(oid), store.root / path)
 
 
 def shown(metrics: Iterable[str]) -> Wanted:

@@ -1,4 +1,4 @@
-"""Patience with a store or server that does not answer for a while: the same call again, later each time."""
+"""The one retry policy: a store or server that does not answer is called again, later each time."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ FIRST, LONGEST = 0.5, 20.0  # seconds between calls
 T = TypeVar("T")
 
 
-def patiently(
-    call: Callable[..., T], *arguments: Any, seconds: float = SECONDS, stop: threading.Event | None = None
-) -> T:
+def retry(call: Callable[..., T], *arguments: Any, seconds: float = SECONDS, stop: threading.Event | None = None) -> T:
     """What `call(*arguments)` returns; a UserError is believed only after `seconds` of trying, or when `stop` is set.
 
     Taken, NotThere, Denied and WrongContent are answers. Waits grow, and are random so that those who wait do not

@@ -7,9 +7,9 @@ import pytest
 
 from data.core.params import UserError
 from flows.pipeline import environment
-from flows.remote import refuse
-from flows.remote.ledger import Work
-from flows.remote.refuse import Refused
+from flows.workers import admission
+from flows.workers.admission import Rejected
+from flows.workers.orders import Order
 
 pytestmark = pytest.mark.integration
 
@@ -48,7 +48,7 @@ def has(root, oid):
 def test_the_tip_of_an_allowed_branch_and_what_is_behind_it_are_fetched(pair):
     person, worker = pair
     for wanted in (git(person, "rev-parse", "HEAD"), git(person, "rev-parse", "HEAD~1")):
-        refuse.commit(worker, wanted, ALLOWED)
+        admission.commit(worker, wanted, ALLOWED)
         assert has(worker, wanted)
 
 
@@ -59,7 +59,7 @@ def test_the_branch_of_a_run_is_fetched_alone(pair):
     git(person, "checkout", "--quiet", "--orphan", "elsewhere")
     other = commit(person, "of another branch")
     git(person, "push", "--quiet", "origin", "HEAD:refs/heads/remint/other")
-    refuse.commit(worker, wanted, ALLOWED)
+    admission.commit(worker, wanted, ALLOWED)
     assert has(worker, wanted)
     assert not has(worker, other)
 
@@ -71,88 +71,87 @@ def test_an_annotated_tag_is_as_good_as_a_branch(pair):
     later = commit(person, "on top")
     git(person, "tag", "--annotate", "--message", "Run", "run/1")
     git(person, "push", "--quiet", "origin", "run/1")
-    refuse.commit(worker, later, ALLOWED)
-    refuse.commit(worker, wanted, ALLOWED)
+    admission.commit(worker, later, ALLOWED)
+    admission.commit(worker, wanted, ALLOWED)
 
 
 def test_a_commit_that_no_allowed_branch_reaches_is_refused(pair):
     person, worker = pair
     wanted = commit(person, "not reviewed")
     git(person, "push", "--quiet", "origin", "HEAD:feature")
-    with pytest.raises(Refused, match=f"commit {wanted[:10]} is not in origin, .* REMINT_ALLOWED"):
-        refuse.commit(worker, wanted, ALLOWED)
+    with pytest.raises(Rejected, match=f"commit {wanted[:10]} is not in origin, .* REMINT_ALLOWED"):
+        admission.commit(worker, wanted, ALLOWED)
     git(worker, "fetch", "--quiet", "origin", "feature")  # that it is here does not help it
-    with pytest.raises(Refused, match="is not reachable from a branch or tag of origin .* merge it"):
-        refuse.commit(worker, wanted, ALLOWED)
-    refuse.commit(worker, wanted, "main,feature")
+    with pytest.raises(Rejected, match="is not reachable from a branch or tag of origin .* merge it"):
+        admission.commit(worker, wanted, ALLOWED)
+    admission.commit(worker, wanted, "main,feature")
 
 
 def test_what_origin_has_taken_back_is_no_longer_allowed(pair):
     person, worker = pair
     wanted = commit(person, "a run")
     git(person, "push", "--quiet", "origin", "HEAD:remint/a")
-    refuse.commit(worker, wanted, ALLOWED)
+    admission.commit(worker, wanted, ALLOWED)
     git(person, "push", "--quiet", "origin", ":remint/a")
-    with pytest.raises(Refused, match="is not reachable"):
-        refuse.commit(worker, wanted, ALLOWED)
+    with pytest.raises(Rejected, match="is not reachable"):
+        admission.commit(worker, wanted, ALLOWED)
 
 
 def test_a_commit_that_nobody_knows_is_refused(pair):
-    with pytest.raises(Refused, match="push it there"):
-        refuse.commit(pair[1], "c" * 40, ALLOWED)
+    with pytest.raises(Rejected, match="push it there"):
+        admission.commit(pair[1], "c" * 40, ALLOWED)
 
 
 @pytest.mark.parametrize("wanted", ["HEAD", "--upload-pack=touch x", "abc", "main; touch x", "a" * 39 + "G"])
 def test_what_is_no_commit_never_reaches_git(pair, wanted):
-    with pytest.raises(Refused, match="is not a commit"):
-        refuse.commit(pair[1], wanted, ALLOWED)
+    with pytest.raises(Rejected, match="is not a commit"):
+        admission.commit(pair[1], wanted, ALLOWED)
 
 
 def test_an_origin_that_does_not_answer_is_no_refusal(pair):
     _, worker = pair
     git(worker, "remote", "set-url", "origin", str(worker.parent / "gone"))
     with pytest.raises(UserError, match="git ls-remote failed"):
-        refuse.commit(worker, "c" * 40, ALLOWED)
+        admission.commit(worker, "c" * 40, ALLOWED)
 
 
-WORK = Work("train", "k" * 64, "c" * 40, {}, "run", "cpu")
+ORDER = Order("train", "k" * 64, "c" * 40, {}, "run", "cpu")
 
 
 def test_a_stage_must_be_one_of_the_graph():
-    refuse.stage(WORK, ["train", "test"])
-    with pytest.raises(Refused, match=r"has no stage 'trian'; did you mean 'train'\?"):
-        refuse.stage(replace(WORK, stage="trian"), ["train"])
-    with pytest.raises(Refused, match="has no stage"):
-        refuse.stage(replace(WORK, stage="../../train"), ["train"])
+    admission.stage(ORDER, ["train", "test"])
+    with pytest.raises(Rejected, match=r"has no stage 'trian'; did you mean 'train'\?"):
+        admission.stage(replace(ORDER, stage="trian"), ["train"])
+    with pytest.raises(Rejected, match="has no stage"):
+        admission.stage(replace(ORDER, stage="../../train"), ["train"])
 
 
 def test_other_packages_are_refused_by_name(tmp_path):
     here = environment.describe(tmp_path)
-    refuse.environment(WORK, here)
-    with pytest.raises(Refused, match="not those of requirements.lock: torch 2.1, locked 2.13; pip install"):
-        refuse.environment(WORK, replace(here, unlocked={"torch": "2.1, locked 2.13"}))
-    with pytest.raises(Refused, match="another requirements.lock"):
-        refuse.environment(replace(WORK, environment={"lock": "d" * 64}), here)
+    admission.environment(ORDER, here)
+    with pytest.raises(Rejected, match="not those of requirements.lock: torch 2.1, locked 2.13; pip install"):
+        admission.environment(ORDER, replace(here, unlocked={"torch": "2.1, locked 2.13"}))
+    with pytest.raises(Rejected, match="another requirements.lock"):
+        admission.environment(replace(ORDER, environment={"lock": "d" * 64}), here)
 
 
 def test_another_class_of_machine_is_refused_where_the_run_names_one(tmp_path):
     here = environment.describe(tmp_path)
-    refuse.environment(replace(WORK, environment={"machine": here.machine}), here)
-    with pytest.raises(Refused, match=f"of class '{here.machine}', the run allows 'x86_64 GenuineIntel avx512 NVIDIA"):
-        refuse.environment(replace(WORK, environment={"machine": "x86_64 GenuineIntel avx512 NVIDIA H200"}), here)
+    admission.environment(replace(ORDER, environment={"machine": here.machine}), here)
+    with pytest.raises(Rejected, match=f"of class '{here.machine}', the run allows 'x86_64 GenuineIntel avx512 NVIDIA"):
+        admission.environment(replace(ORDER, environment={"machine": "x86_64 GenuineIntel avx512 NVIDIA H200"}), here)
 
 
-def test_a_stage_for_which_somebody_sets_job_variables_is_refused_before_its_attempt_is_looked_at(tmp_path):
-    import threading
-    from types import SimpleNamespace
-
-    from flows.remote.roster import Entry
-    from flows.remote.worker import StageWorker
-    from flows.settings import Settings
-
-    host = SimpleNamespace(settings=Settings(root=tmp_path))
-    worker = SimpleNamespace(host=host, entry=Entry("w", "cpu"), name="w", place="none", leave=threading.Event())
-    asked = SimpleNamespace(name="proxy run", job_variables={"env": {"PYTHONSTARTUP": "mine.py"}})
-    ended = StageWorker._attempt(worker, asked, lambda text, whole: None)
-    assert ended.outcome.state == "refused"
-    assert ended.outcome.why.startswith("the flow run sets job variables (env), and workers let nobody set any")
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"part": "4/x"}, "'4/x' is not a part"),
+        ({"proof": "../../x"}, "is not the name of a reproduction"),
+        ({"variables": {"LD_PRELOAD": "x.so"}}, "variable 'LD_PRELOAD' is not to be set"),
+        ({"variables": {"OMP_NUM_THREADS": "1; touch x"}}, "or not to this value"),
+    ],
+)
+def test_what_an_order_may_hold(changes, words):
+    admission.order(ORDER)
+    with pytest.raises(Rejected, match=words):
+        admission.order(replace(ORDER, **changes))

@@ -1,38 +1,47 @@
-"""What a worker does not run, and why: commits that nobody allowed, other packages, another class of machine.
+"""The admission check: commits that nobody allowed, other packages, another class of machine are not run.
 
-    refuse.commit(root, "1a2b...", "main,remint/*")     # and it is here afterwards, fetched from origin
-    refuse.environment(work, environment.describe(worktree))
-    refuse.stage(work, known)
-    refuse.flow_run(flow_run, deployment, {"nightly": "flows.schedules.deployed.retraining"})
+    admission.order(wanted)                                # what it may hold
+    admission.commit(root, "1a2b...", "main,remint/*")     # and it is here afterwards, fetched from origin
+    admission.stage(wanted, known)
+    admission.environment(wanted, environment.describe(worktree))
 
-Each raises Refused, whose words say why and what to do. Names and commits come from the ledger: they reach git as
+Each raises Rejected, whose words say why and what to do. Names and commits come from the bucket: they reach git as
 arguments only, checked before, and nothing of them is ever given to a shell.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from data.core import checkpoint_store
 from data.core.params import near
 from flows import repository
-from flows.pipeline.environment import Environment
-from flows.remote.ledger import Work
+from flows.pipeline.environment import VARIABLES, Environment
+from flows.workers.orders import Order
 
-if TYPE_CHECKING:
-    from prefect.client.schemas.objects import FlowRun
-    from prefect.client.schemas.responses import DeploymentResponse
-
+PART = re.compile(r"[1-9]\d{0,3}/[1-9]\d{0,3}")
+VALUE = re.compile(r"[\w.,:+=-]{1,100}")  # of a variable that the order names
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SHOWN = 3  # packages that are named
 BATCH = 200  # references that are fetched with one command: its line has an end
 
 
-class Refused(Exception):
+class Rejected(Exception):
     """The worker may not or cannot run this; the message is one line."""
+
+
+def order(wanted: Order) -> None:
+    """What can be known before anything is fetched."""
+    if wanted.part and not PART.fullmatch(wanted.part):
+        raise Rejected(f"'{wanted.part[:20]}' is not a part, as 2/4 is one")
+    if wanted.proof and not checkpoint_store.PLACE.fullmatch(wanted.proof):
+        raise Rejected(f"'{wanted.proof[:80]}' is not the name of a reproduction")
+    for name, value in (wanted.variables or {}).items():
+        if name not in VARIABLES or not VALUE.fullmatch(value):
+            raise Rejected(f"variable '{name[:80]}' is not to be set, or not to this value")
 
 
 def commit(root: Path, wanted: str, allowed: str) -> None:
@@ -41,7 +50,7 @@ def commit(root: Path, wanted: str, allowed: str) -> None:
     Origin is asked each time: what it no longer has is no longer allowed. UserError if it does not answer.
     """
     if not COMMIT.fullmatch(wanted):
-        raise Refused(f"'{wanted[:60]}' is not a commit: 40 hex digits")
+        raise Rejected(f"'{wanted[:60]}' is not a commit: 40 hex digits")
     patterns = [pattern.strip() for pattern in allowed.split(",") if pattern.strip()]
     tips = _tips(root, patterns)
     tip = next((name for name, oid in tips.items() if oid == wanted), None)
@@ -55,78 +64,48 @@ def commit(root: Path, wanted: str, allowed: str) -> None:
     for start in range(0, len(names), BATCH):
         _fetch(root, names[start : start + BATCH])
     if not _there(root, wanted):
-        raise Refused(
+        raise Rejected(
             f"commit {wanted[:10]} is not in origin, neither as nor behind a branch or tag that REMINT_ALLOWED "
             f"({allowed}) names; push it there"
         )
     if _outside(root, wanted, tips.values()):
-        raise Refused(
+        raise Rejected(
             f"commit {wanted[:10]} is not reachable from a branch or tag of origin that REMINT_ALLOWED ({allowed}) "
             "names; merge it, or allow its branch"
         )
 
 
-def stage(work: Work, known: Iterable[str]) -> None:
+def stage(wanted: Order, known: Iterable[str]) -> None:
     """The stage must be one of dvc.yaml at the commit, by exactly this name."""
     names = list(known)
-    if work.stage not in names:
-        said = near(work.stage, names)
-        raise Refused(f"dvc.yaml of commit {work.commit[:10]} has no stage '{work.stage[:80]}'{said}")
+    if wanted.stage not in names:
+        said = near(wanted.stage, names)
+        raise Rejected(f"dvc.yaml of commit {wanted.commit[:10]} has no stage '{wanted.stage[:80]}'{said}")
 
 
-def environment(work: Work, here: Environment) -> None:
+def environment(order: Order, here: Environment) -> None:
     """The packages must be those of the commit's requirements.lock, and the machine of the class the run allows.
 
     here: this process's environment, described with the commit's checkout.
     """
-    wanted = work.environment
+    wanted = order.environment
     if wanted.get("lock") not in (None, here.lock):
-        raise Refused(
+        raise Rejected(
             f"the run was started with another requirements.lock ({str(wanted['lock'])[:10]}) than its commit has "
             f"({here.lock[:10] or 'none'}); commit the lock file"
         )
     if here.unlocked:
         named = [f"{name} {version}" for name, version in here.unlocked.items()]
         rest = f" and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
-        raise Refused(
+        raise Rejected(
             f"this worker's packages are not those of requirements.lock: {', '.join(named[:SHOWN])}{rest}; "
             "pip install -r requirements.lock, and start the worker again"
         )
     if wanted.get("machine") not in (None, "", here.machine):
-        raise Refused(
+        raise Rejected(
             f"this machine is of class '{here.machine}', the run allows '{wanted['machine']}', and other machines "
             "give other bytes; start a worker on one of that class"
         )
-
-
-def flow_run(asked: FlowRun, deployment: DeploymentResponse | None, declared: Mapping[str, str]) -> str:
-    """The entry point of a flow run: that of its deployment in this clone's infra/prefect.yaml, by name, in `declared`.
-
-    Whoever has a login of Prefect's server may write there what he wants: another entry point, a command, variables,
-    steps before the flow. None of them is run here.
-    """
-    if deployment is None:
-        raise Refused("it belongs to no deployment, and workers run what infra/prefect.yaml declares")
-    title = f"deployment '{deployment.name[:80]}'"
-    if deployment.name not in declared:
-        raise Refused(f"{title} is not in this worker's infra/prefect.yaml{near(deployment.name, declared)}")
-    entrypoint = declared[deployment.name]
-    if deployment.entrypoint != entrypoint:
-        raise Refused(
-            f"{title} has entry point '{str(deployment.entrypoint)[:80]}', declared is {entrypoint}; remint deploy"
-        )
-    if deployment.pull_steps:
-        raise Refused(f"{title} has pull steps, and workers run none; remint deploy")
-    no_variables(asked.job_variables, "the flow run")
-    no_variables(deployment.job_variables, title)
-    return entrypoint
-
-
-def no_variables(given: Mapping[str, object] | None, of: str) -> None:
-    """Commands, variables and folders are the worker's own affair."""
-    if given:
-        names = ", ".join(sorted(given))[:80]
-        raise Refused(f"{of} sets job variables ({names}), and workers let nobody set any; start it without them")
 
 
 def _tips(root: Path, patterns: list[str]) -> dict[str, str]:
