@@ -37,14 +37,19 @@ class House:
         return sorted((a, b) for a in self.rooms for b in self.rooms[a] if a < b and a in self.rooms.get(b, ()))
 
     @property
-    def floors(self) -> int:
-        """The longest chain of rooms; only of a house without circles of rooms."""
+    def tangled(self) -> list[list[str]]:
+        """Rooms that reach themselves through others, each circle once."""
+        return [found for found in components(self.rooms) if len(found) > 1]
+
+    @property
+    def floors(self) -> list[str]:
+        """The longest chain of rooms, from the top down; only of a house without circles of rooms."""
 
         @cache
-        def below(room: str) -> int:
-            return 1 + max((below(other) for other in self.rooms.get(room, ())), default=0)
+        def down(room: str) -> list[str]:
+            return [room, *max((down(other) for other in self.rooms.get(room, ())), key=len, default=[])]
 
-        return max(below(room) for room in self.rooms)
+        return max((down(room) for room in self.rooms), key=len)
 
 
 def measure(root: Path = ROOT) -> House:
@@ -119,5 +124,6 @@ if __name__ == "__main__":
     house = measure()
     total, longest = sum(house.lines.values()), max(house.lines, key=house.lines.__getitem__)
     print(f"lines {total}  modules {len(house.lines)}  longest {house.lines[longest]} ({longest})")
-    print(f"circles {house.circles or 0}  mutual rooms {house.mutual or 0}")
-    print(f"floors {house.floors if not house.mutual else 'none: rooms import each other'}")
+    print(f"circles {house.circles or 0}  mutual rooms {house.mutual or 0}  circles of rooms {house.tangled or 0}")
+    if not house.tangled:
+        print(f"floors {len(house.floors)}: {' > '.join(house.floors)}")

@@ -14,8 +14,7 @@ from sqlalchemy.orm import Session
 
 from data.core.params import UserError
 from flows.catalogue.schema import Execution, Run
-from flows.runs.values import Usage
-from flows.stage.spending import total
+from flows.stage.spending import Usage, total
 
 MADE = ("ran", "resumed")  # actions that made outputs
 LOOKED_AT = 20  # executions of a stage among which the one most alike is found

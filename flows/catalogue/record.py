@@ -35,7 +35,7 @@ from models.tracking.training_run import COMMIT
 
 if TYPE_CHECKING:
     from flows.release.registry import Registered
-    from flows.runs.values import Usage
+    from flows.stage.spending import Usage
 
 RESUMED = "going on from step"  # what a training that found its checkpoint prints, see models.core.callbacks.Resume
 RUN_CACHE = "DVC's run cache"

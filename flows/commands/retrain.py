@@ -15,8 +15,8 @@ from flows.console import FAILED, OK, one_line_errors, print_json, say
 
 if TYPE_CHECKING:
     from flows.release.of_run import Release
-    from flows.retrain.job import Job
     from flows.retrain.outcome import Outcome
+    from flows.runs.job import Job
     from flows.runs.values import RunInfo, StageResult
 
 LISTED = 5  # uncommitted paths named before they are counted
@@ -69,8 +69,8 @@ def retrain(
     if stages:
         os.environ["REMINT_STAGES"] = stages
     with one_line_errors():
-        from flows.retrain import budget as budgets
         from flows.retrain import job
+        from flows.stage import budget as budgets
 
         limit = budgets.parse(budget) if budget is not None else budgets.Budget()
         with job.prepared(Path.cwd(), recipe, assignments) as prepared:
@@ -121,8 +121,9 @@ def _plan(ready: "Job") -> dict[str, Any]:
 def _retrain(ready: "Job", as_json: bool) -> int:
     """Run what the plan says, and print what came of it."""
     from flows.release import of_run
-    from flows.retrain import claim, launch
+    from flows.retrain import launch
     from flows.runs.values import StageResult
+    from flows.workers import claim
 
     began = time.monotonic()
     _say_uncommitted(ready)
@@ -223,7 +224,7 @@ def _say_failures(ready: "Job", outcome: "Outcome") -> int:
 
 def _say_budget(ready: "Job", outcome: "Outcome", stopped: list[str]) -> None:
     """Say what was spent of a budget, and what it ended."""
-    from flows.retrain.budget import spent
+    from flows.stage.budget import spent
 
     say(f"The budget ends this run: spent {spent(ready.budget, outcome.spending.all())}.")
     for name in stopped:

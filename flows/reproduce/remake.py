@@ -32,8 +32,8 @@ from flows.pipeline.plan import Plan, Step
 from flows.pipeline.store import Store, as_recorded
 from flows.reproduce import originals
 from flows.reproduce.target import Target
-from flows.retrain.job import Again, Job
 from flows.retrain.progress import Progress
+from flows.runs.job import Again, Job
 from flows.runs.values import RunInfo
 from flows.server import connect
 from flows.settings import Settings

@@ -24,9 +24,8 @@ from flows.pipeline.plan import overlap
 from flows.pipeline.store import as_recorded
 from flows.release import origin
 from flows.reproduce.remake import Remake
-from flows.retrain import claim
 from flows.retry import retry
-from flows.workers import dispatch, flowruns, pools
+from flows.workers import claim, dispatch, flowruns, pools
 from flows.workers.dispatch import Dispatcher
 
 

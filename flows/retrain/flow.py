@@ -24,11 +24,11 @@ from data.core.params import UserError
 from flows.pipeline import workspace
 from flows.release import of_run, origin, stores
 from flows.retrain import finalise
-from flows.retrain.job import Job
 from flows.retrain.outcome import Outcome
 from flows.retrain.progress import Progress
 from flows.retrain.scheduler import Conductor
 from flows.runs import record
+from flows.runs.job import Job
 from flows.runs.values import StageResult
 from flows.workers import dispatch
 from flows.workers.dispatch import Dispatcher

@@ -8,9 +8,9 @@ Nothing here starts a server or runs a stage; what is planned to run is run by `
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,51 +19,14 @@ from flows import repository, settings
 from flows.arrivals import run_inputs
 from flows.catalogue import known_runs
 from flows.pipeline import accepted, parameters, plan, workspace
-from flows.pipeline.graph import Stage
-from flows.pipeline.keys import Entry
-from flows.pipeline.plan import Plan
 from flows.pipeline.store import Store
 from flows.release import origin
-from flows.repository import Checkout
-from flows.retrain.budget import Budget
+from flows.runs.job import Job
 from flows.runs.values import SET, RunInfo, run_id, run_tag
 from flows.settings import Settings
 
 if TYPE_CHECKING:
-    from flows.catalogue.costs import Estimate
-
-
-@dataclass(frozen=True)
-class Again:
-    """A reproduction on workers: its stages run whatever is known of them, and what they give counts for it alone."""
-
-    proof: str  # names its attempts and its checkpoints
-    given: Mapping[str, Entry]  # of dvc.lock, by stage: whose outputs are read as they are recorded
-    variables: Mapping[str, Mapping[str, str]]  # by stage, thread counts and such as they were, where that is known
-
-
-@dataclass(frozen=True)
-class Job:
-    """A run that is ready to start, or to be shown only."""
-
-    settings: Settings
-    checkout: Checkout
-    run: RunInfo
-    stages: tuple[Stage, ...]
-    plan: Plan
-    changes: Mapping[str, Any]  # parameters that recipe and --set changed
-    environment: Mapping[str, str]  # for every process of the run
-    store: Store
-    budget: Budget = field(default_factory=Budget)
-    estimates: "Mapping[str, Estimate]" = field(default_factory=dict)  # by stage that runs, where there is experience
-    newest: str | None = None  # tag of the run whose dvc.lock the plan compares with; without one, HEAD's own
-    check: Callable[[], None] = lambda: None  # raises if another process took the run over (flows.retrain.claim)
-    again: Again | None = None  # of a reproduction on workers
-
-    @property
-    def folder(self) -> Path:
-        """What stays of the run on this machine: its record, logs and report."""
-        return self.settings.runs / self.run.id
+    pass
 
 
 @contextmanager

@@ -14,15 +14,16 @@ from dataclasses import replace
 from data.core.params import UserError
 from flows.release import notify, origin, start, stores
 from flows.release.gates.policy import gates_of
-from flows.retrain import claim, finalise
-from flows.retrain.job import Job, newest_run, renewed
+from flows.retrain import finalise
+from flows.retrain.job import newest_run, renewed
 from flows.retrain.outcome import Outcome
 from flows.retrain.progress import Progress, console
 from flows.runs import record
+from flows.runs.job import Job
 from flows.runs.record import RunRecord
 from flows.server import connect
 from flows.settings import Settings
-from flows.workers import flowruns, pools
+from flows.workers import claim, flowruns, pools
 from models.tracking import server as mlflow_server
 
 LEAST_SPACE = 1 << 30  # bytes: outputs, logs and databases of the default run take about 300 MB

@@ -23,15 +23,16 @@ from flows.pipeline import environment, graph
 from flows.pipeline.families import read_metrics
 from flows.pipeline.graph import Stage
 from flows.retrain import task_artifacts
-from flows.retrain.budget import LOOK_SECONDS, Account
-from flows.retrain.job import Job
 from flows.retrain.outcome import Outcome
 from flows.retrain.progress import Progress
 from flows.retrain.progress_artifact import Bar
-from flows.runs.values import StageResult, Usage
+from flows.runs.job import Job
+from flows.runs.values import StageResult
 from flows.stage import process
+from flows.stage.budget import LOOK_SECONDS, Account
 from flows.stage.measure import Meter
 from flows.stage.process import StageFailed, Stopped
+from flows.stage.spending import Usage
 from flows.workers.dispatch import Dispatcher, Ran
 
 RETRY_SECONDS = 2

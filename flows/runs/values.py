@@ -13,24 +13,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from flows.stage.spending import Usage
 from models.report.words import FAMILIES
 
 # The first of these that a stage reports is the one shown; the others are in MLflow and in the report.
 HEADLINES = (*(family.headline for family in FAMILIES), "abs_rel", "motorcycle_delta1")
 RECORDED, SET = "Record the results of run", "Set the parameters of run"  # its commits begin with, before its id
 BROKEN = ("failed", "stopped", "skipped")  # actions of stages of which dvc.lock knows only earlier runs
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What an attempt at a stage cost."""
-
-    seconds: float = 0.0  # of a machine, with fetching and pushing
-    cpu_seconds: float = 0.0
-    gpu_seconds: float = 0.0  # during which GPUs were held, times their number
-    bytes_in: int = 0
-    bytes_out: int = 0
-    peak_memory: int = 0  # bytes, of the stage's largest process
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from flows.release import notify, origin
 from flows.release.notify import Notice
-from flows.retrain import claim, job, launch
+from flows.retrain import job, launch
 from flows.settings import Settings
+from flows.workers import claim
 
 if TYPE_CHECKING:
     from flows.arrivals.watch import Seen

@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Any
 from flows.catalogue import costs, database
 from flows.catalogue.costs import Estimate, RunCost
 from flows.pipeline import environment, parameters
-from flows.runs.values import Usage
 from flows.show.columns import columns
 from flows.show.lineage.words import size
-from flows.stage.spending import duration, total
+from flows.stage.spending import Usage, duration, total
 from models.tracking.training_run import flatten
 
 if TYPE_CHECKING:
-    from flows.retrain.job import Job
+    from flows.runs.job import Job
     from flows.settings import Settings
 
 HEADINGS = ("machine", "CPU", "GPU", "fetched", "pushed", "memory")

@@ -21,7 +21,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flows.runs.values import Usage
+from flows.stage.spending import Usage
 
 TICKS = os.sysconf("SC_CLK_TCK")
 KILOBYTE = 1024  # Linux counts ru_maxrss and VmHWM in it

@@ -10,8 +10,20 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
-from flows.runs.values import Usage
+
+@dataclass(frozen=True)
+class Usage:
+    """What an attempt at a stage cost."""
+
+    seconds: float = 0.0  # of a machine, with fetching and pushing
+    cpu_seconds: float = 0.0
+    gpu_seconds: float = 0.0  # during which GPUs were held, times their number
+    bytes_in: int = 0
+    bytes_out: int = 0
+    peak_memory: int = 0  # bytes, of the stage's largest process
+
 
 Reading = Callable[[], Usage]  # what an attempt has cost so far; from any thread
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from data.core.params import UserError
-from flows.runs.values import Usage
 from flows.settings import Settings
+from flows.stage.spending import Usage
 from flows.storage import bucket
 from flows.storage.protocol import Bucket, NotThere, Taken
 

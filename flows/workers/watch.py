@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from data.core.params import UserError
-from flows.runs.values import Usage
+from flows.stage.spending import Usage
 from flows.workers import flowruns, pools
 from flows.workers.flowruns import Away, Seen
 from flows.workers.orders import Attempt, Ended, Orders

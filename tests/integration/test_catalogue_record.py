@@ -24,8 +24,9 @@ from flows.pipeline import lock as stages
 from flows.pipeline.families import Model
 from flows.pipeline.graph import Stage
 from flows.release.registry import Registered
-from flows.runs.values import RunInfo, StageResult, Usage
+from flows.runs.values import RunInfo, StageResult
 from flows.settings import Settings
+from flows.stage.spending import Usage
 
 pytestmark = pytest.mark.integration
 BEACH, WHEEL = "aaaaaaaaaaaa", "bbbbbbbbbbbb"

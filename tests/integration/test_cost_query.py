@@ -18,10 +18,10 @@ from flows.catalogue.schema import Execution, Run
 from flows.cli import main
 from flows.pipeline import parameters
 from flows.pipeline.plan import Plan, Step
-from flows.runs.values import Usage
 from flows.settings import Settings
 from flows.show import cost, table
 from flows.show.cost import Prices
+from flows.stage.spending import Usage
 
 pytestmark = pytest.mark.integration
 START = datetime(2026, 11, 21, tzinfo=UTC)

@@ -17,6 +17,7 @@ from data.core.params import UserError
 from data.photos import listing
 from flows.arrivals import run_inputs
 from flows.retrain import job
+from flows.runs.job import Job
 from flows.stage import process
 from tests import arriving
 
@@ -60,7 +61,7 @@ def folder(tmp_path: Path) -> Path:
 BAD = {"\\udcff.png", "device.png", "itself.png", "nowhere.png", "pipe.png", "socket.png"}
 
 
-def ran(ready: job.Job) -> list[str]:
+def ran(ready: Job) -> list[str]:
     said: list[str] = []
     where = (ready.run.workspace, ready.environment, ready.folder / "photos.log")
     process.run("photos", *where, lambda text, _: said.append(text), threading.Event())

@@ -11,9 +11,10 @@ import pytest
 from data.core.params import UserError
 from flows import repository, settings
 from flows.release import origin
-from flows.retrain import claim, job, launch
+from flows.retrain import job, launch
 from flows.runs import values
 from flows.schedules import started
+from flows.workers import claim
 from tests.integration.conftest import Toy
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("own_environment")]

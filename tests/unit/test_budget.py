@@ -3,9 +3,8 @@
 import pytest
 
 from data.core.params import UserError
-from flows.retrain.budget import Account, Budget, parse, spent
-from flows.runs.values import Usage
-from flows.stage.spending import Spending, duration, total
+from flows.stage.budget import Account, Budget, parse, spent
+from flows.stage.spending import Spending, Usage, duration, total
 
 
 @pytest.mark.parametrize(

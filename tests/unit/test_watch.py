@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from data.core.params import UserError
-from flows.runs.values import Usage
+from flows.stage.spending import Usage
 from flows.storage.folder import FolderBucket
 from flows.workers import flowruns, pools, watch
 from flows.workers.flowruns import Away, Seen

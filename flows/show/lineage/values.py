@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from flows.runs.values import Usage
+from flows.stage.spending import Usage
 
 
 @dataclass(frozen=True)

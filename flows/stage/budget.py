@@ -16,8 +16,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from data.core.params import UserError, near
-from flows.runs.values import Usage
-from flows.stage.spending import Spending, duration
+from flows.stage.spending import Spending, Usage, duration
 
 KINDS = {"machine": "seconds", "cpu": "cpu_seconds", "gpu": "gpu_seconds"}  # as people say it: as Usage has it
 WORDS = {"machine": "of machines", "cpu": "of CPU time", "gpu": "of GPUs"}

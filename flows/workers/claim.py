@@ -24,8 +24,8 @@ from pathlib import Path
 
 from data.core.params import UserError
 from flows.pipeline import workspace
-from flows.retrain.job import Job
 from flows.retry import retry
+from flows.runs.job import Job
 from flows.settings import Settings
 from flows.storage import bucket
 from flows.storage.protocol import Bucket, NotThere, Taken
