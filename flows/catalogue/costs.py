@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from data.core.params import UserError
 from flows.catalogue.schema import Execution, Run
-from flows.stage.spending import Usage, total
+from flows.stage.spending import Estimate, Usage, total
 
 MADE = ("ran", "resumed")  # actions that made outputs
 LOOKED_AT = 20  # executions of a stage among which the one most alike is found
@@ -59,18 +59,6 @@ class RunCost:
     @cached_property
     def saved(self) -> Usage:
         return total(one.saved for one in self.stages if one.saved)
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What a stage is likely to cost, by what it did in the run that is named.
-
-    steps: then and now, where they differ and its time was taken to go with them.
-    """
-
-    usage: Usage
-    run: str
-    steps: tuple[int, int] | None = None
 
 
 def find(session: Session, wanted: str | None) -> str | None:

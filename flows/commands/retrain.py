@@ -15,7 +15,7 @@ from flows.console import FAILED, OK, one_line_errors, print_json, say
 
 if TYPE_CHECKING:
     from flows.release.of_run import Release
-    from flows.retrain.outcome import Outcome
+    from flows.release.outcome import Outcome
     from flows.runs.job import Job
     from flows.runs.values import RunInfo, StageResult
 

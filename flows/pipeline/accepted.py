@@ -20,10 +20,10 @@ from data.core.files import write_whole
 from data.core.params import UserError
 from flows.pipeline import keys
 from flows.pipeline.keys import Entry
-from flows.retry import retry
 from flows.settings import Settings
 from flows.storage import bucket
 from flows.storage.protocol import Bucket, NotThere, Taken
+from flows.storage.retry import retry
 
 ENTRY = re.compile(r"/[0-9a-f]{64}$")
 LARGEST = 256 << 20  # bytes of a folder's list of files: millions of them

@@ -33,9 +33,9 @@ from flows.settings import Settings
 if TYPE_CHECKING:
     from flows.catalogue.alarms import Alarm
     from flows.release.of_run import Release
+    from flows.release.outcome import Outcome
     from flows.release.pointers import Pointer
     from flows.release.promote import Outcome as Promoted
-    from flows.retrain.outcome import Outcome
     from flows.runs.values import RunInfo
 
 TRIES, WAIT_SECONDS, TIMEOUT_SECONDS = 4, 0.5, 5.0  # waits double: a dead webhook costs a run 25 s at most

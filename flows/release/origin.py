@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from data.core.params import UserError
 from flows import repository
 from flows.release import tags
-from flows.retry import retry
 from flows.runs import tagged
 from flows.settings import Settings
+from flows.storage.retry import retry
 
 if TYPE_CHECKING:
     from flows.release.promote import Outcome

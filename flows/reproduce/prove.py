@@ -23,7 +23,7 @@ from flows.runs.values import StageResult
 from models.core.saved import weights_digest
 
 if TYPE_CHECKING:
-    from flows.retrain.outcome import Outcome
+    from flows.release.outcome import Outcome
 
 
 @dataclass(frozen=True)

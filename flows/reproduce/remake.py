@@ -39,7 +39,7 @@ from flows.server import connect
 from flows.settings import Settings
 
 if TYPE_CHECKING:
-    from flows.retrain.outcome import Outcome
+    from flows.release.outcome import Outcome
     from flows.workers.dispatch import Dispatcher
 
 Source = Literal["scratch", "inputs"]

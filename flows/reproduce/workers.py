@@ -24,7 +24,7 @@ from flows.pipeline.plan import overlap
 from flows.pipeline.store import as_recorded
 from flows.release import origin
 from flows.reproduce.remake import Remake
-from flows.retry import retry
+from flows.storage.retry import retry
 from flows.workers import claim, dispatch, flowruns, pools
 from flows.workers.dispatch import Dispatcher
 

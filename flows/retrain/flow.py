@@ -23,8 +23,8 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from data.core.params import UserError
 from flows.pipeline import workspace
 from flows.release import of_run, origin, stores
+from flows.release.outcome import Outcome
 from flows.retrain import finalise
-from flows.retrain.outcome import Outcome
 from flows.retrain.progress import Progress
 from flows.retrain.scheduler import Conductor
 from flows.runs import record

@@ -14,9 +14,9 @@ from dataclasses import replace
 from data.core.params import UserError
 from flows.release import notify, origin, start, stores
 from flows.release.gates.policy import gates_of
+from flows.release.outcome import Outcome
 from flows.retrain import finalise
 from flows.retrain.job import newest_run, renewed
-from flows.retrain.outcome import Outcome
 from flows.retrain.progress import Progress, console
 from flows.runs import record
 from flows.runs.job import Job

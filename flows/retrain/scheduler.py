@@ -22,8 +22,8 @@ from prefect.states import Completed
 from flows.pipeline import environment, graph
 from flows.pipeline.families import read_metrics
 from flows.pipeline.graph import Stage
+from flows.release.outcome import Outcome
 from flows.retrain import task_artifacts
-from flows.retrain.outcome import Outcome
 from flows.retrain.progress import Progress
 from flows.retrain.progress_artifact import Bar
 from flows.runs.job import Job

@@ -17,7 +17,7 @@ from flows.settings import Settings
 from flows.stage.budget import Budget
 
 if TYPE_CHECKING:
-    from flows.catalogue.costs import Estimate
+    from flows.stage.spending import Estimate
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from flows.workers import claim
 
 if TYPE_CHECKING:
     from flows.arrivals.watch import Seen
-    from flows.retrain.outcome import Outcome
+    from flows.release.outcome import Outcome
 
 
 class NotRetrained(Exception):

@@ -14,11 +14,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flows.catalogue import costs, database
-from flows.catalogue.costs import Estimate, RunCost
+from flows.catalogue.costs import RunCost
 from flows.pipeline import environment, parameters
 from flows.show.columns import columns
 from flows.show.lineage.words import size
-from flows.stage.spending import Usage, duration, total
+from flows.stage.spending import Estimate, Usage, duration, total
 from models.tracking.training_run import flatten
 
 if TYPE_CHECKING:

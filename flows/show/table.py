@@ -13,11 +13,11 @@ from flows.show.columns import columns
 from flows.stage.spending import duration, total
 
 if TYPE_CHECKING:
-    from flows.catalogue.costs import Estimate
     from flows.pipeline.plan import Plan
     from flows.release.gates.decision import Decision
     from flows.release.gates.numbers import Says
     from flows.release.of_run import Release
+    from flows.stage.spending import Estimate
 
 WORDS = {
     "ran": "done",

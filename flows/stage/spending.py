@@ -76,3 +76,15 @@ def duration(seconds: float) -> str:
             rest = count % size // step
             return f"{count // size} {large}" + (f" {rest:02d} {small}" if rest else "")
     raise AssertionError("unreachable")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a stage is likely to cost, by what it did in the run that is named.
+
+    steps: then and now, where they differ and its time was taken to go with them.
+    """
+
+    usage: Usage
+    run: str
+    steps: tuple[int, int] | None = None

@@ -33,12 +33,12 @@ from flows.pipeline.environment import Environment
 from flows.pipeline.graph import Stage
 from flows.pipeline.plan import overlap
 from flows.pipeline.store import Store
-from flows.retry import retry
 from flows.settings import Settings
 from flows.stage import process
 from flows.stage.measure import Meter
 from flows.stage.process import StageFailed, Stopped
 from flows.stage.spending import Usage
+from flows.storage.retry import retry
 from flows.workers import admission, cache
 from flows.workers.admission import Rejected
 from flows.workers.orders import Ended, Order, State

@@ -24,11 +24,11 @@ from pathlib import Path
 
 from data.core.params import UserError
 from flows.pipeline import workspace
-from flows.retry import retry
 from flows.runs.job import Job
 from flows.settings import Settings
 from flows.storage import bucket
 from flows.storage.protocol import Bucket, NotThere, Taken
+from flows.storage.retry import retry
 
 BEAT_SECONDS = 2.0
 SILENT_SECONDS = 30.0  # without a sign of life after which a run of another machine is dead

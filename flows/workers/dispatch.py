@@ -26,10 +26,10 @@ from flows.pipeline import keys, outputs, workspace
 from flows.pipeline.graph import Stage
 from flows.pipeline.keys import Entry
 from flows.pipeline.plan import overlap
-from flows.retry import retry
 from flows.runs.job import Job
 from flows.stage.process import Action, StageFailed, Stopped
 from flows.stage.spending import Reading
+from flows.storage.retry import retry
 from flows.workers import orders, pools
 from flows.workers.orders import Attempt, Ended, Order, Orders
 from flows.workers.watch import Say, Watch

@@ -25,11 +25,11 @@ from flows import repository, settings
 from flows.console import ends, say
 from flows.pipeline import accepted, workspace
 from flows.release import origin
-from flows.retry import retry
 from flows.server import connect
 from flows.settings import Settings
 from flows.stage import confined
 from flows.storage.protocol import PART
+from flows.storage.retry import retry
 from flows.workers import claim, flowruns, pools
 from models.tracking import server as mlflow_server
 

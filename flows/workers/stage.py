@@ -19,10 +19,10 @@ from prefect.states import Completed, Crashed, Failed
 
 from data.core.params import UserError
 from flows import repository, settings
-from flows.retry import retry
 from flows.stage.process import Stopped
 from flows.storage import protocol
 from flows.storage.protocol import NotThere
+from flows.storage.retry import retry
 from flows.workers import attempt, orders
 from flows.workers.orders import Ended
 

@@ -21,6 +21,7 @@ from flows.pipeline.plan import Plan, Step
 from flows.settings import Settings
 from flows.show import cost, table
 from flows.show.cost import Prices
+from flows.stage import spending
 from flows.stage.spending import Usage
 
 pytestmark = pytest.mark.integration
@@ -142,14 +143,14 @@ def test_a_training_is_expected_to_take_longer_with_more_steps(catalogue):
         found = costs.estimates(session, ["proxy", "scenes"], "x86_64 avx512", "p2", steps)
     longer = replace(TRAINED, seconds=3 * 3600, cpu_seconds=3 * 7200, gpu_seconds=3 * 3600)
     assert found == {
-        "proxy": costs.Estimate(longer, run, (1000, 3000)),
-        "scenes": costs.Estimate(TRAINED, run),
+        "proxy": spending.Estimate(longer, run, (1000, 3000)),
+        "scenes": spending.Estimate(TRAINED, run),
     }
 
 
 def test_a_plan_says_what_its_times_are_taken_from():
     steps = (Step("scenes", "current"), Step("proxy", "run", ("proxy.steps 1000 -> 3000",)), Step("new", "run"))
-    text = table.plan_text(Plan(steps), {"proxy": costs.Estimate(Usage(seconds=90), "r1", (1000, 3000))})
+    text = table.plan_text(Plan(steps), {"proxy": spending.Estimate(Usage(seconds=90), "r1", (1000, 3000))})
     assert "likely: what the stage took in r1" in text
     assert "proxy: in proportion to its steps, 1,000 then and 3,000 now" in text
     assert "and 1 stage that never ran" in text

@@ -10,8 +10,8 @@ from flows.catalogue import schema
 from flows.cli import main
 from flows.doctor import checks
 from flows.release import judge, pointers
+from flows.release.outcome import Outcome
 from flows.retrain import finalise, job, launch
-from flows.retrain.outcome import Outcome
 from flows.runs import record
 from tests.released import finished, places_agree, train
 
