@@ -1,4 +1,4 @@
-"""Where photographs arrive: a folder, or a prefix in S3. It is only read; nothing there is moved or removed.
+"""Where photographs arrive, a folder or a prefix in S3, and what of it was read before. Nothing there is changed.
 
 A name is text and never becomes a path: it may hold spaces, newlines, any Unicode, or `../`.
 """
@@ -6,11 +6,13 @@ A name is text and never becomes a path: it may hold spaces, newlines, any Unico
 from __future__ import annotations
 
 import os
+import sqlite3
 import stat
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from data.core.params import UserError
 from flows.settings import Settings
@@ -20,6 +22,7 @@ from flows.storage.s3 import S3Bucket
 from flows.storage.transfer import CHUNK, Broken
 
 VARIABLE = "REMINT_INCOMING"
+TABLE = "CREATE TABLE IF NOT EXISTS seen (place TEXT, key BLOB, stamp TEXT, sha256 TEXT, PRIMARY KEY (place, key))"
 
 
 @dataclass(frozen=True)
@@ -40,20 +43,8 @@ class Nothing(UserError):
     """A prefix in S3 under which nothing lies: it is empty, was removed, or is a mistake in the variable."""
 
 
-class Incoming(Protocol):
-    """What `FolderIncoming` and `S3Incoming` do. A place that cannot be listed or read is a UserError."""
-
-    name: str  # for messages and the record
-
-    def items(self) -> Iterator[Item]:
-        """Everything that lies there, by name."""
-
-    def fetch(self, item: Item, path: Path) -> None:
-        """Bring a file's bytes to `path`; Unfetched if it has gone, changes just now, or is no file."""
-
-
-def open(settings: Settings) -> Incoming:
-    """The place that REMINT_INCOMING names."""
+def open(settings: Settings) -> FolderIncoming | S3Incoming:
+    """The place that REMINT_INCOMING names; one that cannot be listed or read is a UserError."""
     address = settings.incoming
     if not address:
         raise UserError(f"{VARIABLE} names no place to watch: set it to a folder or s3://bucket/prefix")
@@ -71,6 +62,7 @@ class FolderIncoming:
         self.root, self.name = root, str(root)
 
     def items(self) -> Iterator[Item]:
+        """Everything that lies there, by name."""
         if not self.root.is_dir():
             raise UserError(f"{VARIABLE}={self.root}: there is no such folder; create it, or correct the variable")
         for folder, inner, names in os.walk(self.root, onerror=_unreadable):
@@ -87,6 +79,7 @@ class FolderIncoming:
                 yield Item(_printable(key), key, about.st_size, stamp(about))
 
     def fetch(self, item: Item, path: Path) -> None:
+        """Bring a file's bytes to `path`; Unfetched if it has gone, changes just now, or is no file."""
         try:  # a pipe would make the reader wait for ever
             file = os.open(self.root / item.key, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -113,11 +106,9 @@ class S3Incoming(S3Bucket):
             for page in pages.paginate(Bucket=self.bucket, Prefix=self.prefix):
                 for entry in page.get("Contents", []):
                     found = True
-                    key = entry["Key"]
+                    key, size = entry["Key"], entry["Size"]
                     if not key.endswith("/"):  # else a folder, as web pages make them
-                        yield Item(
-                            key.removeprefix(self.prefix), key, entry["Size"], f"{entry['ETag']} {entry['Size']}"
-                        )
+                        yield Item(key.removeprefix(self.prefix), key, size, f"{entry['ETag']} {size}")
         if not found:
             raise Nothing(
                 f"{VARIABLE}={self.name}: nothing lies under this prefix any more; correct the variable, or, if it is "
@@ -149,3 +140,50 @@ def stamp(about: os.stat_result) -> str:
 def _printable(name: str) -> str:
     """A name as valid Unicode, which JSON and parquet need."""
     return name.encode("utf-8", "backslashreplace").decode()
+
+
+class Memo:
+    """What this machine read before, so that a look reads only what changed: digests by place and stamp, in SQLite.
+
+    Whoever loses the file, or has a broken one, reads everything once more and finds by digest that nothing is new.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, place: str) -> None:
+        self.connection, self.place = connection, place
+
+    def digest(self, item: Item) -> str | None:
+        """The digest of a file that has not changed since it was read."""
+        wanted = (self.place, os.fsencode(item.key), item.stamp)
+        row = self.connection.execute(
+            "SELECT sha256 FROM seen WHERE place = ? AND key = ? AND stamp = ?", wanted
+        ).fetchone()
+        return row[0] if row else None
+
+    def note(self, item: Item, sha256: str) -> None:
+        row = (self.place, os.fsencode(item.key), item.stamp, sha256)
+        self.connection.execute("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?)", row)
+
+
+@contextmanager
+def memo(path: Path, place: str) -> Iterator[Memo]:
+    """What was read of one place, noted at `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        connection = _connect(path)
+    except sqlite3.DatabaseError:
+        for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
+            path.with_name(name).unlink(missing_ok=True)
+        connection = _connect(path)
+    with closing(connection):
+        yield Memo(connection, place)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=60, isolation_level=None)
+    if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+        connection.close()
+        raise sqlite3.DatabaseError("damaged")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = OFF")  # it may be lost
+    connection.execute(TABLE)
+    return connection

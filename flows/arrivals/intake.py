@@ -1,6 +1,6 @@
 """Take in what is new at the watched place: each photograph once, by the digest of its bytes, whatever it is called.
 
-    taken = intake.take_in(settings, log, standing, say)
+    taken = intake.take_in(settings, log, production, on_batch)
 
 A file is read, decoded and measured, its bytes are kept, and its batch is created; only then is it taken in. Whoever
 is killed before leaves bytes under their digest, which the next look finds and uses. One photograph at a time is in
@@ -13,7 +13,6 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,16 +24,16 @@ from data.photos import arrivals, decode, sources
 from data.photos.arrivals import Arrival
 from data.photos.params import Photos
 from flows import repository
-from flows.arrivals import incoming, measure, memo
+from flows.arrivals import incoming, measure
+from flows.arrivals.baseline import LOOKED_AT, Production
 from flows.arrivals.batches import BEFORE, Aside, Batch, Log
-from flows.arrivals.incoming import Incoming, Item, Nothing, Unfetched
-from flows.arrivals.measure import Cut, Measured
-from flows.arrivals.standing import LOOKED_AT, Standing
+from flows.arrivals.incoming import FolderIncoming, Item, Memo, Nothing, S3Incoming, Unfetched
 from flows.settings import Settings
 
 PER_BATCH = 1000
 LARGEST = 1 << 30  # bytes of a file that is read at all
 AT_ONCE = 16  # photographs that the student looks at in one go
+OnBatch = Callable[[Batch], None]
 
 
 @dataclass
@@ -60,52 +59,47 @@ class _New:
     """A photograph that no batch holds yet."""
 
     arrival: Arrival
-    brightness: list[float]
-    contrast: list[float]
+    statistics: dict[str, list[int]]
     tiles: np.ndarray | None  # until the student has looked at them
     confusion: float | None = None  # mean of its tiles
 
 
-def take_in(settings: Settings, log: Log, standing: Standing | None, told: Callable[[Batch], None]) -> Taken:
-    """Take in what is new; `told` hears of each batch as it is written. UserError names what cannot be read."""
+def take_in(settings: Settings, log: Log, production: Production | None, on_batch: OnBatch) -> Taken:
+    """Take in what is new; `on_batch` gets each batch when it is written. UserError names what cannot be read."""
     place = incoming.open(settings)
     taken = Taken(place.name)
-    reader = _Reader(settings, log, standing, taken)
-    with memo.opened(settings.home / "watch" / "seen.db", place.name) as seen, _maybe_empty(place, log):
-        for item in place.items():
-            if seen.digest(item) in reader.known:
-                taken.known += 1
-            else:
-                reader.take(place, item, seen)
-            if len(reader.new) >= PER_BATCH:
-                reader.write(place.name, told)
-        reader.write(place.name, told)
+    reader = _Reader(settings, log, production, taken, on_batch)
+    with incoming.memo(settings.home / "watch" / "seen.db", place.name) as seen:
+        try:
+            for item in place.items():
+                if seen.digest(item) in reader.known:
+                    taken.known += 1
+                else:
+                    reader.take(place, item, seen)
+                if len(reader.new) >= PER_BATCH:
+                    reader.write()
+        except Nothing:  # a place that is empty is fine, but not one that something had come from
+            if any(batch.source == place.name for batch in log.read()):
+                raise
+        reader.write()
     return taken
-
-
-@contextmanager
-def _maybe_empty(place: Incoming, log: Log) -> Iterator[None]:
-    """A place that is empty is fine, but not one that something had come from."""
-    try:
-        yield
-    except Nothing:
-        if any(batch.source == place.name for batch in log.read()):
-            raise
 
 
 class _Reader:
     """Reads files, and gathers a batch."""
 
-    def __init__(self, settings: Settings, log: Log, standing: Standing | None, taken: Taken) -> None:
-        self.settings, self.log, self.standing, self.taken = settings, log, standing, taken
+    def __init__(
+        self, settings: Settings, log: Log, production: Production | None, taken: Taken, on_batch: OnBatch
+    ) -> None:
+        self.log, self.production, self.taken, self.on_batch = log, production, taken, on_batch
         self.root = repository.find(settings.root).top
-        self.cut = _cut(self.root)
+        self.photos = params.load(Photos, "photos", self.root / "params.yaml")
         self.new: dict[str, _New] = {}
         self.aside: dict[str, Aside] = {}
         self.known: set[str | None] = set()
         self._learn(log.read())
 
-    def take(self, place: Incoming, item: Item, seen: memo.Memo) -> None:
+    def take(self, place: FolderIncoming | S3Incoming, item: Item, seen: Memo) -> None:
         with tempfile.TemporaryDirectory(prefix="remint-arrival-") as folder:
             path = Path(folder, "photograph")
             try:
@@ -126,7 +120,7 @@ class _Reader:
                 self._read(path, Arrival(sha256, path.stat().st_size, item.name, licence=sources.OWN))
             seen.note(item, sha256)
 
-    def write(self, source: str, told: Callable[[Batch], None]) -> None:
+    def write(self) -> None:
         """Write a batch of what was gathered; nothing of it that somebody else has taken in meanwhile."""
         if not self.new and not self.aside:
             return
@@ -136,19 +130,17 @@ class _Reader:
             self._learn(batches)
             new = [self.new[key] for key in sorted(self.new) if key not in self.known]
             aside = [self.aside[key] for key in sorted(self.aside) if key not in self.known]
-            return self._batch(number, source, new, aside) if new or aside else None
+            return self._batch(number, new, aside) if new or aside else None
 
         if self.new and not any(batch.photographs for batch in self.log.read()):
-            self._write_before(told)
-        batch = self.log.append(make)
+            self._write_before()
+        self._append(make)
         self.new, self.aside = {}, {}
-        if batch is not None:
-            self._wrote(batch, told)
 
-    def _write_before(self, told: Callable[[Batch], None]) -> None:
+    def _write_before(self) -> None:
         """The photographs that a run was made from so far come first: what arrives is added to them."""
         before: dict[str, Arrival] = {}
-        for arrival, path in _source(self.root):
+        for arrival, path in _source(self.root, self.photos.source):
             self.log.keep(path, arrival.sha256)
             before.setdefault(arrival.sha256, arrival)
 
@@ -157,14 +149,13 @@ class _Reader:
                 return None
             return Batch(number, BEFORE, tuple(before.values()), at=_now())
 
-        batch = self.log.append(make)
-        if batch is not None:
-            self._wrote(batch, told)
+        self._append(make)
 
-    def _wrote(self, batch: Batch, told: Callable[[Batch], None]) -> None:
-        self.taken.batches.append(batch)
-        self._learn([batch])
-        told(batch)
+    def _append(self, make: Callable[[Sequence[Batch], int], Batch | None]) -> None:
+        if (batch := self.log.append(make)) is not None:
+            self.taken.batches.append(batch)
+            self._learn([batch])
+            self.on_batch(batch)
 
     def _learn(self, batches: Sequence[Batch]) -> None:
         for batch in batches:
@@ -173,13 +164,14 @@ class _Reader:
 
     def _read(self, path: Path, arrival: Arrival) -> None:
         try:
-            measured: Measured = measure.measure(path, arrival.sha256, self.cut)
+            measured = measure.measure(path, arrival.sha256, self.photos)
         except decode.Unusable as error:
             self._set_aside(Aside(arrival.sha256, arrival.name, str(error)))
             return
         self.log.keep(path, arrival.sha256)
-        tiles = measured.tiles[:LOOKED_AT] if self.standing else None
-        self.new[arrival.sha256] = _New(arrival, measured.brightness.tolist(), measured.contrast.tolist(), tiles)
+        tiles = measured.tiles[:LOOKED_AT] if self.production else None
+        statistics = measure.histograms(measured.brightness, measured.contrast)
+        self.new[arrival.sha256] = _New(arrival, statistics, tiles)
         if sum(one.tiles is not None for one in self.new.values()) >= AT_ONCE:
             self._look()
 
@@ -190,36 +182,29 @@ class _Reader:
     def _look(self) -> None:
         """Let the student in production look at what it has not seen yet."""
         unseen = [(one, one.tiles) for one in self.new.values() if one.tiles is not None]
-        if self.standing is None or not unseen:
+        if self.production is None or not unseen:
             return
-        values = iter(self.standing.look(np.concatenate([tiles for _, tiles in unseen])))
+        values = iter(self.production.look(np.concatenate([tiles for _, tiles in unseen])))
         for one, tiles in unseen:
             one.confusion = round(float(np.mean([next(values) for _ in tiles])), 5)
             one.tiles = None
 
-    def _batch(self, number: int, source: str, new: Sequence[_New], aside: Sequence[Aside]) -> Batch:
+    def _batch(self, number: int, new: Sequence[_New], aside: Sequence[Aside]) -> Batch:
         return Batch(
             number,
-            source,
+            self.taken.place,
             tuple(one.arrival for one in new),
             tuple(aside),
-            statistics=measure.histograms(
-                [value for one in new for value in one.brightness], [value for one in new for value in one.contrast]
-            ),
-            student=self.standing.student.bundle if self.standing else "",
+            statistics=measure.added(one.statistics for one in new),
+            student=self.production.student.bundle if self.production else "",
             confusion=tuple(one.confusion for one in new if one.confusion is not None),
             at=_now(),
         )
 
 
-def _cut(root: Path) -> Cut:
-    p = params.load(Photos, "photos", root / "params.yaml")
-    return Cut(p.size, p.max_pixels, p.min_contrast, p.seed)
-
-
-def _source(root: Path) -> Iterator[tuple[Arrival, Path]]:
-    """The photographs of photos.source in params.yaml, in order; each path lasts until the next is asked for."""
-    source = root / Path(params.load(Photos, "photos", root / "params.yaml").source).expanduser()
+def _source(root: Path, named: str) -> Iterator[tuple[Arrival, Path]]:
+    """The photographs of photos.source, in order; each path lasts until the next is asked for."""
+    source = root / Path(named).expanduser()
     if source.suffix != arrivals.SUFFIX:
         for photo in sources.find(source):
             if os.access(photo.path, os.R_OK) and photo.path.is_file():  # the stage sets others aside

@@ -91,10 +91,9 @@ def _is_folder(place: Path) -> bool:
 @contextmanager
 def _digests(settings: Settings, folder: Path) -> Iterator[Callable[[Path], str]]:
     """Reads of a folder's files only those that changed since the last look."""
-    from flows.arrivals import memo
-    from flows.arrivals.incoming import Item, stamp
+    from flows.arrivals.incoming import Item, memo, stamp
 
-    with memo.opened(settings.home / "photographs.db", ascii(str(folder))) as seen:
+    with memo(settings.home / "photographs.db", ascii(str(folder))) as seen:
 
         def digest(path: Path) -> str:
             about = path.stat()

@@ -10,7 +10,8 @@ production was made from. The journal of the catalogue has each batch, and each 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -20,11 +21,11 @@ from sqlalchemy.orm import Session
 from data.core.params import UserError
 from data.validate import drift
 from flows import repository
-from flows.arrivals import batches, confusion, measure, standing
+from flows.arrivals import baseline, batches, measure
+from flows.arrivals.baseline import Production
 from flows.arrivals.batches import Batch, Log
-from flows.arrivals.intake import Taken, take_in
+from flows.arrivals.intake import OnBatch, Taken, take_in
 from flows.arrivals.run_inputs import LIST
-from flows.arrivals.standing import Standing
 from flows.catalogue import database, journal, known_runs
 from flows.catalogue.schema import Entry
 from flows.settings import Settings
@@ -84,18 +85,15 @@ class Seen:
         }
 
 
-def look(settings: Settings, thresholds: Thresholds, told: Callable[[Batch], None] = lambda batch: None) -> Seen:
+def look(settings: Settings, thresholds: Thresholds, on_batch: OnBatch = lambda batch: None) -> Seen:
     """Take in what is new, write it into the journal, and decide."""
-    log, found = batches.open(settings), standing.find(settings)
-    seen = Seen(take_in(settings, log, found, told))
-    catalogue = database.open(settings)
-    try:
+    log, found = batches.open(settings), baseline.find(settings)
+    seen = Seen(take_in(settings, log, found, on_batch))
+    with closing(database.open(settings)) as catalogue:
         every = log.read()
         catalogue.write(lambda session: _record(session, log, every))
         with catalogue.read() as session:
             begun = _last(session, TRIGGER, "photographs")
-    finally:
-        catalogue.close()
     since = _since(every, max(begun, _given(settings)))
     seen.total = sum(len(batch.photographs) for batch in every)
     seen.waiting = sum(batch.arrived for batch in since)
@@ -121,12 +119,8 @@ def record_trigger(settings: Settings, seen: Seen, run: str | None, state: str) 
     """Write down that a retraining was started for what arrived, and what came of it; it is not started again."""
     assert seen.decision is not None
     body = {**asdict(seen.decision), "photographs": seen.total, "drift": seen.drift, "run": run, "state": state}
-    catalogue = database.open(settings)
-    try:
-        with catalogue.begin() as session:
-            journal.append(session, TRIGGER, PHOTOGRAPHS, body)
-    finally:
-        catalogue.close()
+    with closing(database.open(settings)) as catalogue, catalogue.begin() as session:
+        journal.append(session, TRIGGER, PHOTOGRAPHS, body)
 
 
 def _record(session: Session, log: Log, every: Sequence[Batch]) -> None:
@@ -163,7 +157,7 @@ def _since(every: Sequence[Batch], given: int) -> list[Batch]:
     return found
 
 
-def _compare(seen: Seen, found: Standing | None, since: Sequence[Batch]) -> None:
+def _compare(seen: Seen, found: Production | None, since: Sequence[Batch]) -> None:
     """Hold what arrived against what production was made from."""
     if found is None:
         seen.not_compared = "no depth model is in production yet"
@@ -177,14 +171,11 @@ def _compare(seen: Seen, found: Standing | None, since: Sequence[Batch]) -> None
         seen.not_compared = str(error)
         return
     new = measure.added(batch.statistics for batch in since if batch.arrived)
-    seen.drift = {column: _round(drift.stability_index(new[column], before.statistics[column])) for column in new}
+    seen.drift = {column: drift.stability_index(new[column], before.statistics[column]) for column in new}
     values = [value for batch in since if batch.student == found.student.bundle for value in batch.confusion]
     if values:
-        seen.drift["confusion"] = _round(confusion.excess(values, before.confusion))
-
-
-def _round(value: float) -> float:
-    return round(value, 4)
+        seen.drift["confusion"] = measure.excess(values, before.confusion)
+    seen.drift = {name: round(value, 4) for name, value in seen.drift.items()}
 
 
 def lines(seen: Seen) -> list[str]:
@@ -195,12 +186,9 @@ def lines(seen: Seen) -> list[str]:
     said += [f"  not yet: {name!r} {reason}" for name, reason in taken.later]
     said.append(f"{seen.waiting} since the newest run, of {seen.total} in all")
     if seen.drift:
-        said.append(f"against {seen.against}: {_drift_words(seen.drift)}")
+        values = ", ".join(f"{name} {value:.3f}" for name, value in seen.drift.items())
+        said.append(f"against {seen.against}: {values}")
     if seen.not_compared:
         said.append(f"not compared with production: {seen.not_compared}")
     said.append(f"retraining ({seen.decision.trigger}): {seen.decision.why}" if seen.decision else "nothing to start")
     return said
-
-
-def _drift_words(values: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:.3f}" for name, value in values.items())

@@ -56,7 +56,7 @@ def _diff(family: str, before: str | None, after: str | None, as_json: bool, htm
     from flows import repository, settings
     from flows.release import stores
     from flows.release.promote import check_family
-    from flows.show.diff import releases, text
+    from flows.show.diff import comparison, releases
 
     where = settings.load(repository.find(Path.cwd()).main)
     with stores.opened(where) as places, ExitStack() as stack:
@@ -67,29 +67,29 @@ def _diff(family: str, before: str | None, after: str | None, as_json: bool, htm
         with places.catalogue.read() as session:
             found = releases.compare(where.root, session, places.bucket, first, second)
         if html:
-            from flows.show.diff import page, pictures
-            from flows.show.page import write
+            from flows.show import page
+            from flows.show.diff import commits
 
             names = releases.evaluations(where.root, first, second)
-            shown, notes = pictures.pairs(where.root, found.before.commit, found.after.commit, names)
+            shown, notes = commits.pairs(where.root, found.before.commit, found.after.commit, names)
             for note in notes:
                 say(f"note: {note}")
-            say(f"Page: {write(html.absolute(), page.render(found, shown, notes))}")
+            say(f"Page: {page.write(html.absolute(), page.compared(found, shown, notes))}")
     if as_json:
         print_json(asdict(found))
     elif not html:
-        print(text.text(found))
+        print(comparison.text(found))
     return OK
 
 
 @contextmanager
 def _side(places: "Stores", family: str, named: str) -> "Iterator[Bundles]":
-    from flows.show.diff import candidate, releases
+    from flows.show.diff import releases
 
     if named.isdecimal():
         yield releases.read(places.bucket, family, int(named))
     else:
-        with candidate.opened(places, family, named) as found:
+        with releases.candidate(places, family, named) as found:
             yield found
 
 

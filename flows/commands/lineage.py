@@ -98,31 +98,31 @@ def _question(session: "Session", root: Path, things: dict[str, str | None]) -> 
 
 
 def _up(found: "Trace", as_json: bool) -> int:
-    from flows.show.lineage import tree
+    from flows.show.lineage import words
 
     if as_json:
         print_json(asdict(found))
     else:
-        print(tree.trace(found))
+        print(words.trace(found))
     return OK if found.holders else FAILED
 
 
 def _down(found: "Lineage", as_json: bool, html: Path | None, svg: Path | None) -> int:
-    from flows.show.lineage import tree
+    from flows.show.lineage import words
     from flows.show.lineage.values import problems
 
     if html or svg:
-        from flows.show.lineage import page, picture
-        from flows.show.page import write
+        from flows.show import page
+        from flows.show.lineage import picture
 
         if html:
-            say(f"Page: {write(html, page.render(found))}")
+            say(f"Page: {page.write(html, page.lineage(found))}")
         if svg:
-            say(f"Picture: {write(svg, picture.draw([found], alone=True))}")
+            say(f"Picture: {page.write(svg, picture.draw([found], alone=True))}")
     if as_json:
         print_json(asdict(found))
     elif not (html or svg):
-        print(tree.text(found))
+        print(words.text(found))
     wrong = problems(found)
     for problem in wrong:
         say(f"problem: {problem}")

@@ -85,7 +85,7 @@ def _estimated(ready: "Job", plan_only: bool) -> "Job":
     from flows.show import cost
 
     try:
-        return replace(ready, estimates=cost.estimates(ready))
+        return replace(ready, estimates=cost.estimates(ready.settings, ready.run, ready.stages, ready.plan))
     except UserError as error:
         if not plan_only:
             raise

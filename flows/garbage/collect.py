@@ -7,14 +7,24 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 from data.core.params import UserError
-from flows.garbage import attempts, checkpoints, objects, releases, scratch, tracked, uploads, worktrees
-from flows.garbage.place import Garbage, InTheWay, Place, survey
+from flows.garbage import attempts, objects, releases, scratch, tracked, unfinished
+from flows.garbage.place import Garbage, InTheWay, Kind, Place, survey
 from flows.pipeline import workspace
 from flows.settings import Settings
 
-# Each has KIND, guard(place), find(place) and delete(place, garbage). A killed run's worktree goes before what only
-# it stood on.
-KINDS = {kind.KIND: kind for kind in (worktrees, scratch, checkpoints, attempts, tracked, releases, uploads, objects)}
+# a killed run's worktree goes before what only it stood on
+KINDS = {
+    kind.name: kind
+    for kind in (
+        *scratch.KINDS,
+        unfinished.CHECKPOINTS,
+        Kind(attempts.KIND, attempts.find, attempts.delete, attempts.guard),
+        tracked.KIND,
+        releases.KIND,
+        unfinished.UPLOADS,
+        objects.KIND,
+    )
+}
 
 
 @dataclass

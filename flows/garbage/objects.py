@@ -14,12 +14,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 from flows import repository
 from flows.garbage import releases
-from flows.garbage.place import Garbage, InTheWay, Place, newest, remove, size
+from flows.garbage.place import Garbage, InTheWay, Kind, Place, alone, newest, remove, size
 from flows.settings import Settings
 
-KIND = "cache object"
 HASH = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?:\.dir)?(?![0-9a-f])")
 OBJECT = re.compile(r"[0-9a-f]{2}/[0-9a-f]{30}(\.dir)?")
 
@@ -30,13 +31,11 @@ def guard(place: Place) -> Iterator[None]:
     from dvc.lock import LockError
     from dvc.repo import Repo
 
-    place.alone()
     root = place.settings.root
-    busy = _stages_at_work(root / ".dvc" / "tmp" / "rwlock")
-    if busy:
-        raise InTheWay(f"`{busy}` is working in {root}; again when it has ended")
-    with Repo(str(root)) as repo:
-        if not _own(Path(repo.cache.local_cache_dir), root):
+    with alone(place), Repo(str(root)) as repo:
+        if busy := _stages_at_work(root / ".dvc" / "tmp" / "rwlock"):
+            raise InTheWay(f"`{busy}` is working in {root}; again when it has ended")
+        if not Path(repo.cache.local_cache_dir).resolve().is_relative_to(root.resolve()):
             raise InTheWay(f"{repo.cache.local_cache_dir} lies outside of {root}: other projects may use it")
         try:
             repo.lock.lock()
@@ -53,15 +52,15 @@ def find(place: Place) -> Iterator[Garbage]:
     objects = cache / "files" / "md5"
     if not objects.is_dir():
         return
-    reached = _closed(objects, _named(place.settings, cache))
+    reached = _closed(objects, {name for text in _texts(place.settings, cache) for name in HASH.findall(text)})
     for path in sorted(objects.glob("??/*"), key=lambda found: (not found.name.endswith(".dir"), found)):
         name = path.relative_to(objects).as_posix()
         if not place.old(newest(path)):
             continue
         if OBJECT.fullmatch(name) and name.replace("/", "") not in reached:
-            yield Garbage(KIND, str(path), size(path), "no tag, branch, release or run-cache entry names it")
+            yield Garbage(KIND.name, str(path), size(path), "no tag, branch, release or run-cache entry names it")
         elif name.endswith(".tmp"):
-            yield Garbage(KIND, str(path), size(path), "written in part and left")
+            yield Garbage(KIND.name, str(path), size(path), "written in part and left")
 
 
 def delete(place: Place, item: Garbage) -> None:
@@ -69,15 +68,14 @@ def delete(place: Place, item: Garbage) -> None:
     remove(path, path.parents[3])  # <cache>/files/md5/00/11...
 
 
+KIND = Kind("cache object", find, delete, guard)
+
+
 def _cache(root: Path) -> Path:
     from dvc.repo import Repo
 
     with Repo(str(root)) as repo:
         return Path(repo.cache.local_cache_dir)
-
-
-def _own(cache: Path, root: Path) -> bool:
-    return cache.resolve().is_relative_to(root.resolve())
 
 
 def _stages_at_work(rwlock: Path) -> str:
@@ -88,20 +86,13 @@ def _stages_at_work(rwlock: Path) -> str:
         return ""
     readers = [one for every in held.get("read", {}).values() for one in every]
     for holder in [*held.get("write", {}).values(), *readers]:
-        if Path("/proc", str(holder.get("pid"))).exists():
+        if psutil.pid_exists(holder.get("pid", -1)):
             return str(holder.get("cmd"))
     return ""
 
 
-def _named(settings: Settings, cache: Path) -> set[str]:
-    """Every hash that a commit, a checkout or the run cache names."""
-    found: set[str] = set()
-    for text in _texts(settings, cache):
-        found.update(HASH.findall(text))
-    return found
-
-
 def _texts(settings: Settings, cache: Path) -> Iterator[str]:
+    """Whatever may name a hash: in a commit, a checkout or the run cache."""
     yield from _committed(settings.root, _commits(settings.root))
     yield from _committed(settings.root, releases.commits(settings), "--ignore-missing")  # another clone's releases
     for top in _checkouts(settings):  # the user's own, with what is not committed yet
@@ -124,7 +115,7 @@ def _commits(root: Path) -> set[str]:
 def _checkouts(settings: Settings) -> list[Path]:
     """Every checkout of the repository that is no run's own worktree."""
     listed = repository.git(settings.root, "worktree", "list", "--porcelain")
-    tops = [Path(line.removeprefix("worktree ")) for line in listed.splitlines() if line.startswith("worktree ")]
+    tops = map(Path, re.findall(r"^worktree (.+)$", listed, re.M))
     return [top for top in tops if top.is_dir() and not top.resolve().is_relative_to(settings.home.resolve())]
 
 

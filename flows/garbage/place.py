@@ -1,13 +1,14 @@
-"""What every kind of garbage is found in and named by, and how a path is removed without leaving the home."""
+"""Garbage, the kinds of it and the place that it is found in; how a path is removed without leaving the home."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from data.core.params import UserError
 from flows.settings import Settings
@@ -44,10 +45,23 @@ class Place:
         """Whether `stamp` is past the grace period; a stamp from the future is not."""
         return self.now - stamp >= self.grace
 
-    def alone(self) -> None:
-        """InTheWay while a run works: what it is about to refer to cannot be known."""
-        if self.living:
-            raise InTheWay(f"run {', '.join(sorted(self.living))} is working; again when it has ended")
+
+@contextmanager
+def alone(place: Place) -> Iterator[None]:
+    """A guard that is InTheWay while a run works: what it is about to refer to cannot be known."""
+    if place.living:
+        raise InTheWay(f"run {', '.join(sorted(place.living))} is working; again when it has ended")
+    yield
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of garbage; without a guard it is found whatever works meanwhile."""
+
+    name: str
+    find: Callable[[Place], Iterator[Garbage]]
+    delete: Callable[[Place, Garbage], None]
+    guard: Callable[[Place], AbstractContextManager[Any]] = nullcontext  # held while it is found and removed
 
 
 def survey(settings: Settings, living: set[str], grace: float) -> Place:

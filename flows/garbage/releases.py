@@ -10,35 +10,27 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from contextlib import suppress
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from data.core.params import UserError
 from flows import state
-from flows.garbage.place import Garbage, InTheWay, Place
+from flows.catalogue import database
+from flows.catalogue.database import Catalogue
+from flows.catalogue.schema import Procedure
+from flows.garbage.place import Garbage, InTheWay, Kind, Place, alone
+from flows.release import anchors, pointers
+from flows.release.pointers import Pointer
 from flows.settings import Settings
+from flows.storage import bucket
+from flows.storage.protocol import Bucket
 
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
-
-    from flows.catalogue.database import Catalogue
-    from flows.release.pointers import Pointer
-    from flows.storage.protocol import Bucket
-
-KIND = "bundle"
 KEY = re.compile(r"(bundles/([^/]+)/([0-9a-f]{64}))/.+")
 
 
-@contextmanager
-def guard(place: Place) -> Iterator[None]:
-    place.alone()
-    yield
-
-
 def find(place: Place) -> Iterator[Garbage]:
-    from flows.catalogue import database
-    from flows.storage import bucket
-
     where = bucket.open(place.settings)
     orphans = _orphans(where)
     if orphans:
@@ -48,14 +40,11 @@ def find(place: Place) -> Iterator[Garbage]:
         _refuse_a_cut_log(where, catalogue)
     for prefix, since in sorted(_note(place, orphans).items()):
         if place.old(since):
-            yield Garbage(KIND, prefix, _bytes(where, prefix), "no release names it")
+            yield Garbage(KIND.name, prefix, _bytes(where, prefix), "no release names it")
 
 
 def delete(place: Place, item: Garbage) -> None:
     """In a transaction of the catalogue, so that no promotion can begin meanwhile and find it there."""
-    from flows.catalogue import database
-    from flows.storage import bucket
-
     where = bucket.open(place.settings)
     with database.open(place.settings).begin() as session:
         _refuse_beside_a_promotion(session)
@@ -66,17 +55,16 @@ def delete(place: Place, item: Garbage) -> None:
             where.delete(key)
 
 
+KIND = Kind("bundle", find, delete, alone)
+
+
 def commits(settings: Settings) -> set[str]:
     """The commits that releases were made from."""
-    from flows.storage import bucket
-
     found = {one.commit for one in _pointers(bucket.open(settings))}
     return {commit for commit in found if re.fullmatch(r"[0-9a-f]{40}", commit)}
 
 
 def _pointers(where: Bucket) -> Iterator[Pointer]:
-    from flows.release import pointers
-
     for family in pointers.families(where):
         yield from pointers.log(where, family)
 
@@ -95,15 +83,11 @@ def _note(place: Place, orphans: set[str]) -> dict[str, float]:
     notes = place.settings.home / "garbage.json"
     known: dict[str, float] = {}
     with suppress(UserError):  # of a damaged note the time of grace begins again
-        known = state.read(notes, _times, "") or {}
+        known = state.read(notes, lambda values: {prefix: float(at) for prefix, at in values.items()}, "") or {}
     seen = {prefix: min(known.get(prefix, place.now), place.now) for prefix in orphans}
     if seen != known:
         state.write(notes, dict(sorted(seen.items())))
     return seen
-
-
-def _times(values: dict[str, float]) -> dict[str, float]:
-    return {prefix: float(since) for prefix, since in values.items()}
 
 
 def _bytes(where: Bucket, prefix: str) -> int:
@@ -116,8 +100,6 @@ def _bytes(where: Bucket, prefix: str) -> int:
 
 def _refuse_a_cut_log(where: Bucket, catalogue: Catalogue) -> None:
     """InTheWay where the catalogue knows a release that the log lacks: its bundles would be taken for orphans."""
-    from flows.release import anchors
-
     for family in anchors.families(where, catalogue):
         for wrong in anchors.contradictions(where, family, anchors.written(catalogue, family)):
             raise InTheWay(f"{wrong}: remint doctor --repair")
@@ -125,10 +107,6 @@ def _refuse_a_cut_log(where: Bucket, catalogue: Catalogue) -> None:
 
 def _refuse_beside_a_promotion(session: Session) -> None:
     """InTheWay while a promotion or rollback is open: it may be about to name a bundle that is there."""
-    from sqlalchemy import select
-
-    from flows.catalogue.schema import Procedure
-
     row = session.scalars(select(Procedure).where(Procedure.state == "open")).first()
     if row is not None:
         raise InTheWay(f"the {row.kind} of {row.family} to {row.number} is not finished: remint doctor --repair")

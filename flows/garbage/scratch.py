@@ -1,24 +1,41 @@
-"""What runs, downloads, gates and reproductions need only while they work, left in the home when they were killed."""
+"""Worktrees, and what runs, downloads, gates and reproductions need only while they work, of those that were killed."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from flows.garbage.place import Garbage, Place, newest, remove, size
+from flows.garbage.place import Garbage, Kind, Place, newest, remove, size
+from flows.pipeline import workspace
 
-KIND = "scratch"
 UNFINISHED = (".partial", ".new", ".tmp")
 UPLOADED = re.compile(r"\..+\.[0-9a-f]{32}")  # how a bucket in a folder calls a file that is not whole yet
 OTHERS = ("checkpoints", "dvc", "evaluations", "mlflow", "prefect", "production", "reproductions", "worktrees")
 PROOFS = re.compile(r"cache|checkpoints|environment\.json|tmp\w+")  # of a reproduction; its logs stay
 
 
-def guard(place: Place) -> AbstractContextManager[None]:
-    return nullcontext()
+def worktrees(place: Place) -> Iterator[Garbage]:
+    """A worktree is dead or alive by its lock; what a killed run left beside it goes too."""
+    folder = place.settings.worktrees
+    dead = {path.name for path in workspace.dead(place.settings)}
+    for name in sorted(dead):
+        path = folder / name
+        freed = size(path) + size(workspace.index_folder(path)) if path.is_dir() else 0
+        yield Garbage("worktree", str(path), freed, "its run was killed")
+    for path in sorted(folder.iterdir()):
+        run = path.name.partition(".")[0]
+        if run and run not in dead | place.living and place.old(newest(path)):
+            yield Garbage("worktree", str(path), size(path), "no run of that name works here")
+
+
+def remove_worktree(place: Place, item: Garbage) -> None:
+    path = place.settings.worktrees / item.what.rpartition("/")[2]
+    if path in workspace.dead(place.settings):
+        workspace.remove_dead(place.settings, path)
+    else:
+        remove(path, place.settings.home)
 
 
 def find(place: Place) -> Iterator[Garbage]:
@@ -31,11 +48,14 @@ def find(place: Place) -> Iterator[Garbage]:
     ):
         for path in paths:
             if not _of_the_living(path, place) and place.old(newest(path)):
-                yield Garbage(KIND, str(path), size(path), why)
+                yield Garbage("scratch", str(path), size(path), why)
 
 
 def delete(place: Place, item: Garbage) -> None:
     remove(Path(item.what), place.settings.home)
+
+
+KINDS = (Kind("worktree", worktrees, remove_worktree), Kind("scratch", find, delete))
 
 
 def _unfinished(home: Path) -> Iterator[Path]:

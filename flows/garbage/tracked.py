@@ -14,11 +14,10 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.garbage.place import Garbage, InTheWay, Place, newest, remove, size
+from flows.garbage.place import Garbage, InTheWay, Kind, Place, alone, newest, remove, size
 from models.tracking import server, training_run
 from models.tracking.embedded import database_file, folder_of
 
-KIND = "tracking"
 RUN, MODEL, FILES = "run", "model", "files"
 ID = re.compile(r"(m-)?[0-9a-f]{32}")  # other folders of an experiment, as its traces, are MLflow's own affair
 
@@ -37,11 +36,11 @@ class Row:
 
 @contextmanager
 def guard(place: Place) -> Iterator[None]:
-    place.alone()
     uri = place.settings.mlflow_uri
-    if database_file(uri) is None:
-        raise InTheWay(f"{server.shown(uri)} keeps its own files: `mlflow gc` there")
-    yield
+    with alone(place):
+        if database_file(uri) is None:
+            raise InTheWay(f"{server.shown(uri)} keeps its own files: `mlflow gc` there")
+        yield
 
 
 def find(place: Place) -> Iterator[Garbage]:
@@ -54,12 +53,12 @@ def find(place: Place) -> Iterator[Garbage]:
     for row in sorted(rows, key=lambda one: one.id):
         why = _why(row, registered, place)
         if why and row.folder.is_relative_to(home):
-            yield Garbage(KIND, f"{row.kind} {row.id}", size(row.folder) if row.folder.exists() else 0, why)
+            yield Garbage(KIND.name, f"{row.kind} {row.id}", size(row.folder) if row.folder.exists() else 0, why)
     known = {row.id for row in rows}
     for folder in sorted(experiments):
         for path in [*_inside(folder, home), *_inside(folder / "models", home)]:
             if path.name not in known and place.old(newest(path)):
-                yield Garbage(KIND, f"{FILES} {path}", size(path), "no row of MLflow's database names it")
+                yield Garbage(KIND.name, f"{FILES} {path}", size(path), "no row of MLflow's database names it")
 
 
 def delete(place: Place, item: Garbage) -> None:
@@ -81,6 +80,9 @@ def delete(place: Place, item: Garbage) -> None:
             found = store.get_logged_model(what, allow_deleted=True)
             remove(_home_of(found.artifact_location), place.settings.home)
             store._hard_delete_logged_model(what)
+
+
+KIND = Kind("tracking", find, delete, guard)
 
 
 def _read(connection: sqlite3.Connection) -> tuple[list[Row], set[str], set[Path]]:

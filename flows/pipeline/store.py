@@ -254,6 +254,15 @@ class Store:
         paths = [self.objects.path(info.value) for info in done.transferred]
         return sum(path.stat().st_size for path in paths if path.exists())
 
+    def brought(self, oid: str) -> dict[str, Path]:
+        """`files` of an output, fetched where the cache lacks it; {} if it cannot be had."""
+        try:
+            if not self.stored({"": oid}):
+                self.fetch({"": oid})
+        except UserError:
+            return {}
+        return self.files(oid)
+
     def files(self, oid: str) -> dict[str, Path]:
         """Where the cache keeps the files of an output that it holds, by their names in it; "" for a single file."""
         cache = self.repo.cache.local

@@ -1,9 +1,12 @@
-"""Compare what was made again with what dvc.lock records, and judge: pure functions over values.
+"""What was made again against what dvc.lock records, and the verdict; which bytes can be expected where, and why.
 
 identical              every output has the digest that the commit's dvc.lock records
 same within tolerance  some bytes differ, but from the same code, parameters and sources came weights and metrics
                        that all lie within the tolerance
 different              everything else
+
+A stage whose parameters name `portable` reckons with what libraries choose by the processor; no other stage does
+(`tests/unit/test_data_on_any_processor.py`). In a graph from before there was `portable`, all do.
 """
 
 from __future__ import annotations
@@ -11,12 +14,16 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-from flows.pipeline import plan
+from flows.pipeline import environment, plan
+from flows.pipeline.environment import Difference, Environment
 from flows.pipeline.graph import Stage
 from flows.pipeline.plan import Recorded
-from flows.reproduce.tensors import TensorDifference
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 IDENTICAL: Verdict = "identical"
 WITHIN: Verdict = "same within tolerance"
@@ -24,6 +31,7 @@ DIFFERENT: Verdict = "different"
 FAILED: Verdict = "failed"
 Verdict = Literal["identical", "same within tolerance", "different", "failed"]
 WORST = (FAILED, DIFFERENT, WITHIN, IDENTICAL)
+Environments = Mapping[str, Environment]  # by stage
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,18 @@ class Tolerance:
 
     def __str__(self) -> str:
         return f"each tensor within {self.tensors:g} of its norm, each metric within {self.metrics:g} of its value"
+
+
+@dataclass(frozen=True)
+class TensorDifference:
+    """One tensor that is not the same in both files."""
+
+    name: str
+    shape: tuple[int, ...]
+    largest: float  # of the absolute differences
+    relative: float  # norm of the difference over norm of the original; inf where they cannot be compared
+    share: float  # of the elements that differ
+    problem: str = ""  # "only in the original", "only in the new one", "was (4, 8)", "was float32"
 
 
 @dataclass(frozen=True)
@@ -110,3 +130,85 @@ def first(proofs: Sequence[StageProof]) -> StageProof | None:
 
 def worst(verdicts: Collection[Verdict]) -> Verdict:
     return next((one for one in WORST if one in verdicts), IDENTICAL)
+
+
+def tensors_apart(original: Path, made: Path) -> list[TensorDifference]:
+    """The tensors that differ, the farthest first; [] if all are equal, bit by bit."""
+    from safetensors.torch import load_file
+
+    then, now = load_file(original), load_file(made)
+    found = []
+    for name in sorted({*then, *now}):
+        one, other = then.get(name), now.get(name)
+        if one is None:
+            found.append(_incomparable(name, now[name].shape, "only in the new one"))
+        elif other is None:
+            found.append(_incomparable(name, one.shape, "only in the original"))
+        elif one.shape != other.shape:
+            found.append(_incomparable(name, other.shape, f"was {tuple(one.shape)}"))
+        elif one.dtype != other.dtype:
+            found.append(_incomparable(name, other.shape, f"was {str(one.dtype).removeprefix('torch.')}"))
+        elif (difference := _tensor(name, one, other)) is not None:
+            found.append(difference)
+    return sorted(found, key=lambda one: -one.relative)
+
+
+def _tensor(name: str, one: Tensor, other: Tensor) -> TensorDifference | None:
+    """In double precision; a NaN that became a number, or the reverse, is infinitely far."""
+    import torch
+
+    if torch.equal(one.reshape(-1).view(torch.uint8), other.reshape(-1).view(torch.uint8)):
+        return None
+    before, after = one.double(), other.double()
+    apart = (after - before).abs()
+    apart = torch.where(before.isnan() & after.isnan() | (before == after), torch.zeros_like(apart), apart)
+    largest = float(apart.nan_to_num(nan=math.inf).max())
+    norm, scale = float(apart.nan_to_num(nan=math.inf).norm()), float(before.nan_to_num().norm())
+    relative = 0.0 if norm == 0 else norm / scale if scale > 0 else math.inf
+    return TensorDifference(name, tuple(other.shape), largest, relative, float((apart != 0).double().mean()))
+
+
+def _incomparable(name: str, shape: Sequence[int], problem: str) -> TensorDifference:
+    return TensorDifference(name, tuple(shape), math.inf, math.inf, 1.0, problem)
+
+
+def reasons(stages: Sequence[Stage], then: Environments, now: Environments) -> dict[str, list[Difference]]:
+    """By stage, in what two environments differ that may change its bytes; only stages with both known."""
+    marked = any("portable" in stage.params for stage in stages)
+    found = {}
+    for stage in stages:
+        if stage.name in then and stage.name in now:
+            every = environment.differences(then[stage.name], now[stage.name])
+            at_risk = "portable" in stage.params or not marked
+            found[stage.name] = [one for one in every if at_risk or not one.of_processor]
+    return found
+
+
+def beforehand(stages: Sequence[Stage], then: Environments, now: Environments) -> str:
+    """One line: whether identity can be expected of the stages here, and why (not)."""
+    known = reasons(stages, then, now)
+    if not known:
+        return "nothing can be said of whether bytes will be the same: where the run, or this one, works is not known"
+    first = next((name for name, found in known.items() if found), None)
+    if first is None:
+        here = now[next(iter(known))]
+        why = "portable: true, as then" if here.portable else f"{here.machine}, as then"
+        return f"the same bytes are expected: the same packages; {why}"
+    line = f"other bytes are likely from {first} on: {'; '.join(map(str, known[first]))}"
+    if any(one.of_processor for one in known[first]):
+        line += "; only what was trained with portable: true has the same on every processor"
+    return line
+
+
+def explanation(stage: str, stages: Sequence[Stage], then: Environments, now: Environments) -> str:
+    """What explains that a stage gave other outputs from the same inputs."""
+    found = reasons(stages, then, now).get(stage)
+    if found is None:
+        return "the run did not note where it ran, so the processor may explain it"
+    if any(one.of_processor for one in found):
+        return f"the processor explains it ({'; '.join(str(one) for one in found if one.of_processor)})"
+    if found:
+        return f"the processor does not explain it, but this may: {'; '.join(map(str, found))}"
+    return (
+        "the processor does not explain it, nor does anything else of the environment: the stage is not deterministic"
+    )

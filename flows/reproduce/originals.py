@@ -52,14 +52,7 @@ def given(store: Store, stages: Sequence[Stage], target: Target) -> dict[str, En
 
 def find(store: Store, oid: str) -> dict[str, Path]:
     """The files of a recorded output by their names in it ("" for an output that is a file); {} if none is reached."""
-    if store.remote is not None:
-        return _compared(store, oid)
-    try:
-        if not store.stored({"": oid}):
-            _fetch(store, oid, "")
-    except UserError:
-        return {}
-    return store.files(oid)
+    return store.brought(oid) if store.remote is None else _compared(store, oid)
 
 
 def weights_of_release(settings: Settings, target: Target, into: Path) -> Path | None:

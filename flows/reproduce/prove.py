@@ -15,7 +15,7 @@ from flows.pipeline.graph import Stage
 from flows.pipeline.lock import Entry
 from flows.pipeline.plan import overlap
 from flows.pipeline.store import as_recorded
-from flows.reproduce import compare, expected, originals, tensors
+from flows.reproduce import compare, originals
 from flows.reproduce.compare import DIFFERENT, FAILED, StageProof, Tolerance, Verdict, Weights
 from flows.reproduce.remake import Remake
 from flows.reproduce.target import Target
@@ -115,7 +115,7 @@ def _weights(job: Remake, proof: StageProof, scratch: Path) -> Iterator[Weights]
             then = {path.name: path for path in found if path}
         for name in sorted(name for name in {*made, *then} if name.endswith(".safetensors")):
             both = name in made and name in then
-            apart = tuple(tensors.differences(then[name], made[name])) if both else None
+            apart = tuple(compare.tensors_apart(then[name], made[name])) if both else None
             yield Weights(f"{out}/{name}", apart)
 
 
@@ -165,5 +165,5 @@ def _why(first: StageProof, job: Remake, ran: Mapping[str, Environment]) -> str:
         return f"{first.stage}: its commit is not what dvc.lock records: {'; '.join(first.altered[:3])}"
     if first.inputs:
         return f"{first.stage}: {'; '.join(first.inputs[:3])}"
-    why = expected.explanation(first.stage, job.stages, job.then, ran)
+    why = compare.explanation(first.stage, job.stages, job.then, ran)
     return f"{first.stage}: other outputs from the same inputs; {why}"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
-from flows.reproduce.compare import DIFFERENT, FAILED, IDENTICAL, StageProof, distance
+from flows.reproduce.compare import DIFFERENT, FAILED, IDENTICAL, StageProof, TensorDifference, Weights, distance
 from flows.reproduce.prove import ModelProof, Proof
 from flows.show.columns import columns
 
@@ -17,8 +18,8 @@ def text(proof: Proof) -> str:
     """Everything, the verdicts last."""
     parts = [columns([("stage", "seconds", "outputs", "what differs"), *map(_row, proof.stages)], right=(1,))]
     parts += [table for stage in proof.stages if not stage.identical for table in _details(stage)]
-    parts += [f"Environment: {line}" for line in _environment(proof)]
-    return "\n\n".join(["\n\n".join(parts), "\n".join(sentence(model, proof) for model in proof.models)])
+    parts.append(f"Environment: {_environment(proof)}")
+    return "\n\n".join([*parts, "\n".join(sentence(model, proof) for model in proof.models)])
 
 
 def sentence(model: ModelProof, proof: Proof) -> str:
@@ -44,7 +45,7 @@ def to_json(proof: Proof) -> dict[str, Any]:
             "noted_by_the_run": proof.noted,
             "differences": list(proof.environment),
         },
-        "tolerance": {"tensors": proof.tolerance.tensors, "metrics": proof.tolerance.metrics},
+        "tolerance": asdict(proof.tolerance),
         "models": [model_json(model, proof) for model in proof.models],
         "stages": [_stage_json(stage) | {"machine": proof.where([stage.stage]).machine} for stage in proof.stages],
     }
@@ -76,12 +77,9 @@ def _row(stage: StageProof) -> tuple[str, ...]:
     return stage.stage, f"{stage.seconds:.1f}", "identical" if stage.identical else count, differs
 
 
-def _environment(proof: Proof) -> Iterator[str]:
-    if proof.environment:
-        yield "; ".join(proof.environment)
-    else:
-        same = "as it was" if proof.noted else "the run did not note its own, so it cannot be compared"
-        yield f"{proof.here.machine}, {same}"
+def _environment(proof: Proof) -> str:
+    same = "as it was" if proof.noted else "the run did not note its own, so it cannot be compared"
+    return "; ".join(proof.environment) or f"{proof.here.machine}, {same}"
 
 
 def _details(stage: StageProof) -> Iterator[str]:
@@ -90,31 +88,24 @@ def _details(stage: StageProof) -> Iterator[str]:
         if weights.tensors is None:
             yield f"{weights.path}: the original's bytes are not within reach (cache, DVC remote, release)"
             continue
-        lines = [
-            (
-                t.name,
-                "x".join(map(str, t.shape)) or "1",
-                _number(t.largest),
-                _number(t.relative),
-                f"{t.share:.1%}",
-                t.problem,
-            )
-            for t in weights.tensors[:SHOWN]
-        ]
-        head = ("tensor", "shape", "max abs", "relative", "differing", "")
-        rest = len(weights.tensors) - len(lines)
-        more = f"\n... and {rest} more tensors" if rest > 0 else ""
-        yield f"{weights.path}\n{columns([head, *lines], right=(2, 3, 4))}{more}"
+        lines = [("tensor", "shape", "max abs", "relative", "differing", ""), *map(_tensor, weights.tensors)]
+        yield f"{weights.path}\n{_table(lines, 'tensors', right=(2, 3, 4))}"
     if stage.metrics is None:
         yield f"metrics of {stage.stage}: the original's are not within reach (cache, DVC remote)"
     elif apart := [(key, *pair) for key, pair in stage.metrics.items() if distance(*pair) > 0]:
-        yield _metrics(apart)
+        rows = [(key, f"{then:.6g}", f"{now:.6g}", _number(distance(then, now))) for key, then, now in apart]
+        yield _table([("metric", "then", "now", "relative"), *rows], "metrics", right=(1, 2, 3))
 
 
-def _metrics(apart: Iterable[tuple[str, float, float]]) -> str:
-    lines = [(key, f"{then:.6g}", f"{now:.6g}", _number(distance(then, now))) for key, then, now in apart]
-    more = [f"... and {len(lines) - SHOWN} more metrics"] if len(lines) > SHOWN else []
-    return "\n".join([columns([("metric", "then", "now", "relative"), *lines[:SHOWN]], right=(1, 2, 3)), *more])
+def _tensor(one: TensorDifference) -> tuple[str, ...]:
+    shape = "x".join(map(str, one.shape)) or "1"
+    return one.name, shape, _number(one.largest), _number(one.relative), f"{one.share:.1%}", one.problem
+
+
+def _table(lines: Sequence[tuple[str, ...]], what: str, right: Sequence[int]) -> str:
+    """The headings and the first lines; what is left out is counted."""
+    rest = len(lines) - 1 - SHOWN
+    return columns(lines[: SHOWN + 1], right) + (f"\n... and {rest} more {what}" if rest > 0 else "")
 
 
 def _stage_json(stage: StageProof) -> dict[str, Any]:
@@ -128,26 +119,27 @@ def _stage_json(stage: StageProof) -> dict[str, Any]:
         },
         "inputs": list(stage.inputs),
         "altered": list(stage.altered),
-        "tensors": {
-            weights.path: None
-            if weights.tensors is None
-            else [
-                {
-                    "name": tensor.name,
-                    "shape": list(tensor.shape),
-                    "max_abs": _finite(tensor.largest),
-                    "relative": _finite(tensor.relative),
-                    "share": tensor.share,
-                    "problem": tensor.problem or None,
-                }
-                for tensor in weights.tensors
-            ]
-            for weights in stage.weights
-        },
+        "tensors": {weights.path: _weights_json(weights) for weights in stage.weights},
         "metrics": None
         if stage.metrics is None
         else {key: {"then": _finite(then), "now": _finite(now)} for key, (then, now) in stage.metrics.items()},
     }
+
+
+def _weights_json(weights: Weights) -> list[dict[str, Any]] | None:
+    if weights.tensors is None:
+        return None
+    return [
+        {
+            "name": tensor.name,
+            "shape": list(tensor.shape),
+            "max_abs": _finite(tensor.largest),
+            "relative": _finite(tensor.relative),
+            "share": tensor.share,
+            "problem": tensor.problem or None,
+        }
+        for tensor in weights.tensors
+    ]
 
 
 def _finite(value: float) -> float | None:

@@ -13,13 +13,13 @@ from pathlib import Path
 
 from data.core.params import UserError, near
 from flows import repository
+from flows.catalogue import database, queries
 from flows.pipeline import families
 from flows.pipeline.families import Model
 from flows.pipeline.reference import PREVIOUS, PRODUCTION, number, parse
-from flows.release import tags
-from flows.reproduce import claims
-from flows.reproduce.claims import Claim
+from flows.release import anchors, bundle, pointers, projections, tags
 from flows.settings import Settings
+from flows.storage import bucket
 
 ALIASES = (PRODUCTION, PREVIOUS)
 Tags = Mapping[str, str]  # every tag of the repository, with its commit
@@ -42,6 +42,17 @@ class Target:
         return self.tag.removesuffix(".0.0")
 
 
+@dataclass(frozen=True)
+class Claim:
+    """What a place other than git says of a version: the commit that made it, which a moved tag cannot change."""
+
+    tag: str  # "tokenizer@v3.0.0"
+    commit: str
+    weights: str  # sha256 of model.safetensors
+    by: str  # "images #3 in /srv/production", "the catalogue"
+    bundle: str = ""  # of the release
+
+
 def resolve(settings: Settings, reference: str) -> Target:
     """The version that a reference names; UserError for an unknown name, or a tag that is missing or was moved."""
     name, named = parse(reference)
@@ -53,9 +64,9 @@ def resolve(settings: Settings, reference: str) -> Target:
         raise UserError(f"no model '{name}'{near(name, known)}")
     claim = None
     if which in ALIASES and name in family_of:
-        claim = claims.of_release(settings, name, family_of[name], which)
+        claim = _of_release(settings, name, family_of[name], which)
     elif (version := number(which)) is not None:
-        claim = claims.of_catalogue(settings, f"{name}@v{version}.0.0")
+        claim = _of_catalogue(settings, f"{name}@v{version}.0.0")
     tag = claim.tag if claim else _tag(root, name, which, there)
     if claim:
         _hold_against(root, name, which, claim, there)
@@ -73,13 +84,33 @@ def resolve(settings: Settings, reference: str) -> Target:
 def in_production(settings: Settings) -> list[Target]:
     """Every model of this checkout that is in production, by the release log where there is one, else by git's tags."""
     there = tags.read(settings.root)
+    return [
+        resolve(settings, f"{name}@production")
+        for name, family in _families(settings.root).items()
+        if tags.assigned(name, "production", there) or _of_release(settings, name, family, "production")
+    ]
 
-    def stands(name: str, family: str) -> bool:
-        assigned = tags.assigned(name, "production", there) is not None
-        return assigned or claims.of_release(settings, name, family, "production") is not None
 
-    found = [name for name, family in _families(settings.root).items() if stands(name, family)]
-    return [resolve(settings, f"{name}@production") for name in found]
+def _of_release(settings: Settings, name: str, family: str, alias: str) -> Claim | None:
+    """The version that holds an alias by the newest pointer; None if nothing was released or nothing holds it."""
+    place = bucket.open(settings)
+    log = pointers.log(place, family)
+    anchors.hold(settings, family, log)
+    member = getattr(projections.standing(log).get(name), alias, None)
+    if member is None:
+        return None
+    lineage = bundle.read(place, name, member.bundle).lineage
+    by = f"{projections.title(log[-1])} in {place.name}"
+    return Claim(member.tag, lineage.commit, member.weights, by, member.bundle)
+
+
+def _of_catalogue(settings: Settings, tag: str) -> Claim | None:
+    """What the catalogue has for a version's tag. None is made to answer a question."""
+    if not database.exists(settings):
+        return None
+    with database.open(settings).read() as session:
+        found = queries.record_of(session, tag)
+    return Claim(tag, *found, "the catalogue") if found else None
 
 
 def _families(root: Path) -> dict[str, str]:

@@ -9,21 +9,21 @@ What was neither used nor measured is shown as a dash.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flows.catalogue import costs, database
 from flows.catalogue.costs import RunCost
 from flows.pipeline import environment, parameters
+from flows.pipeline.graph import Stage
+from flows.pipeline.plan import Plan
+from flows.runs.values import RunInfo
+from flows.settings import Settings
 from flows.show.columns import columns
 from flows.show.lineage.words import size
 from flows.stage.spending import Estimate, Usage, duration, total
 from models.tracking.training_run import flatten
-
-if TYPE_CHECKING:
-    from flows.runs.job import Job
-    from flows.settings import Settings
 
 HEADINGS = ("machine", "CPU", "GPU", "fetched", "pushed", "memory")
 
@@ -47,26 +47,22 @@ class Prices:
         return ((self.cpu or 0.0) * used.cpu_seconds + (self.gpu or 0.0) * used.gpu_seconds) / 3600
 
 
-def estimates(job: Job) -> dict[str, Estimate]:
-    """What the stages that a job is to run are likely to cost; those without experience are left out."""
-    wanted = [step.stage for step in job.plan.steps if step.action == "run"]
-    if not wanted or not database.exists(job.settings):
+def estimates(settings: Settings, run: RunInfo, stages: Sequence[Stage], plan: Plan) -> dict[str, Estimate]:
+    """What the stages that a plan runs are likely to cost; those without experience are left out."""
+    wanted = [step.stage for step in plan.steps if step.action == "run"]
+    if not wanted or not database.exists(settings):
         return {}
-    machine = environment.describe(job.run.workspace).machine
-    catalogue = database.open(job.settings)
-    try:
-        with catalogue.read() as session:
-            return costs.estimates(session, wanted, machine, job.run.parameters, partial(_steps, job))
-    finally:
-        catalogue.close()
+    sections = {stage.name: stage.params for stage in stages}
 
+    def steps(stage: str, commit: str) -> tuple[int, int] | None:
+        """Those that a stage trained for at a run's commit and is to train for now, None if they are the same."""
+        then = trained_for(parameters.earlier(settings.root, commit), sections[stage])
+        now = trained_for(parameters.read(run.workspace), sections[stage])
+        return (then, now) if then and now and then != now else None
 
-def _steps(job: Job, stage: str, commit: str) -> tuple[int, int] | None:
-    """The steps that a stage trained for at a run's commit and is to train for now, None if they are the same."""
-    sections = next(one.params for one in job.stages if one.name == stage)
-    then = trained_for(parameters.earlier(job.settings.root, commit), sections)
-    now = trained_for(parameters.read(job.run.workspace), sections)
-    return (then, now) if then and now and then != now else None
+    machine = environment.describe(run.workspace).machine
+    with closing(database.open(settings)) as catalogue, catalogue.read() as session:
+        return costs.estimates(session, wanted, machine, run.parameters, steps)
 
 
 def trained_for(values: Mapping[str, Any], sections: Iterable[str]) -> int | None:

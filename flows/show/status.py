@@ -51,9 +51,10 @@ def to_json(status: Status) -> dict[str, Any]:
     values = asdict(status)
     last = values.pop("reproductions")
     for family, standing in status.production.items():
-        for member, shown in zip(standing.members if standing else (), _members(values, family), strict=True):
+        for i, member in enumerate(standing.members if standing else ()):
             found = last.get(member.title)
-            shown["reproduction"] = {"verdict": found["body"]["verdict"], "at": found["at"]} if found else None
+            shown = {"verdict": found["body"]["verdict"], "at": found["at"]} if found else None
+            values["production"][family]["members"][i]["reproduction"] = shown
     return values
 
 
@@ -84,11 +85,6 @@ def _lists(status: Status) -> dict[str, list[tuple[str, ...]]]:
         "alarms": [(f"#{one.seq}", _alarm(one), f'remint settle {one.seq} --why "..."') for one in status.alarms],
         "last runs": [(one.id, one.state, one.trigger, _stages(one)) for one in status.runs],
     }
-
-
-def _members(values: Mapping[str, Any], family: str) -> list[dict[str, Any]]:
-    standing = values["production"][family]
-    return list(standing["members"]) if standing else []
 
 
 def _production(family: str, standing: Standing | None, status: Status) -> str:

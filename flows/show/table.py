@@ -3,6 +3,8 @@
 Everything here makes values and text from values; nothing reads a file or a server.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -38,16 +40,15 @@ class Row:
     value: float | None = None
     production: float | None = None
     production_version: int | None = None
-    says: "Says" = ""
+    says: Says = ""
 
 
-def rows(results: Iterable[StageResult], release: "Release") -> list[Row]:
+def rows(results: Iterable[StageResult], release: Release) -> list[Row]:
     """One row per stage. `release.before` has what was in production when the run was judged."""
     made = []
     for result in results:
         row = Row(result.name, result.action, result.seconds)
-        key = headline(result.metrics)
-        if key:
+        if key := headline(result.metrics):
             row = replace(row, metric=key, value=result.metrics[key], **_production(result.name, key, release))
         made.append(row)
     return made
@@ -62,7 +63,7 @@ def text(rows: Sequence[Row]) -> str:
     return columns([("stage", "", "seconds", "metric", "against production"), *cells], right=(2,))
 
 
-def release_lines(release: "Release") -> list[str]:
+def release_lines(release: Release) -> list[str]:
     """What became of each family and why, its models beneath it, and what is alarming."""
     lines = []
     for outcome in release.outcomes:
@@ -73,7 +74,7 @@ def release_lines(release: "Release") -> list[str]:
     return [*lines, *(f"ALARM: {alarm}" for alarm in release.alarms)]
 
 
-def next_steps(decisions: "Iterable[Decision]", run: str) -> list[str]:
+def next_steps(decisions: Iterable[Decision], run: str) -> list[str]:
     """What a person does about versions that wait for approval: first look, then decide."""
     waiting = [one for one in decisions if one.waits_itself]
     families = dict.fromkeys(one.family for one in waiting if one.replaces is not None)
@@ -81,7 +82,7 @@ def next_steps(decisions: "Iterable[Decision]", run: str) -> list[str]:
     return looks + [f"then: {words.approve(one.model, one.version)}" for one in waiting]
 
 
-def plan_text(plan: "Plan", estimates: "Mapping[str, Estimate] | None" = None) -> str:
+def plan_text(plan: Plan, estimates: Mapping[str, Estimate] | None = None) -> str:
     """A plan as aligned columns: stage, action, likely time where there is experience, reasons; and their sum.
 
     Below it stands what the times are taken from.
@@ -99,7 +100,7 @@ def plan_text(plan: "Plan", estimates: "Mapping[str, Estimate] | None" = None) -
     return "\n".join([columns([*lines, ("in all", "", whole, rest)], right=(2,)), *_basis(estimates)])
 
 
-def _basis(estimates: "Mapping[str, Estimate]") -> Iterator[str]:
+def _basis(estimates: Mapping[str, Estimate]) -> Iterator[str]:
     """The runs that likely times are from, and whose were stretched or shortened with the steps."""
     runs = sorted({one.run for one in estimates.values()})
     more = f" and {len(runs) - 1} earlier" if len(runs) > 1 else ""
@@ -124,7 +125,7 @@ def to_json(rows: Iterable[Row]) -> list[dict[str, Any]]:
     ]
 
 
-def _production(stage: str, key: str, release: "Release") -> dict[str, Any]:
+def _production(stage: str, key: str, release: Release) -> dict[str, Any]:
     """The same number of the version that was in production, for a stage that evaluates a model."""
     for one in release.registered:
         model = one.model

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from data.core.params import UserError
-from flows.arrivals import standing, watch
+from flows.arrivals import baseline, watch
 from flows.arrivals.run_inputs import LIST
 from flows.arrivals.watch import Thresholds
 from flows.catalogue import database
@@ -93,8 +93,8 @@ def test_a_student_that_is_confused_is_drift(settings: Settings, monkeypatch: py
     arrive(settings, range(25))
     assert watch.look(settings, Thresholds()).drift["confusion"] < 0.65
     # as if the net could make nothing of what arrives now; three photographs were held out, so that chance is a lot
-    looks = standing.Standing.look
-    monkeypatch.setattr(standing.Standing, "look", lambda self, tiles: [9 + value for value in looks(self, tiles)])
+    looks = baseline.Production.look
+    monkeypatch.setattr(baseline.Production, "look", lambda self, tiles: [9 + value for value in looks(self, tiles)])
     arrive(settings, range(30, 130))
     seen = watch.look(settings, Thresholds(at_least=1000, shift=99))
     assert seen.decision is not None

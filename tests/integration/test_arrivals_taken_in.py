@@ -248,7 +248,7 @@ def _killed_at(instant: int, settings: Settings, monkeypatch: pytest.MonkeyPatch
         return killing
 
     with monkeypatch.context() as patched:
-        from flows.arrivals.memo import Memo
+        from flows.arrivals.incoming import Memo
         from flows.storage.folder import FolderBucket
 
         for owner, name in ((FolderBucket, "create"), (FolderBucket, "upload"), (Memo, "note"), (watch, "_record")):

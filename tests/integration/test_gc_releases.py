@@ -60,7 +60,7 @@ def present(settings) -> set[str]:
 
 
 def collected(place) -> list[str]:
-    with releases.guard(place):
+    with releases.KIND.guard(place):
         items = list(releases.find(place))
         for item in items:
             releases.delete(place, item)

@@ -8,7 +8,7 @@ import boto3
 import pytest
 
 from data.core.params import UserError
-from flows.garbage import checkpoints, collect, uploads
+from flows.garbage import collect, unfinished
 from flows.garbage.place import Garbage, Place
 from flows.settings import Settings
 
@@ -48,8 +48,8 @@ def place(tmp_path: Path, s3_address: str) -> Place:
 
 
 def found(place: Place) -> list[Garbage]:
-    with uploads.guard(place):
-        return list(uploads.find(place))
+    with unfinished.UPLOADS.guard(place):
+        return list(unfinished.uploads(place))
 
 
 def test_uploads_that_were_broken_off_are_given_up_a_day_later_each_once(place, server, monkeypatch):
@@ -57,7 +57,7 @@ def test_uploads_that_were_broken_off_are_given_up_a_day_later_each_once(place, 
     keys = [f"s3://{one['Bucket']}/{one['Key']} {one['UploadId']}" for one in map(server.begin, names)]
     other = server.begin("elsewhere/y")
     assert found(place) == []  # begun just now: another machine may be at it
-    monkeypatch.setattr(uploads, "LEAST_SECONDS", -5.0)  # the server says the second only
+    monkeypatch.setattr(unfinished, "LEAST_SECONDS", -5.0)  # the server says the second only
     assert sorted(item.what for item in found(place)) == sorted(keys)
     assert {item.bytes for item in found(place)} == {len(PART)}
     for item in found(place):
@@ -71,18 +71,18 @@ def test_what_an_abandoned_reproduction_kept_goes_as_one(place, server):
     for where in (f"{proof}/{'c' * 16}/{stage}", f"{proof}/{'d' * 16}/{stage}", stage):
         key = f"{server.prefix}/all/checkpoints/{where}/{1:08d}-{'e' * 64}.safetensors"
         server.client.put_object(Bucket=server.bucket, Key=key, Body=b"xy")
-    items = {item.what.rpartition("/")[2]: item for item in checkpoints.find(place)}
+    items = {item.what.rpartition("/")[2]: item for item in unfinished.checkpoints(place)}
     assert {name: item.bytes for name, item in items.items()} == {proof: 4, stage: 2}
-    checkpoints.delete(place, items[proof])
-    assert [item.what.rpartition("/")[2] for item in checkpoints.find(place)] == [stage]
+    unfinished.remove_checkpoint(place, items[proof])
+    assert [item.what.rpartition("/")[2] for item in unfinished.checkpoints(place)] == [stage]
 
 
 def test_an_upload_that_ends_meanwhile_is_no_failure(place, server, monkeypatch):
-    monkeypatch.setattr(uploads, "LEAST_SECONDS", -5.0)  # the server says the second only
+    monkeypatch.setattr(unfinished, "LEAST_SECONDS", -5.0)  # the server says the second only
     begun = server.begin("production/z")
     (item,) = found(place)
     server.client.abort_multipart_upload(**begun)
-    uploads.delete(place, item)
+    unfinished.give_up_upload(place, item)
     assert found(place) == []
 
 

@@ -11,7 +11,7 @@ from flows import repository, settings
 from flows.pipeline import environment, workspace
 from flows.release import origin, tags
 from flows.retrain import job
-from flows.show.diff import code
+from flows.show.diff import commits
 
 pytestmark = pytest.mark.integration
 
@@ -194,7 +194,7 @@ def test_what_git_says_has_one_form(project, commit, configured, home):
     assert repository.file_at(project.root, commit, "gone") is None
     first = repository.git(project.root, "rev-list", "--max-parents=0", "HEAD")
     assert tags.read(project.root).keys() <= {f"odd/{name}" for name in CONFIGURATIONS}
-    between = code.between(project.root, first, commit)
+    between = commits.between(project.root, first, commit)
     assert [(one.path, one.added, one.removed) for one in between.files] == [CHANGED]
     assert [(one.hash, one.subject) for one in between.gained] == [(commit, SUBJECT)]
     assert not (home / "was-run").exists()

@@ -8,12 +8,12 @@ import pytest
 
 from data.core import manifest
 from data.photos.decode import Unusable
+from data.photos.params import Photos
 from data.validate import drift
 from flows.arrivals import measure
-from flows.arrivals.measure import Cut
 from tests.arriving import photograph
 
-CUT = Cut(size=32, max_pixels=1_000_000, min_contrast=0.02, seed=1)
+CUT = Photos("photos", 32, 100, 0.1, min_contrast=0.02, max_bad_share=0.1, max_pixels=1_000_000, seed=1)
 
 
 def test_its_statistics_are_those_of_the_manifest_and_add_up(tmp_path: Path) -> None:

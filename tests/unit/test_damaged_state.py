@@ -10,8 +10,8 @@ import pytest
 
 from data.core.params import UserError
 from flows import state
-from flows.arrivals import batches, memo
-from flows.arrivals.incoming import Item
+from flows.arrivals import batches
+from flows.arrivals.incoming import Item, memo
 from flows.garbage import releases
 from flows.pipeline import accepted
 from flows.release import marks
@@ -127,13 +127,13 @@ def test_a_batch_that_is_damaged_where_it_arrived_is_named(tmp_path):
 @pytest.mark.parametrize("where", [0, 100, 5000])
 def test_a_damaged_memo_is_begun_anew(tmp_path, where):
     path, items = tmp_path / "seen.db", [Item(f"{n}.png", f"{n}", 1, "s") for n in range(500)]
-    with memo.opened(path, "here") as seen:
+    with memo(path, "here") as seen:
         for item in items:
             seen.note(item, "a" * 64)
     with path.open("r+b") as file:
         file.seek(where)
         file.write(b"\xff" * 3000)
-    with memo.opened(path, "here") as seen:
+    with memo(path, "here") as seen:
         seen.note(items[0], "b" * 64)
         assert seen.digest(items[0]) == "b" * 64
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from flows.arrivals.confusion import disagreement, excess
+from flows.arrivals.measure import disagreement, excess
 
 TILES = np.random.default_rng(0).integers(0, 256, (5, 16, 24, 3), dtype=np.uint8)
 

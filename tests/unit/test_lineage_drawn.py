@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from flows.show.lineage import picture, tree, words
+from flows.show.lineage import picture, words
 from flows.show.lineage.picture import BOX, LETTER, PAD, draw, drawing
 from flows.show.lineage.values import Data, Holder, Lineage, Made, Place, Trace, Unknown, problems
 from models.report import page
@@ -118,7 +118,7 @@ def test_the_same_lineage_gives_the_same_drawing_and_none_gives_none():
 
 def test_a_tree_hangs_parents_below_their_children_and_wraps_long_lines():
     values = {"generator@maskgit": {f"parameter{i}": i for i in range(40)}}
-    lines = tree.text(replace(MASKGIT, parameters=values), width=100).splitlines()
+    lines = words.text(replace(MASKGIT, parameters=values), width=100).splitlines()
     assert lines[0] == "maskgit v2  in production, images release 2"
     assert max(map(len, lines)) <= 100
     assert "└─ tokenizer v1  in production, images release 2" in lines
@@ -133,7 +133,7 @@ def test_problems_of_parents_are_the_childs_too():
 
 def test_many_versions_are_counted_and_only_some_are_listed():
     holders = [Holder("maskgit", n, "images", "w", "r", (), (n,) if n <= 30 else (), None) for n in range(1, 101)]
-    text = tree.trace(Trace("photograph x", (SCENES,), tuple(holders)))
+    text = words.trace(Trace("photograph x", (SCENES,), tuple(holders)))
     assert "In production now: none that contains it." in text
     assert "100 model versions contain it:" in text
     assert "and 10 more that were in production once" in text

@@ -4,7 +4,7 @@ import pytest
 
 from data.core import checkpoint_store, entry, partitions
 from data.core.params import UserError
-from flows.garbage import checkpoints
+from flows.garbage import unfinished
 from flows.garbage.place import Place
 from flows.settings import Settings
 
@@ -111,9 +111,9 @@ def test_shards_that_nobody_goes_on_from_are_garbage_after_a_while(address, tmp_
     partitions.Shards(address, 2, tmp_path / "out").make(0, write(0))
     settings = Settings(root=tmp_path, checkpoints=str(tmp_path / "kept"))
     now = (tmp_path / "kept" / PLACE).stat().st_mtime
-    assert list(checkpoints.find(Place(settings, frozenset(), now + 10, grace=3600))) == []
+    assert list(unfinished.checkpoints(Place(settings, frozenset(), now + 10, grace=3600))) == []
     old = Place(settings, frozenset(), now + 7200, grace=3600)
-    (found,) = checkpoints.find(old)
+    (found,) = unfinished.checkpoints(old)
     assert found.what == address
-    checkpoints.delete(old, found)
-    assert list(checkpoints.find(old)) == []
+    unfinished.remove_checkpoint(old, found)
+    assert list(unfinished.checkpoints(old)) == []

@@ -9,9 +9,8 @@ from safetensors.torch import save_file
 
 from flows.pipeline.graph import Stage
 from flows.pipeline.plan import Recorded
-from flows.reproduce import compare, tensors
-from flows.reproduce.compare import DIFFERENT, IDENTICAL, WITHIN, StageProof, Tolerance, Weights
-from flows.reproduce.tensors import TensorDifference
+from flows.reproduce import compare
+from flows.reproduce.compare import DIFFERENT, IDENTICAL, WITHIN, StageProof, TensorDifference, Tolerance, Weights
 
 STAGE = Stage("tokenizer", "train", deps=("scenes",), params=("seed",), outs=("model", "metrics.json"))
 THEN = Recorded("train", {"scenes": "a"}, {"seed": 1}, {"model": "m.dir", "metrics.json": "n"})
@@ -94,7 +93,7 @@ def files(tmp_path):
     def write(then, now):
         save_file(then, tmp_path / "then.safetensors")
         save_file(now, tmp_path / "now.safetensors")
-        return tensors.differences(tmp_path / "then.safetensors", tmp_path / "now.safetensors")
+        return compare.tensors_apart(tmp_path / "then.safetensors", tmp_path / "now.safetensors")
 
     return write
 

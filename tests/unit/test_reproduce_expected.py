@@ -6,7 +6,7 @@ import pytest
 
 from flows.pipeline.environment import Environment
 from flows.pipeline.graph import Stage
-from flows.reproduce import expected
+from flows.reproduce import compare
 
 AMD = Environment(
     "a" * 64, "CPython 3.11.7", "2.13.0", "Linux", "x86_64", "AuthenticAMD family 25 model 17", "avx512",
@@ -42,11 +42,11 @@ def portable(environment):
     ],
 )
 def test_before_it_starts_it_is_said_what_to_expect_and_why(then, now, words):
-    assert expected.beforehand(STAGES, everywhere(then), everywhere(now)) == words
+    assert compare.beforehand(STAGES, everywhere(then), everywhere(now)) == words
 
 
 def test_of_a_run_that_did_not_note_its_environment_nothing_is_promised():
-    assert expected.beforehand(STAGES, {}, everywhere(AMD)).startswith("nothing can be said")
+    assert compare.beforehand(STAGES, {}, everywhere(AMD)).startswith("nothing can be said")
 
 
 @pytest.mark.parametrize(
@@ -67,10 +67,10 @@ def test_of_a_run_that_did_not_note_its_environment_nothing_is_promised():
     ],
 )
 def test_afterwards_it_is_said_whether_the_processor_explains_other_bytes(stage, now, words):
-    assert expected.explanation(stage, STAGES, everywhere(AMD), everywhere(now)).startswith(words)
+    assert compare.explanation(stage, STAGES, everywhere(AMD), everywhere(now)).startswith(words)
 
 
 def test_the_processor_explains_any_stage_of_a_graph_from_before_portable():
     old = (Stage("scenes", "cmd", params=("seed",)), Stage("proxy", "cmd", params=("seed", "proxy")))
-    said = expected.explanation("scenes", old, everywhere(AMD), everywhere(INTEL))
+    said = compare.explanation("scenes", old, everywhere(AMD), everywhere(INTEL))
     assert said.startswith("the processor explains it")

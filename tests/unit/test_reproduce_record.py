@@ -11,11 +11,19 @@ from flows import settings
 from flows.pipeline.environment import Environment
 from flows.pipeline.families import models_in
 from flows.pipeline.graph import Stage
-from flows.reproduce import record, report
-from flows.reproduce.compare import DIFFERENT, FAILED, IDENTICAL, WITHIN, StageProof, Tolerance, Weights
+from flows.reproduce import report, run
+from flows.reproduce.compare import (
+    DIFFERENT,
+    FAILED,
+    IDENTICAL,
+    WITHIN,
+    StageProof,
+    TensorDifference,
+    Tolerance,
+    Weights,
+)
 from flows.reproduce.prove import ModelProof, Proof
 from flows.reproduce.target import Target
-from flows.reproduce.tensors import TensorDifference
 from models.tracking import training_run
 
 MODEL = models_in("artifacts: {tokenizer: {path: artifacts/tokenizer/model, type: model}}")[0]
@@ -104,7 +112,7 @@ def test_every_version_of_these_weights_gets_the_verdict(tmp_path, monkeypatch):
     registry = Registry()
     monkeypatch.setattr(training_run, "connect", lambda uri: (registry, ""))
     chosen = settings.load(tmp_path).model_copy(update={"mlflow_uri": "http://mlflow"})
-    assert list(record._in_registry(chosen, proof(IDENTICAL))) == []
+    assert list(run._in_registry(chosen, proof(IDENTICAL))) == []
     assert set(registry.noted) == {("tokenizer", "3"), ("tokenizer", "5")}
     assert set(registry.runs.values()) == set(registry.noted.values())
     key, value = registry.noted["tokenizer", "3"]
@@ -116,11 +124,11 @@ def test_every_version_of_these_weights_gets_the_verdict(tmp_path, monkeypatch):
 def test_a_registry_that_does_not_answer_costs_no_verdict(tmp_path, monkeypatch):
     monkeypatch.setattr(training_run, "connect", lambda uri: (None, "the MLflow server does not answer"))
     chosen = settings.load(tmp_path).model_copy(update={"mlflow_uri": "http://mlflow"})
-    assert list(record._in_registry(chosen, proof())) == ["not in the registry: the MLflow server does not answer"]
+    assert list(run._in_registry(chosen, proof())) == ["not in the registry: the MLflow server does not answer"]
 
 
 def test_a_clone_without_a_registry_gets_none(tmp_path):
-    assert list(record._in_registry(settings.load(tmp_path), proof())) == ["not in a registry: this clone has none"]
+    assert list(run._in_registry(settings.load(tmp_path), proof())) == ["not in a registry: this clone has none"]
     assert not (tmp_path / ".remint").exists()
 
 
@@ -140,8 +148,8 @@ def test_two_outputs_of_one_input_are_an_alarm_unless_the_machine_is_another():
     other = entry | {"outs": [{"path": "model", "md5": "2"}]}
     changed = other | {"deps": [{"path": "scenes", "md5": "2"}]}
     made = proof(stages=STAGES[1:])
-    (alarm,) = record.alarms(job({"tokenizer": entry}), {"tokenizer": other}, made)
+    (alarm,) = run.alarms(job({"tokenizer": entry}), {"tokenizer": other}, made)
     assert (alarm.stage, len(set(alarm.outputs)), alarm.machines[0]) == ("tokenizer", 2, HERE.machine)
-    assert list(record.alarms(job({"tokenizer": entry}), {"tokenizer": changed}, made)) == []
+    assert list(run.alarms(job({"tokenizer": entry}), {"tokenizer": changed}, made)) == []
     elsewhere = proof(stages=STAGES[1:], there=replace(HERE, cpu="GenuineIntel family 6 model 207"))
-    assert list(record.alarms(job({"tokenizer": entry}), {"tokenizer": other}, elsewhere)) == []
+    assert list(run.alarms(job({"tokenizer": entry}), {"tokenizer": other}, elsewhere)) == []

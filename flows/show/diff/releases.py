@@ -1,27 +1,39 @@
-"""Two releases of a family, put side by side: their pointers and bundles, git, the catalogue."""
+"""Two releases of a family, or one and what a run made of it, put side by side: bundles, git, the catalogue."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from data.core import plain_yaml
+from data.core.digests import sha256
+from data.core.params import UserError
 from flows import repository
-from flows.pipeline.families import Model, models_in, models_of
-from flows.release import bundle, pointers
+from flows.catalogue.schema import ModelVersion
+from flows.pipeline.families import Model, evaluation_of, models_in, models_of, parents_of
+from flows.pipeline.lock import data_of
+from flows.pipeline.reference import RUN_TAG
+from flows.release import bundle, pointers, recorded
 from flows.release.bundle import Manifest
+from flows.release.gates import record
 from flows.release.gates.compare import NotComparable, Samples, read_samples
 from flows.release.gates.numbers import numbers
 from flows.release.gates.policy import Gate, gates_at
-from flows.release.pointers import Pointer
-from flows.show.diff import code
-from flows.show.diff.values import Comparison, DataPair, Member, Side, Version
-from flows.show.lineage.code import Code as Recorded
-from flows.show.lineage.down import data_version
+from flows.release.registry import DATA, DVC_LOCK, Registered
+from flows.release.stores import Stores
+from flows.runs.values import RunInfo
+from flows.show.diff import commits
+from flows.show.diff.comparison import Comparison, DataPair, Member, Side, Version
+from flows.show.lineage.down import Code, data_version
 from flows.storage.protocol import Bucket
+from models.core.saved import weights_digest
+from models.tracking import training_run
 
 SAMPLES = "per_sample.parquet"
 
@@ -55,24 +67,48 @@ def read(bucket: Bucket, family: str, number: int) -> Bundles:
     pointer = pointers.read(bucket, family, number)
     manifests = {one.model: bundle.read(bucket, one.model, one.bundle) for one in pointer.members}
     versions = {one.model: Version(one.version, one.weights, one.bundle, one.tag) for one in pointer.members}
-    return Bundles(_side(pointer), manifests, versions)
+    side = Side(**{one.name: getattr(pointer, one.name) for one in fields(Side)})
+    return Bundles(side, manifests, versions)
+
+
+@contextmanager
+def candidate(stores: Stores, family: str, wanted: str) -> Iterator[Bundles]:
+    """A run's models of a family; their files are there until the context ends.
+
+    UserError if there is no such run, it has no such family, its outputs are not here, or it was never registered.
+    """
+    found = recorded.find(stores, wanted)
+    with recorded.opened(stores, found, family) as ran, stores.catalogue.read() as session:
+        lock = sha256(ran.workspace / "dvc.lock")
+        made = [
+            bundle.pack(ran, _registered(session, ran, model, lock), "")
+            for model in models_of(ran.workspace)
+            if model.family == family
+        ]
+        manifests = {one.manifest.model: one.manifest for one in made}
+        versions = {name: Version(one.version, one.weights, bundle.digest(one), "") for name, one in manifests.items()}
+        at = ran.started.isoformat(timespec="seconds")
+        side = Side(family, None, ran.id, ran.commit, "", "not released", at, None)
+        yield Bundles(side, manifests, versions, {one.manifest.model: one.paths for one in made})
 
 
 def compare(root: Path, session: Session, bucket: Bucket, before: Bundles, after: Bundles) -> Comparison:
     """Everything in which `after` differs from `before`; what cannot be reached is named in the notes."""
     models = list(dict.fromkeys([*before.manifests, *after.manifests]))
     one, other = before.side.commit, after.side.commit
-    notes = [text for text in dict.fromkeys(code.missing(root, commit) for commit in (one, other)) if text]
+    notes = tuple(text for text in dict.fromkeys(commits.missing(root, commit) for commit in (one, other)) if text)
     reached = not notes
     gates = gates_at(root, other) if reached else {}
+    code = Code(root, other)
+    used = {model: code.sections(model) for model in models}
     return Comparison(
         before=before.side,
         after=after.side,
         members=tuple(_member(root, bucket, model, before, after, gates) for model in models),
-        parameters=code.parameters(root, one, other, _used(root, other, models)) if reached else None,
+        parameters=commits.parameters(root, one, other, used) if reached else None,
         data=_data(session, before, after),
-        code=code.between(root, one, other) if reached else None,
-        notes=tuple(notes),
+        code=commits.between(root, one, other) if reached else None,
+        notes=notes,
     )
 
 
@@ -84,23 +120,42 @@ def evaluations(root: Path, before: Bundles, after: Bundles) -> list[str]:
 
 def model_of(root: Path, name: str, manifest: Manifest) -> Model | None:
     """A model as the dvc.yaml of its own commit has it, else as the checkout's; None where neither names it."""
-    there = not code.missing(root, manifest.lineage.commit)
+    there = not commits.missing(root, manifest.lineage.commit)
     text = repository.file_at(root, manifest.lineage.commit, "dvc.yaml") if there else None
     known = models_in(text) if text else models_of(root)
     return next((model for model in known if model.name == name), None)
 
 
-def _side(pointer: Pointer) -> Side:
-    return Side(
-        family=pointer.family,
-        number=pointer.number,
-        run=pointer.run,
-        commit=pointer.commit,
-        who=pointer.who,
-        why=pointer.why,
-        at=pointer.at,
-        restores=pointer.restores,
+def _registered(session: Session, ran: RunInfo, model: Model, lock: str) -> Registered:
+    """A model of the run as the registry would have it, read from its outputs and the catalogue alone."""
+    folder = ran.workspace / model.path
+    weights = weights_digest(folder)
+    data = data_of(plain_yaml.recorded((ran.workspace / "dvc.lock").read_bytes()) or {}, model.path.as_posix())
+    tags = {
+        RUN_TAG: ran.tag,
+        training_run.COMMIT: ran.commit,
+        DVC_LOCK: lock,
+        **{f"{DATA}{k}": v for k, v in data.items()},
+    }
+    return Registered(
+        model=model,
+        version=_number(session, ran, model.name, weights),
+        weights=weights,
+        parents=parents_of(ran.workspace, model),
+        metrics=evaluation_of(ran.workspace, model),
+        mlflow_run_id="",
+        tags=tags,
+        config=sha256(folder / "config.json"),
     )
+
+
+def _number(session: Session, ran: RunInfo, name: str, weights: str) -> int:
+    judged = [one.decision.version for one in record.of_run(session, ran.id) if one.decision.model == name]
+    same = select(ModelVersion.number).where(ModelVersion.name == name, ModelVersion.weights == weights)
+    found = judged or session.scalars(same.order_by(ModelVersion.number.desc())).all()
+    if not found:
+        raise UserError(f"{name} of run {ran.id} is not registered; remint judge {ran.id} registers and judges it")
+    return found[0]
 
 
 def _member(
@@ -119,7 +174,7 @@ def _member(
         reason = reason and f"without intervals: {reason}"
     margins = gates.get(name, Gate()).margins
     values = numbers(old.evaluation.metrics, new.evaluation.metrics, not why_not, samples, margins)
-    return Member(made.model, made.before, made.after, values, reason)
+    return replace(made, numbers=values, note=reason)
 
 
 def _why_not(before: Manifest, after: Manifest) -> str:
@@ -142,11 +197,6 @@ def _samples(
         except NotComparable as error:
             return None, f"{side.side.title}: {error}"
     return (found[0], found[1]), ""
-
-
-def _used(root: Path, commit: str, models: list[str]) -> dict[str, set[str]]:
-    recorded = Recorded(root, commit)
-    return {model: recorded.sections(model) for model in models}
 
 
 def _data(session: Session, before: Bundles, after: Bundles) -> tuple[DataPair, ...]:

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Column, MetaData, Select, Table, Text, and_, func, insert, or_, select
+from sqlalchemy import Column, MetaData, Select, Table, Text, and_, insert, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from data.core import digests
 from data.core.params import UserError, near
+from flows import repository
 from flows.catalogue.schema import DataVersion, Edge, Member, ModelVersion, Photograph, Release, Run
-from flows.show.lineage import code
-from flows.show.lineage.values import Data, Holder, Trace
+from flows.show.lineage.down import NEWEST, data_versions
+from flows.show.lineage.values import Holder, Trace
 
 PHOTO_DIGITS = 12  # a photograph's id: so many hex digits of the sha256 of its file, see data.photos.collect
 SHORTEST = 4  # a shorter prefix is no digest
@@ -41,7 +42,8 @@ def of_data(session: Session, digest: str) -> Trace:
     ids = [one.id for one in found]
     asked = " and ".join(f"{one.stage} {one.digest}" for one in found)
     direct = _with_data().where(DataVersion.id.in_(ids))
-    return Trace(f"data version {asked}", _data(session, ids), _holders(session, direct), _unknown(session))
+    data = data_versions(session, DataVersion.id.in_(ids))
+    return Trace(f"data version {asked}", data, _holders(session, direct), _unknown(session))
 
 
 def of_photo(session: Session, photo: str, here: Path) -> Trace:
@@ -66,16 +68,15 @@ def of_photo(session: Session, photo: str, here: Path) -> Trace:
     data_ids = session.scalars(select(Photograph.data_id).where(Photograph.photo.in_(ids)).distinct()).all()
     direct = _with_data().join(Photograph, Photograph.data_id == DataVersion.id).where(Photograph.photo.in_(ids))
     asked = ", ".join(f"{' or '.join(names)} (digest {digest})" for digest, names in ids.items())
-    return Trace(
-        f"photograph {asked}", _data(session, data_ids), _holders(session, direct), (*several, *_unknown(session))
-    )
+    data = data_versions(session, DataVersion.id.in_(data_ids))
+    return Trace(f"photograph {asked}", data, _holders(session, direct), (*several, *_unknown(session)))
 
 
 def of_commit(session: Session, root: Path, revision: str) -> Trace:
     """Everything made by a run whose code holds a commit: the run's own commit or one before it."""
-    commit = code.resolve(root, revision)
+    commit = _resolve(root, revision)
     runs = session.execute(select(Run.id, Run.commit, Run.base_commit)).all()
-    contained, missing = code.containing(root, commit, {c for run in runs for c in (run.commit, run.base_commit)})
+    contained, missing = _containing(root, commit, {c for run in runs for c in (run.commit, run.base_commit)})
     found = [run.id for run in runs if run.commit in contained or run.base_commit in contained]
     unclear = sum(run.commit in missing and run.base_commit in missing for run in runs)
     notes = (f"{unclear} of {len(runs)} runs have commits that are not in {root}; git fetch --tags",) if unclear else ()
@@ -114,7 +115,8 @@ def _holders(session: Session, direct: Select[Any]) -> tuple[Holder, ...]:
         came = select(edge.version_id, parent.name, parent.number).join(parent, is_child)
         for child, name, number in session.execute(came.join(contains, contains.c.id == parent.id)):
             through[child].append(f"{name} v{number}")
-    released, newest = _released(session, contains), _newest(session)
+    released = _released(session, contains)
+    newest: dict[str, int] = dict(session.execute(select(NEWEST)).all())  # type: ignore[arg-type]
 
     def holder(row: Any) -> Holder:
         numbers = tuple(sorted(released.get((row.name, row.weights), ())))
@@ -146,13 +148,12 @@ def _released(session: Session, contains: Any) -> dict[tuple[str, str], list[int
 
 def _unknown(session: Session) -> tuple[str, ...]:
     """What is in production and not in the catalogue, as from another machine: nobody here can say what it contains."""
-    newest = select(Release.family, func.max(Release.number).label("number")).group_by(Release.family).subquery()
-    last = and_(newest.c.family == Release.family, newest.c.number == Release.number)
+    last = and_(NEWEST.c.family == Release.family, NEWEST.c.number == Release.number)
     same = and_(Member.model == ModelVersion.name, Member.weights == ModelVersion.weights)
     rows = session.execute(
         select(Member.model, Member.version, Release.family, Release.number)
         .join(Release)
-        .join(newest, last)
+        .join(NEWEST, last)
         .outerjoin(ModelVersion, same)
         .where(ModelVersion.id.is_(None))
         .order_by(Member.model)
@@ -162,22 +163,6 @@ def _unknown(session: Session) -> tuple[str, ...]:
         "whether it contains this is not known here"
         for model, version, family, number in rows
     )
-
-
-def _newest(session: Session) -> dict[str, int]:
-    """The release of each family that is in production."""
-    return dict(session.execute(select(Release.family, func.max(Release.number)).group_by(Release.family)).all())  # type: ignore[arg-type]
-
-
-def _data(session: Session, ids: Sequence[int]) -> tuple[Data, ...]:
-    before = aliased(DataVersion)
-    rows = session.execute(
-        select(DataVersion, before.digest)
-        .outerjoin(before, DataVersion.parent_id == before.id)
-        .where(DataVersion.id.in_(ids))
-        .order_by(DataVersion.id)
-    )
-    return tuple(Data(d.stage, d.digest, d.rows, d.bytes, d.verdict, earlier or "") for d, earlier in rows)
 
 
 def _by_digest(session: Session, text: str) -> dict[str, list[str]]:
@@ -218,3 +203,30 @@ def _digest(path: Path) -> str:
 
 def _some(names: Sequence[str], most: int = 6) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _resolve(root: Path, revision: str) -> str:
+    """The commit that a person names by hash, tag or branch; UserError names the near tag or branch."""
+    found = (
+        ""
+        if revision.startswith("-")
+        else repository.git(root, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}", check=False)
+    )
+    if not found:
+        names = repository.git(root, "for-each-ref", "--format=%(refname:short)", "refs/tags", "refs/heads").split()
+        close = near(revision, names)
+        hint = close if "did you mean" in close else "; git fetch --tags, if another clone has it"
+        raise UserError(f"'{revision}' is no commit of {root}{hint}")
+    return found
+
+
+def _containing(root: Path, commit: str, candidates: Collection[str]) -> tuple[set[str], set[str]]:
+    """Which of the candidate commits are `commit` or come after it, and which are not in this repository."""
+    if not candidates:
+        return set(), set()
+    lines = "\n".join(candidates) + "\n"
+    checked = repository.git(root, "cat-file", "--batch-check=%(objecttype)", stdin=lines).splitlines()
+    missing = {c for c, kind in zip(candidates, checked, strict=True) if kind != "commit"}
+    tips = "\n".join([f"^{commit}", *(c for c in candidates if c not in missing)]) + "\n"
+    after = set(repository.git(root, "rev-list", "--ancestry-path", "--stdin", stdin=tips).split())
+    return {c for c in candidates if c == commit or c in after}, missing

@@ -119,10 +119,15 @@ class Trace:
         return tuple(holder for holder in self.holders if holder.now is not None)
 
 
-def problems(lineage: Lineage) -> list[str]:
-    """Every problem of a model and of its parents, each once."""
-    found = dict.fromkeys(lineage.problems)
+def every(lineage: Lineage) -> list[Lineage]:
+    """A model and, below it, its parents and theirs, each once."""
+    found = {lineage.name: lineage}
     for parent in lineage.parents:
         if isinstance(parent, Lineage):
-            found |= dict.fromkeys(problems(parent))
-    return list(found)
+            found |= {one.name: one for one in every(parent) if one.name not in found}
+    return list(found.values())
+
+
+def problems(lineage: Lineage) -> list[str]:
+    """Every problem of a model and of its parents, each once."""
+    return list(dict.fromkeys(problem for one in every(lineage) for problem in one.problems))

@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from data.core import manifest, plain_yaml
+from data.core import manifest
 from data.core.params import UserError
 from data.core.samples import Samples
 from flows import repository, state
-from flows.arrivals import confusion, measure
+from flows.arrivals import measure
 from flows.pipeline import families
+from flows.pipeline.lock import lock_in
 from flows.pipeline.store import Store
 from flows.release import bundle, pointers
 from flows.release.pointers import Member, Pointer
-from flows.reproduce import originals
 from flows.settings import Settings
 from flows.storage import bucket
 from flows.storage.protocol import Bucket
@@ -39,7 +39,7 @@ class Baseline:
     confusion: Sequence[float]  # of the student in production, by held-out photographs
 
 
-class Standing:
+class Production:
     """The newest release of the depth models."""
 
     def __init__(self, settings: Settings, store: Bucket, pointer: Pointer, student: Member) -> None:
@@ -60,24 +60,20 @@ class Standing:
 
     def look(self, tiles: np.ndarray) -> list[float]:
         """How much the student disagrees with itself about each tile."""
-        return confusion.disagreement(self.net, tiles)
+        return measure.disagreement(self.net, tiles)
 
     def baseline(self) -> Baseline:
         """Of the photographs that production was made from; UserError if their bytes are nowhere to be had.
 
         Worked out once per release and kept in the home.
         """
-        lock = repository.file_at(self.settings.root, self.pointer.commit, "dvc.lock")
-        oid = _photos(lock)
+        oid = _photos(repository.file_at(self.settings.root, self.pointer.commit, "dvc.lock") or "")
         kept = self.settings.home / "watch" / f"held-out-{self.student.bundle[:16]}-{oid[:16]}.json"
         with contextlib.suppress(UserError):  # a damaged one is worked out again
             if known := state.read(kept, lambda values: Baseline(**values), ""):
                 return known
-        store = Store(self.settings.root)
-        try:
-            files = originals.find(store, oid)
-        finally:
-            store.close()
+        with contextlib.closing(Store(self.settings.root)) as store:
+            files = store.brought(oid)
         if not files:
             raise UserError(f"the photographs of {self.title} are neither in DVC's cache nor in its remote")
         made = self._worked_out(files)
@@ -101,7 +97,7 @@ class Standing:
             return Baseline(counts, seen)
 
 
-def find(settings: Settings) -> Standing | None:
+def find(settings: Settings) -> Production | None:
     """The depth models in production; None before the first release."""
     store = bucket.open(settings)
     pointer = pointers.newest(store, FAMILY)
@@ -109,7 +105,7 @@ def find(settings: Settings) -> Standing | None:
         return None
     students = [one.name for one in families.models_of(settings.root) if one.path.is_relative_to(STUDENTS)]
     found = [member for member in pointer.members if member.model in students]
-    return Standing(settings, store, pointer, found[0]) if found else None
+    return Production(settings, store, pointer, found[0]) if found else None
 
 
 def _comparable(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
@@ -129,10 +125,9 @@ def _comparable(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str
     return chosen
 
 
-def _photos(lock: str | None) -> str:
+def _photos(text: str) -> str:
     """The digest that a dvc.lock records for the photographs."""
-    stages = (plain_yaml.recorded(lock) or {}).get("stages", {}) if lock else {}
-    for stage in stages.values():
+    for stage in lock_in(text.encode()).values():
         for out in stage.get("outs", []):
             if out["path"] == PHOTOS:
                 return str(out["md5"])

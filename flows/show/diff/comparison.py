@@ -1,18 +1,130 @@
-"""A comparison of two releases for a terminal."""
+"""A comparison of two releases: its values, and its text for a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from flows.release.gates.numbers import Number
 from flows.show.columns import columns
-from flows.show.diff.code import plain
-from flows.show.diff.values import Code, Comparison, DataPair, Member, Parameter, Side
 from flows.show.lineage.values import Data
 from flows.show.lineage.words import extent, short, verdict
 from models.report.charts import number
 
 LISTED = 12  # commits and files of each kind, before they are counted
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two releases, or the run whose models are a candidate for one."""
+
+    family: str
+    number: int | None  # None: not released
+    run: str
+    commit: str
+    who: str
+    why: str
+    at: str
+    restores: int | None
+
+    @property
+    def label(self) -> str:
+        """What stands above its column."""
+        return "candidate" if self.number is None else f"#{self.number}"
+
+    @property
+    def title(self) -> str:
+        return f"{self.family} {self.label}"
+
+
+@dataclass(frozen=True)
+class Version:
+    """A model as a release holds it."""
+
+    number: int
+    weights: str
+    bundle: str
+    tag: str
+
+
+@dataclass(frozen=True)
+class Member:
+    """A model that at least one of the releases holds, with its numbers; `note` says why they are not judged."""
+
+    model: str
+    before: Version | None
+    after: Version | None
+    numbers: tuple[Number, ...] = ()
+    note: str = ""
+
+    @property
+    def same(self) -> bool:
+        before, after = self.before, self.after
+        return bool(before and after and (before.number, before.weights) == (after.number, after.weights))
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter that differs; None where one side does not have it. `models`: those of the family that it reaches."""
+
+    name: str
+    before: Any
+    after: Any
+    models: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DataPair:
+    """The versions of one data stage that the models of each release were made from."""
+
+    stage: str
+    before: tuple[Data, ...]
+    after: tuple[Data, ...]
+
+    @property
+    def same(self) -> bool:
+        return {data.digest for data in self.before} == {data.digest for data in self.after}
+
+
+@dataclass(frozen=True)
+class Commit:
+    hash: str
+    subject: str
+
+
+@dataclass(frozen=True)
+class File:
+    """A file that differs; None lines for a binary one."""
+
+    path: str
+    added: int | None
+    removed: int | None
+
+
+@dataclass(frozen=True)
+class Step:
+    """What lies between the two commits in data/, models/ and dvc.yaml."""
+
+    gained: tuple[Commit, ...] = ()  # only in the code of the second
+    lost: tuple[Commit, ...] = ()  # only in the code of the first
+    files: tuple[File, ...] = ()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two releases of a family, or one and a candidate: `after` is measured against `before`.
+
+    `notes` name what could not be had; `parameters` and `code` are None where a commit is out of reach.
+    """
+
+    before: Side
+    after: Side
+    members: tuple[Member, ...]
+    parameters: tuple[Parameter, ...] | None
+    data: tuple[DataPair, ...]
+    code: Step | None
+    notes: tuple[str, ...]
 
 
 def text(found: Comparison) -> str:
@@ -52,6 +164,11 @@ def signed(value: float | None) -> str:
 
 def about(data: Data) -> str:
     return f"{short(data.digest)} ({', '.join(part for part in (extent(data), verdict(data)) if part)})"
+
+
+def plain(value: Any) -> str:
+    """A parameter's value as text; an absent one is a dash."""
+    return "-" if value is None else str(value)
 
 
 def _side(side: Side) -> str:
@@ -95,7 +212,7 @@ def _data(found: Sequence[DataPair]) -> Iterator[str]:
             yield f"{pair.stage}: {old} -> {new}"
 
 
-def _code(found: Code | None) -> Iterator[str]:
+def _code(found: Step | None) -> Iterator[str]:
     if found is None:
         yield "Code is not compared."
         return
