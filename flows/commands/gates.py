@@ -49,7 +49,7 @@ def gates(model: str, version: str, as_json: bool) -> None:
 
 
 def _text(judged: "Stored") -> str:
-    from flows.release.gates.words import cell, interval
+    from flows.release.gates.decision import cell, interval
     from flows.show.columns import columns
 
     rows = [

@@ -32,12 +32,11 @@ def judge(run: str | None, as_json: bool) -> None:
     """
     with one_line_errors("remint judge"):
         from flows import repository, settings
-        from flows.release import judge as judging
-        from flows.release import stores
+        from flows.release import of_run, stores
 
         chosen = settings.load(repository.find(Path.cwd()).main)
-        with stores.opened(chosen) as places, judging.judged(places, run) as (ran, made):
-            judging.note(places, ran, made, stores.who(chosen))
+        with stores.opened(chosen) as places, of_run.judged_again(places, run) as (ran, made):
+            of_run.note_judgement(places, ran, made, stores.who(chosen))
         if as_json:
             print_json({"run": ran.id, "models": [_json(one) for one in made.decisions]})
         else:

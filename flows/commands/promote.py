@@ -34,14 +34,14 @@ def promote(family: str, run: str | None, why: str, as_json: bool) -> None:
     """
     with one_line_errors():
         from flows import repository, settings
-        from flows.release import judge, notify, origin, start, stores
+        from flows.release import notify, of_run, origin, procedure, stores
 
         chosen = settings.load(repository.find(Path.cwd()).main)
         if chosen.stages == "workers":
             origin.fetch_tags(chosen.root)
-        start.check(chosen, say)
+        procedure.resume_killed(chosen, say)
         with stores.opened(chosen) as opened:
-            outcome = judge.promote_run(opened, family, run, stores.who(chosen), why)
+            outcome = of_run.promote_run(opened, family, run, stores.who(chosen), why)
         origin.follow(chosen, outcome)
         notify.tell(chosen, notify.of_family(outcome, "promote"))
         sys.exit(show(outcome, as_json))

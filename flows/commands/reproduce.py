@@ -80,13 +80,13 @@ def reproduce(
         if (model is None) == (not every):
             raise click.UsageError("name a MODEL, such as tokenizer@production, or give --all")
         from flows import repository, settings
-        from flows.release import start
+        from flows.release import procedure
         from flows.reproduce.compare import Tolerance
 
         checkout = repository.find(Path.cwd())
         _say_uncommitted(checkout.uncommitted)
         chosen, tolerance = settings.load(checkout.main), Tolerance(tensors, metrics)
-        start.clear(chosen, say)
+        procedure.resume_killed_here(chosen, say)
         if every:
             done, refused = _all(chosen, source, tolerance)
         else:

@@ -30,13 +30,13 @@ def rollback(family: str, number: int | None, why: str, as_json: bool) -> None:
     with one_line_errors():
         from flows import repository, settings
         from flows.commands.promote import show
-        from flows.release import notify, origin, rollback, start, stores
+        from flows.release import notify, origin, procedure, rollback, stores
         from flows.release.promote import check_family
 
         chosen = settings.load(repository.find(Path.cwd()).main)
         if chosen.stages == "workers":
             origin.fetch_tags(chosen.root)
-        start.check(chosen, say)
+        procedure.resume_killed(chosen, say)
         with stores.opened(chosen) as opened:
             check_family(chosen, opened.bucket, family)
             outcome = rollback.rollback(opened, family, number, stores.who(chosen), why)

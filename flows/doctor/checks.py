@@ -1,4 +1,4 @@
-"""What was interrupted, what disagrees with the log of releases, what was left behind: found, named and repaired.
+"""Findings of the doctor: what was interrupted, disagrees with the log of releases or was left behind, and its repair.
 
     for result in doctor.examine(stores, repair=True):
         print(result)
@@ -12,26 +12,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
 from typing import Any
 
-from sqlalchemy import func, select, tuple_
+from sqlalchemy import select
 
 from data.core.params import UserError
 from flows import repository
 from flows.catalogue import journal, known_runs, schema
-from flows.doctor import bundles, cached, unrecorded
+from flows.doctor import registered, stored
 from flows.pipeline import workspace
 from flows.release import anchors, pointers, procedure, projections, recorded, tags
-from flows.release.findings import Finding
-from flows.release.pointers import Member
-from flows.release.stores import Stores
+from flows.release.stores import Finding, Stores
 from flows.retrain import finalise
 from flows.runs import record
 from flows.runs import tagged as run_tags
 from flows.runs.values import run_tag
-from models import registry
-from models.tracking import training_run
 
 
 @dataclass(frozen=True)
@@ -81,7 +76,7 @@ def interrupted(stores: Stores) -> Iterator[Finding]:
         with stores.catalogue.read() as session:
             row = session.get(schema.Procedure, identifier)
             what = f"{row.kind} to {row.family} #{row.number}" if row else identifier
-        yield Finding("procedure", what, "interrupted", "ended", partial(procedure.settle, stores, identifier))
+        yield Finding("procedure", what, "interrupted", "ended", partial(procedure.resume, stores, identifier))
 
 
 def anchored(stores: Stores) -> Iterator[Finding]:
@@ -110,7 +105,7 @@ def releases(stores: Stores, deep: bool = False) -> Iterator[Finding]:
         except UserError as error:
             yield Finding("bucket", f"log of {family}", f"broken: {error}", "whole")
             continue
-        broken = list(bundles.check(stores, log, deep))
+        broken = list(stored.bundles(stores, log, deep))
         yield from broken
         if log and log[-1] in anchors.foreign(known, log):
             wrong.append(anchors.stranger(log[-1]))
@@ -150,7 +145,7 @@ def tagged(stores: Stores) -> Iterator[Finding]:
     said |= {tag: (at, tags.message(name, n, run, weights)) for tag, name, n, weights, run, at in versions if tag}
     for tag, (commit, message) in sorted(said.items()):
         if tag and there.get(tag) != commit:
-            yield projections.tag_finding(stores, tag, message, there.get(tag), commit)
+            yield tags.tag_finding(stores.settings.root, tag, message, there.get(tag), commit)
 
 
 def strangers(stores: Stores) -> Iterator[Finding]:
@@ -169,36 +164,6 @@ def strangers(stores: Stores) -> Iterator[Finding]:
             yield Finding("git", tag, f"no run: {wrong}", "", None, f"git tag -d '{tag}'")
 
 
-def twins(stores: Stores) -> Iterator[Finding]:
-    """Versions of one model with the same weights and configuration: two runs registered them at once."""
-    version = schema.ModelVersion
-    with stores.catalogue.read() as session:
-        same = select(version.name, version.weights).group_by(version.name, version.weights).having(func.count() > 1)
-        wanted = select(version.name, version.weights, version.number)
-        both = tuple_(version.name, version.weights)
-        rows = session.execute(
-            wanted.where(both.in_(same)).order_by(version.name, version.weights, version.number)
-        ).all()
-    for (name, weights), group in groupby(rows, key=lambda row: (row[0], row[1])):
-        numbers = [f"v{number}" for number in _of_one_config(stores, name, [row[2] for row in group])]
-        if len(numbers) < 2:
-            continue
-        advice = f"delete {', '.join(numbers[1:])} in MLflow's registry, unless an alias stands on it"
-        says = f"one model twice (weights {weights[:12]})"
-        yield Finding("MLflow", f"{name} {' and '.join(numbers)}", says, "one version", None, advice)
-
-
-def _of_one_config(stores: Stores, name: str, numbers: list[int]) -> list[int]:
-    """Those of some versions that are there with the configuration of the first: the same weights may be several."""
-    try:
-        registered = stores.mlflow().search_model_versions(f"name = '{name}'")
-    except UserError:  # nobody can tell
-        return numbers
-    configs = {int(one.version): one.tags.get(training_run.CONFIG) for one in registered}
-    there = [number for number in numbers if number in configs]
-    return [number for number in there if configs[number] in (None, configs[there[0]])]
-
-
 def unfinished(stores: Stores) -> Iterator[Finding]:
     """Runs that were recorded and whose models were never registered and judged."""
     damaged: dict[str, UserError] = {}
@@ -208,16 +173,6 @@ def unfinished(stores: Stores) -> Iterator[Finding]:
     for left in found:
         repair = partial(finalise.complete, stores, left)
         yield Finding("run", left.run.id, "recorded, and stopped before its models were released", "finished", repair)
-
-
-def versions(stores: Stores) -> Iterator[Finding]:
-    """Versions in MLflow's registry that the catalogue lacks."""
-    try:
-        found = list(unrecorded.find(stores))
-    except Exception as error:
-        projections.outage(error)  # `releases` has said that MLflow does not answer; any other error is raised
-        return
-    yield from found
 
 
 def worktrees(stores: Stores) -> Iterator[Finding]:
@@ -236,63 +191,19 @@ def worktrees(stores: Stores) -> Iterator[Finding]:
         yield Finding("worktree", name, "left by a run that was killed", "removed", partial(remove, name))
 
 
-def tracked(stores: Stores) -> Iterator[Finding]:
-    """Stages that are still running in MLflow's pages though their run of this machine is dead."""
-    client, _ = training_run.connect(stores.settings.mlflow_uri)
-    if client is None:
-        return  # `releases` has said so
-    dead = recorded.here(stores.settings) - set(workspace.living(stores.settings))
-    experiments = [found.experiment_id for found in client.search_experiments()]
-    for run in client.search_runs(experiments, "attributes.status = 'RUNNING'"):
-        of = run.data.tags.get(training_run.RUN, "")
-        if of in dead:  # not a path made of it: anybody may have written the tag
-            repair = partial(client.set_terminated, run.info.run_id, "KILLED")
-            name = run.data.tags.get(training_run.STAGE, run.info.run_id)
-            yield Finding("MLflow", f"{name} of run {of}", "RUNNING", "KILLED: its run is dead", repair)
-
-
-def logged(stores: Stores, deep: bool = False) -> Iterator[Finding]:
-    """Files of released versions in MLflow that are not as their tags say: `models.load` refuses them."""
-    if not deep:
-        return
-    client, _ = training_run.connect(stores.settings.mlflow_uri)
-    if client is None:
-        return  # `releases` has said so
-    for family in pointers.families(stores.bucket):
-        try:
-            log = pointers.log(stores.bucket, family)
-        except UserError:
-            continue  # `releases` has said so
-        for one in projections.standing(log).values():
-            for member in {one.production, one.previous}:
-                if member is not None and (says := _of_files(client, member)):
-                    advice = "the release itself is whole where nothing else is said: remint pull"
-                    subject = f"files of {member.model} v{member.version}"
-                    yield Finding("MLflow", subject, says, "as its tags say", None, advice)
-
-
-def _of_files(client: Any, member: Member) -> str:
-    """What is wrong with a version's files, "" if nothing."""
-    try:
-        version = client.get_model_version(member.model, str(member.version))
-        return next(registry.differing(registry.brought(client, version), version), "")
-    except Exception as error:  # MLflow and its stores say in many ways that something is not there
-        return f"not to be read: {training_run.first_line(error)}"
-
-
-DEEP = (releases, cached.check, logged)  # checks that can read more than they must
+DEEP = (releases, stored.cached, registered.logged)  # checks that can read more than they must
 CHECKS: tuple[Callable[..., Iterator[Finding]], ...] = (
     interrupted,
     anchored,
     releases,
-    cached.check,
-    logged,
+    stored.cached,
+    registered.logged,
     chain,
     tagged,
     strangers,
-    twins,
+    registered.twins,
     unfinished,
-    versions,
+    registered.versions,
     worktrees,
-    tracked,
+    registered.tracked,
 )

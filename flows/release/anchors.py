@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,8 +22,8 @@ from data.core.params import UserError
 from flows.catalogue import database, schema
 from flows.catalogue.database import Catalogue
 from flows.release import pointers
-from flows.release.findings import Finding
-from flows.release.pointers import Pointer
+from flows.release.pointers import Pointer, title
+from flows.release.stores import Finding
 from flows.settings import Settings
 from flows.storage import bucket as buckets
 from flows.storage.protocol import Bucket, NotThere
@@ -73,19 +74,20 @@ def contradictions(bucket: Bucket, family: str, known: Written, log: Sequence[Po
     first = log[0].number if log else 1
     should = {number: (digest, "the catalogue") for number, digest in known.rows.items()}
     should |= {number: (digest, f"journal entry {seq}") for number, (digest, seq) in known.entries.items()}
+    texts = {_sha256(text.encode()): text for text in known.texts.values()}
     found = []
     for number, (digest, by) in sorted(should.items()):
         if number < first or digests.get(number) == digest:
             continue
-        text = next((text for text in known.texts.values() if _sha256(text) == digest), None)
-        where = f"{bucket.name}/{pointers.key(family, number)}"
-        if number not in digests:
-            repair = partial(bucket.create, pointers.key(family, number), text.encode()) if text else None
-            says, advice = "not there", f"the catalogue has its text for {where}" if text else _from_copy(where)
-        else:
-            repair = None
-            says = f"pointer {digests[number][:12]}"
-            advice = f"{where} was changed: move it away, then remint doctor --repair" if text else _from_copy(where)
+        text, key, there = texts.get(digest), pointers.key(family, number), digests.get(number)
+        where, repair = f"{bucket.name}/{key}", None
+        advice = f"bring {where} back from a copy of the bucket"
+        if text and there:
+            advice = f"{where} was changed: move it away, then remint doctor --repair"
+        elif text:
+            advice = f"the catalogue has its text for {where}"
+            repair = partial(bucket.create, key, text.encode())
+        says = f"pointer {there[:12]}" if there else "not there"
         found.append(Finding("bucket", f"{family} #{number}", says, f"pointer {digest[:12]}, by {by}", repair, advice))
     return found
 
@@ -105,12 +107,10 @@ def foreign(known: Written, log: Sequence[Pointer]) -> list[Pointer]:
 
 def stranger(pointer: Pointer) -> Finding:
     """What the doctor says of a release of which the catalogue never heard."""
-    subject = f"{pointer.family} #{pointer.number}"
-    named = f"{pointer.family}@{pointer.number}"
-    digest = pointers.digest(pointer)[:12]
+    named, digest = f"{pointer.family}@{pointer.number}", pointers.digest(pointer)[:12]
     says = f"pointer {digest} by {pointer.who} of {pointer.at}, which no procedure of this catalogue made"
     advice = f"if you know who made it: remint doctor --accept {named}; else: remint rollback {pointer.family}"
-    return Finding("bucket", subject, says, "in the journal", None, advice)
+    return Finding("bucket", title(pointer), says, "in the journal", None, advice)
 
 
 def check(bucket: Bucket, catalogue: Catalogue, family: str, log: Sequence[Pointer], ends: bool = True) -> None:
@@ -136,12 +136,9 @@ def _raw(bucket: Bucket, family: str) -> dict[int, str]:
     """The digests of all pointers as they lie in the bucket, whole or not."""
     found = {}
     for key in bucket.list(f"releases/{family}/"):
-        number = re.fullmatch(r"(\d{6,})\.json", key.rpartition("/")[2])
-        if number:
-            try:
-                found[int(number[1])] = hashlib.sha256(bucket.read(key)).hexdigest()
-            except NotThere:
-                continue
+        if number := re.fullmatch(r"(\d{6,})\.json", key.rpartition("/")[2]):
+            with suppress(NotThere):
+                found[int(number[1])] = _sha256(bucket.read(key))
     return found
 
 
@@ -152,9 +149,5 @@ def _pointer_of(body: str) -> str:
         return ""
 
 
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _from_copy(where: str) -> str:
-    return f"bring {where} back from a copy of the bucket"
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

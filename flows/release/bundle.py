@@ -12,14 +12,16 @@ import hashlib
 import json
 import math
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from data.core.digests import sha256
 from data.core.files import write
 from data.core.params import UserError, build
-from flows.release.pointers import DIGEST, NAME
+from flows import repository
+from flows.release.gates.evaluation import context
+from flows.release.pointers import DIGEST, NAME, digest, text, values
 from flows.storage.protocol import SMALL, Bucket, NotThere, Taken, Watch
 from flows.storage.transfer import WrongContent
 
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from flows.release.registry import Registered
     from flows.runs.values import RunInfo
 
-FORMAT = 1  # of the JSON; a reader refuses a newer one
 MANIFEST = "manifest.json"
 NEEDED = ("model.safetensors", "config.json")
 TRAINED = (*NEEDED, "preprocessor_config.json")  # of the model's folder; transformers' pipelines read the last
@@ -116,20 +117,8 @@ class Bundle:
     paths: Mapping[str, Path]  # by file name
 
 
-def text(manifest: Manifest) -> str:
-    """The manifest as it lies in the bucket: the same values always give the same bytes."""
-    return json.dumps({"format": FORMAT, **asdict(manifest)}, indent=1, sort_keys=True) + "\n"
-
-
-def digest(manifest: Manifest) -> str:
-    """SHA-256 of the manifest's text: the bundle's name."""
-    return hashlib.sha256(text(manifest).encode()).hexdigest()
-
-
 def pack(run: RunInfo, one: Registered, tag: str) -> Bundle:
     """A run's model as a bundle, read from the run's workspace; `tag` is the version's tag in git."""
-    from flows.release.gates.evaluation import context
-
     trained, judged = run.workspace / one.model.path, run.workspace / one.model.evaluated
     strangers = sorted(path.name for path in trained.iterdir() if path.name not in TRAINED) if trained.is_dir() else []
     if strangers:
@@ -147,9 +136,7 @@ def pack(run: RunInfo, one: Registered, tag: str) -> Bundle:
             tag=tag,
             files=tuple(File(name, path.stat().st_size, sha256(path)) for name, path in there.items()),
             lineage=_lineage(run, one),
-            evaluation=Evaluation(
-                context(run.workspace, one.model), {name: float(value) for name, value in one.metrics.items()}
-            ),
+            evaluation=Evaluation(context(run.workspace, one.model), {k: float(v) for k, v in one.metrics.items()}),
         )
     except FileNotFoundError as error:
         raise UserError(f"{one.model.name} cannot be published: {error.filename} does not exist") from None
@@ -160,8 +147,6 @@ def pack(run: RunInfo, one: Registered, tag: str) -> Bundle:
 
 def _lineage(run: RunInfo, one: Registered) -> Lineage:
     """What made the version, by its commit of record: that of the run that made it, which may be an earlier one."""
-    from flows import repository
-
     made = one.record
     parameters = run.parameters
     if made.commit != run.commit:
@@ -178,8 +163,7 @@ def _lineage(run: RunInfo, one: Registered) -> Lineage:
 
 def publish(bucket: Bucket, bundle: Bundle) -> str:
     """Put the bundle into the bucket, the manifest last, and return its digest. May be called again at any time."""
-    manifest = bundle.manifest
-    name = digest(manifest)
+    manifest, name = bundle.manifest, digest(bundle.manifest)
     place = prefix(manifest.model, name)
     for file in manifest.files:
         bucket.upload(f"{place}/{file.name}", bundle.paths[file.name], file.sha256)
@@ -216,15 +200,14 @@ def fetch(
     manifest = read(bucket, model, name)
     into.mkdir(parents=True, exist_ok=True)
     for file in manifest.files:
-        path = into / file.name
+        path, key = into / file.name, f"{prefix(model, name)}/{file.name}"
         if file.name not in only:
             continue
-        if _right(path, file):
-            if watch:
-                watch(file.size)
-        else:
-            bucket.download(f"{prefix(model, name)}/{file.name}", path, file.size, file.sha256, watch)
-        _check(path, f"{bucket.name}/{prefix(model, name)}/{file.name}")
+        if not _right(path, file):
+            bucket.download(key, path, file.size, file.sha256, watch)
+        elif watch:
+            watch(file.size)
+        _check(path, f"{bucket.name}/{key}")
     write(into / MANIFEST, text(manifest).encode())
     return manifest
 
@@ -264,14 +247,7 @@ def parse(raw: bytes, model: str, name: str, where: str) -> Manifest:
     found = hashlib.sha256(raw).hexdigest()
     if found != name:
         raise UserError(f"{where} has the wrong content: expected sha256 {name}, found {found}; it was changed")
-    try:
-        values = json.loads(raw, parse_constant=_no_number)
-        newer = values.pop("format") > FORMAT
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise UserError(f"{where} is not a bundle's manifest") from None
-    if newer:
-        raise UserError(f"{where} was written by a newer version of Remint; update this one")
-    manifest = build(Manifest, values, where)
+    manifest = build(Manifest, values(raw, where, "a bundle's manifest"), where)
     if manifest.model != model:
         raise UserError(f"{where} is of the model {manifest.model}, not {model}; it was moved")
     if text(manifest).encode() != raw:
@@ -306,7 +282,3 @@ def _check(path: Path, where: str) -> None:
         except SafetensorError as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"{where} is not a safetensors file ({reason}); nothing was installed") from None
-
-
-def _no_number(word: str) -> Any:
-    raise ValueError(f"{word} is not a number")

@@ -1,4 +1,4 @@
-"""Tell others what came of a run: a webhook, and Prefect's events, on which automations can be built.
+"""Notices of what came of a run: to a webhook, and as Prefect's events, on which automations can be built.
 
     notify.tell(settings, notify.of_run(outcome))
 
@@ -27,7 +27,8 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from flows.console import say
-from flows.release.gates import words
+from flows.release.gates import decision
+from flows.release.gates.decision import Decision
 from flows.settings import Settings
 
 if TYPE_CHECKING:
@@ -78,7 +79,8 @@ def of_run(outcome: Outcome) -> list[Notice]:
 
 def of_release(run: RunInfo, made: Release) -> list[Notice]:
     """What is to be told of the models of a run: alarms, refusals, releases."""
-    return list(_of_release(run, made))
+    told = [notice for family in made.outcomes for notice in of_family(family, run.trigger)]
+    return [*of_alarms(made.alarms, run.id, run.trigger), *_of_decisions(run, made.decisions), *told]
 
 
 def of_family(outcome: Promoted, trigger: str) -> list[Notice]:
@@ -139,19 +141,17 @@ def _of(run: RunInfo, event: Event, subject: str, text: str, **details: Any) -> 
     return Notice(event, subject, text, run.id, run.trigger, details)
 
 
-def _of_release(run: RunInfo, made: Release) -> Iterator[Notice]:
-    yield from of_alarms(made.alarms, run.id, run.trigger)
-    for one in made.decisions:
+def _of_decisions(run: RunInfo, decisions: Iterable[Decision]) -> Iterator[Notice]:
+    for one in decisions:
+        title = f"{one.model}@v{one.version}"
         if one.verdict == "refused":
-            title, rules = f"{one.model}@v{one.version}", [rule.name for rule in one.failed]
+            rules = [rule.name for rule in one.failed]
             yield _of(run, "gate-refused", title, f"{title} was refused: {one.reason}", rules=rules)
         elif one.waits_itself:
-            title, approve = f"{one.model}@v{one.version}", words.approve(one.model, one.version)
-            look = words.look(one.family, run.id) if one.replaces is not None else ""
+            approve = decision.approve(one.model, one.version)
+            look = decision.look(one.family, run.id) if one.replaces is not None else ""
             text = f"{title} waits for approval: {'; '.join(filter(None, (look, approve)))}"
             yield _of(run, "approval-wanted", title, text, family=one.family, look=look, approve=approve)
-    for family in made.outcomes:
-        yield from of_family(family, run.trigger)
 
 
 def _emit(notice: Notice) -> None:
@@ -202,9 +202,9 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 def _reason(error: Exception) -> str:
     if isinstance(error, urllib.error.HTTPError):
         return f"it answers {error.code}"
+    if isinstance(error, NotAnAddress):
+        return str(error)
     reason = getattr(error, "reason", error)
     if isinstance(reason, TimeoutError):
         return "it did not answer in time"
-    if isinstance(error, NotAnAddress):
-        return str(error)
     return str(getattr(reason, "strerror", None) or type(reason).__name__)

@@ -1,13 +1,43 @@
-"""A model folder as an MLflow pyfunc: code of models/serving, safetensors, signature, example, requirements."""
+"""Models in MLflow's format, a pyfunc: code of models/serving, safetensors, signature, example, requirements."""
 
 from __future__ import annotations
 
 import json
+import tempfile
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from flows.pipeline.families import Model, models_of
+from flows.runs.values import RunInfo
+from models.tracking import training_run
+
+
+def log(client: Any, run: RunInfo, model: Model, run_id: str) -> str:
+    """Write the model in MLflow's format into the artifact store and return its id.
+
+    The same steps as `mlflow.pyfunc.log_model`, without its trial prediction, which would import torch here
+    and take seconds per model; the evaluation stage has just used these weights.
+    """
+    import mlflow
+    from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+
+    experiment = client.get_run(run_id).info.experiment_id
+    config = json.loads((run.workspace / model.path / "config.json").read_text())
+    params = {key: str(value)[:250] for key, value in training_run.flatten(config).items()}
+    logged = client.create_logged_model(
+        experiment, name=model.name, source_run_id=run_id, params=params, model_type=model.serving
+    )
+    about = mlflow.models.Model(
+        artifact_path=logged.artifact_location, model_uuid=logged.model_id, run_id=run_id, model_id=logged.model_id
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        packed = Path(scratch) / "model"
+        pack(run.workspace, model, packed, about)
+        client.log_model_artifacts(logged.model_id, str(packed))
+    client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
+    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    return str(logged.model_id)
 
 
 def pack(workspace: Path, model: Model, target: Path, about: Any = None) -> None:
@@ -50,21 +80,14 @@ def _interface(workspace: Path, model: Model) -> tuple[Any, Any]:
     images = Schema([TensorSpec(np.dtype("uint8"), (-1, *image.shape))])
     if model.serving == "tokenizer":
         tokens = TensorSpec(np.dtype("int64"), (-1, -1), "tokens")
-        return ModelSignature(
-            images, Schema([tokens, TensorSpec(np.dtype("uint8"), (-1, *image.shape), "reconstructions")])
-        ), image[None]
+        both = Schema([tokens, TensorSpec(np.dtype("uint8"), (-1, *image.shape), "reconstructions")])
+        return ModelSignature(images, both), image[None]
     sized = Schema([TensorSpec(np.dtype("uint8"), (-1, -1, -1, 3))])  # positions are interpolated
     return ModelSignature(sized, Schema([TensorSpec(np.dtype("float32"), (-1, -1, -1))])), image[None]
 
 
 def _requirements(model: Model) -> list[str]:
     """What models/serving imports, in the versions that are installed; torch without its local suffix (+cpu)."""
-    names = [
-        "mlflow",
-        "numpy",
-        "pyyaml",
-        "safetensors",
-        "torch",
-        *(["transformers"] if model.serving == "depth" else []),
-    ]
+    names = ["mlflow", "numpy", "pyyaml", "safetensors", "torch"]
+    names += ["transformers"] if model.serving == "depth" else []
     return [f"{name}=={metadata.version(name).partition('+')[0]}" for name in names]

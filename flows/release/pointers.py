@@ -12,8 +12,10 @@ import hashlib
 import itertools
 import json
 import re
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from data.core.params import UserError, build
 from flows.storage.protocol import Bucket, NotThere
@@ -80,16 +82,16 @@ def newest(bucket: Bucket, family: str) -> Pointer | None:
 
 def read(bucket: Bucket, family: str, number: int) -> Pointer:
     """One release by its number; UserError names it if it is not there or was changed by hand."""
-    where = key(family, number)
+    where = f"{bucket.name}/{key(family, number)}"
     try:
-        raw = bucket.read(where)
+        pointer = parse(bucket.read(key(family, number)), where)
     except NotThere:
         last = _count(bucket, family)
-        raise UserError(
-            f"{bucket.name} has no release {number} of {family}; "
-            + (f"the newest is {family}@{last}" if last else "there is none yet")
-        ) from None
-    return _parse(raw, family, number, f"{bucket.name}/{where}")
+        there = f"the newest is {family}@{last}" if last else "there is none yet"
+        raise UserError(f"{bucket.name} has no release {number} of {family}; {there}") from None
+    if (pointer.family, pointer.number) != (family, number):
+        raise UserError(f"{where} says that it is {pointer.family}@{pointer.number}; it was changed or moved")
+    return pointer
 
 
 def log(bucket: Bucket, family: str, first: int = 1) -> list[Pointer]:
@@ -127,36 +129,38 @@ def families(bucket: Bucket) -> list[str]:
     return sorted({key.split("/")[1] for key in bucket.list("releases/")})
 
 
-def text(pointer: Pointer) -> str:
-    """The pointer as it lies in the bucket: the same values always give the same bytes."""
-    return json.dumps({"format": FORMAT, **asdict(pointer)}, indent=1, sort_keys=True) + "\n"
+def text(value: Any) -> str:
+    """A pointer or a bundle's manifest as it lies in the bucket: the same values always give the same bytes."""
+    return json.dumps({"format": FORMAT, **asdict(value)}, indent=1, sort_keys=True) + "\n"
 
 
-def digest(pointer: Pointer) -> str:
-    """SHA-256 of the pointer's text, which the next one names as `previous`."""
-    return hashlib.sha256(text(pointer).encode()).hexdigest()
+def digest(value: Any) -> str:
+    """SHA-256 of its text: a pointer's is what the next one names as `previous`, a manifest's the bundle's name."""
+    return hashlib.sha256(text(value).encode()).hexdigest()
+
+
+def values(raw: bytes, where: str, what: str) -> dict[str, Any]:
+    """The values of a `text`; UserError if these bytes are not `what`, or of a newer format."""
+    try:
+        found = json.loads(raw, parse_constant=_no_number)
+        newer = found.pop("format") > FORMAT
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise UserError(f"{where} is not {what}") from None
+    if newer:
+        raise UserError(f"{where} was written by a newer version of Remint; update this one")
+    return found
 
 
 def parse(raw: bytes, where: str) -> Pointer:
-    """The inverse of `text`; UserError if these bytes are not exactly what `text` writes."""
-    try:
-        values = json.loads(raw)
-        newer = values.pop("format") > FORMAT
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise UserError(f"{where} is not a release's pointer; it was changed or damaged") from None
-    if newer:
-        raise UserError(f"{where} was written by a newer version of Remint; update this one")
-    pointer = build(Pointer, values, where)
+    """The pointer in these bytes; UserError if they are not exactly what `text` writes."""
+    pointer = build(Pointer, values(raw, where, "a release's pointer; it was changed or damaged"), where)
     if text(pointer).encode() != raw:
         raise UserError(f"{where} was changed: it is not as Remint writes it")
     return pointer
 
 
-def _parse(raw: bytes, family: str, number: int, where: str) -> Pointer:
-    pointer = parse(raw, where)
-    if (pointer.family, pointer.number) != (family, number):
-        raise UserError(f"{where} says that it is {pointer.family}@{pointer.number}; it was changed or moved")
-    return pointer
+def _no_number(word: str) -> Any:
+    raise ValueError(f"{word} is not a number")
 
 
 def key(family: str, number: int) -> str:
@@ -187,3 +191,27 @@ def changes(before: Pointer | None, after: Pointer) -> str:
         old_version = f"v{was.version} -> " if was and was.identity != member.identity else ""
         words.append(f"{member.model} {old_version}v{member.version}")
     return ", ".join([*words, *(f"without {name}" for name in old)])
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What the log says of one model: the version in production, and the one that stood before it."""
+
+    production: Member | None
+    previous: Member | None
+
+
+def standing(log: Sequence[Pointer]) -> dict[str, Standing]:
+    """Every model that was ever released with the family; one that left it has no version in production."""
+    found = {}
+    for name in sorted({member.model for pointer in log for member in pointer.members}):
+        line = [next((m for m in pointer.members if m.model == name), None) for pointer in log]
+        now = line[-1]
+        before = [m for m in line[:-1] if m is not None and (now is None or m.identity != now.identity)]
+        found[name] = Standing(now, before[-1] if before else None)
+    return found
+
+
+def title(pointer: Pointer) -> str:
+    """A release as people call it: "images #3"."""
+    return f"{pointer.family} #{pointer.number}"

@@ -5,15 +5,21 @@
 Writing the pointer is the one moment at which the release becomes real. What comes before it is seen by nobody; what
 follows is worked out from the pointer log. So whoever finds a procedure open asks the bucket: if its pointer is there,
 the rest is completed, if not, it is undone. The intent keeps what stood before in every place.
+
+On the machine where it runs, a procedure has a file that is locked while its process lives: the operating system drops
+the lock however the process dies, so what was killed shows without a database. The end of a procedure removes its file.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select
@@ -21,11 +27,11 @@ from sqlalchemy.orm import Session
 
 from data.core.params import UserError
 from flows.catalogue import schema
-from flows.release import anchors, marks, notify, pointers, projections, tags
-from flows.release.findings import Finding
-from flows.release.pointers import Pointer
-from flows.release.projections import title
-from flows.release.stores import Stores
+from flows.pipeline.reference import PRODUCTION
+from flows.release import anchors, notify, pointers, projections, tags
+from flows.release.pointers import Pointer, title
+from flows.release.stores import Finding, Stores, opened
+from flows.settings import Settings
 from flows.storage.protocol import Taken
 
 ABANDONED = timedelta(hours=1)  # a procedure of another machine is taken for dead after this
@@ -53,11 +59,11 @@ def carry_out(stores: Stores, kind: str, pointer: Pointer, upload: Callable[[], 
     upload: puts the members' bundles into the bucket; may be called again. Lost if another release took the number; on
     any other error nothing has changed. A place that does not answer is returned, and the procedure stays open.
     """
-    with marks.held(stores.settings, pointer.procedure):
+    with held(stores.settings, pointer.procedure):
         _intend(stores, kind, pointer)
         try:
             upload()
-            note(stores, pointer.procedure, "bundles")
+            _note(stores, pointer.procedure, "bundles")
             pointers.append(stores.bucket, pointer)
         except Taken:
             winner = pointers.read(stores.bucket, pointer.family, pointer.number)
@@ -68,7 +74,7 @@ def carry_out(stores: Stores, kind: str, pointer: Pointer, upload: Callable[[], 
             if not _was_written(stores, pointer):
                 _end(stores, pointer.procedure, "undone")
                 raise
-        note(stores, pointer.procedure, "pointer", {"newest": pointer.number - 1})
+        _note(stores, pointer.procedure, "pointer", {"newest": pointer.number - 1})
         try:
             return _complete(stores, pointer)
         except UserError as error:
@@ -76,18 +82,18 @@ def carry_out(stores: Stores, kind: str, pointer: Pointer, upload: Callable[[], 
             return [Finding("procedure", title(pointer), f"not followed everywhere ({error})", "", None, advice)]
 
 
-def settle(stores: Stores, identifier: str) -> str:
+def resume(stores: Stores, identifier: str) -> str:
     """Complete or undo an open procedure whose process is dead, and tell of a release; returns what was done."""
-    with marks.held(stores.settings, identifier):
+    with held(stores.settings, identifier):
         with stores.catalogue.read() as session:
             row = session.get(schema.Procedure, identifier)
             text, kind = (row.pointer, row.kind) if row is not None and row.state == "open" else ("", "")
         if not text:  # killed before it was open, or after it had ended
-            marks.remove(stores.settings, identifier)
+            unmark(stores.settings, identifier)
             return ""
         pointer = pointers.parse(text.encode(), f"procedure {identifier}")
         if _was_written(stores, pointer):
-            note(stores, identifier, "pointer", {"newest": pointer.number - 1})
+            _note(stores, identifier, "pointer", {"newest": pointer.number - 1})
             _complete(stores, pointer)
         else:
             _end(stores, identifier, "undone")
@@ -104,11 +110,11 @@ def abandoned(stores: Stores) -> list[str]:
         rows = session.scalars(select(schema.Procedure).where(schema.Procedure.state == "open")).all()
         mine = {row.id for row in rows if row.before.get("host") == here}
         old = {row.id for row in rows if datetime.now(UTC) - row.created > ABANDONED}
-    unmarked = {name for name in mine if not marks.exists(stores.settings, name)}
-    return sorted({*marks.left_behind(stores.settings), *unmarked, *(old - mine)})
+    unmarked = {name for name in mine if not _mark(stores.settings, name).exists()}
+    return sorted({*left_behind(stores.settings), *unmarked, *(old - mine)})
 
 
-def note(stores: Stores, identifier: str, name: str, before: dict[str, Any] | None = None) -> None:
+def _note(stores: Stores, identifier: str, name: str, before: dict[str, Any] | None = None) -> None:
     """Note a finished step with what stood before it."""
 
     def write(session: Session) -> None:
@@ -118,14 +124,9 @@ def note(stores: Stores, identifier: str, name: str, before: dict[str, Any] | No
     stores.catalogue.write(write)
 
 
-def _check_log(stores: Stores, family: str) -> None:
-    """UserError if the log is broken or not as the catalogue has it: going on would fork the history."""
-    log = pointers.log(stores.bucket, family)  # all of it: a broken chain is not to be continued
-    anchors.check(stores.bucket, stores.catalogue, family, log, ends=False)
-
-
 def _intend(stores: Stores, kind: str, pointer: Pointer) -> None:
-    _check_log(stores, pointer.family)
+    log = pointers.log(stores.bucket, pointer.family)  # all of it: to go on after a broken one would fork the history
+    anchors.check(stores.bucket, stores.catalogue, pointer.family, log, ends=False)
     with stores.catalogue.begin() as session:
         session.add(
             schema.Procedure(
@@ -151,7 +152,7 @@ def _image(stores: Stores, pointer: Pointer) -> dict[str, Any]:
         "pid": os.getpid(),
         "pointer": pointer.previous,
         "aliases": {model.name: dict(model.aliases) for model in registered if model.name in names},
-        "tags": {name: tags.newest_assignment(name, projections.PRODUCTION, there) for name in sorted(names)},
+        "tags": {name: tags.newest_assignment(name, PRODUCTION, there) for name in sorted(names)},
     }
 
 
@@ -167,7 +168,7 @@ def _complete(stores: Stores, pointer: Pointer) -> list[Finding]:
     """Everything that follows from the pointer."""
 
     def followed(place: str, findings: list[Finding]) -> None:
-        note(stores, pointer.procedure, place, {finding.subject: finding.says for finding in findings})
+        _note(stores, pointer.procedure, place, {finding.subject: finding.says for finding in findings})
 
     left = projections.follow(stores, pointer.family, followed)
     _end(stores, pointer.procedure, "done")
@@ -181,4 +182,57 @@ def _end(stores: Stores, identifier: str, state: str) -> None:
             row.state, row.ended = state, datetime.now(UTC)
 
     stores.catalogue.write(write)
-    marks.remove(stores.settings, identifier)
+    unmark(stores.settings, identifier)
+
+
+def resume_killed_here(settings: Settings, say: Callable[[str], None]) -> None:
+    """`resume_killed` if a promotion of this machine was killed; looks at one folder, which costs a run nothing."""
+    if left_behind(settings):
+        resume_killed(settings, say)
+
+
+def resume_killed(settings: Settings, say: Callable[[str], None]) -> None:
+    """What every command that changes something begins with: open the stores, and end every promotion that was killed.
+
+    UserError if one of them does not answer, or the log of releases is not as the catalogue has it.
+    """
+    with opened(settings) as places:
+        for identifier in abandoned(places):
+            if said := resume(places, identifier):
+                say(f"A promotion had been interrupted: {said}.")
+        for family in anchors.families(places.bucket, places.catalogue):
+            anchors.check(places.bucket, places.catalogue, family, pointers.log(places.bucket, family), ends=False)
+
+
+@contextmanager
+def held(settings: Settings, identifier: str) -> Iterator[None]:
+    """Hold a procedure's mark; it stays, unlocked, unless it is removed before the end."""
+    mark = _mark(settings, identifier)
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    with mark.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def unmark(settings: Settings, identifier: str) -> None:
+    """Remove the mark of a procedure that has ended."""
+    _mark(settings, identifier).unlink(missing_ok=True)
+
+
+def left_behind(settings: Settings) -> list[str]:
+    """The procedures of this machine whose process died."""
+    return sorted(path.name for path in _mark(settings, "").glob("*") if path.is_file() and _dead(path))
+
+
+def _mark(settings: Settings, identifier: str) -> Path:
+    return settings.home / "procedures" / identifier
+
+
+def _dead(mark: Path) -> bool:
+    """Whether a mark is there and nobody holds it."""
+    try:
+        with mark.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, FileNotFoundError):
+        return False
+    return True

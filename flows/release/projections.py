@@ -9,55 +9,27 @@ moves an alias or assigns a tag. Every correction may be made twice, or by two p
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session, selectinload
 
 from data.core.params import UserError
-from flows import repository
 from flows.catalogue import journal, schema
 from flows.pipeline.reference import PREVIOUS, PRODUCTION
 from flows.release import anchors, bundle, pointers, registry, tags
-from flows.release.findings import Finding
-from flows.release.pointers import Member, Pointer
-from flows.release.stores import Stores
+from flows.release.pointers import Member, Pointer, standing, title
+from flows.release.stores import Finding, Stores
 from models.registry import logged_model, model_id
 from models.tracking import embedded, training_run
 from models.tracking.experiments import RELEASE
 
 Log = Sequence[Pointer]  # of one family, oldest first
-
-
-@dataclass(frozen=True)
-class Standing:
-    """What the log says of one model: the version in production, and the one that stood before it."""
-
-    production: Member | None
-    previous: Member | None
-
-
-def standing(log: Log) -> dict[str, Standing]:
-    """Every model that was ever released with the family; one that left it has no version in production."""
-    found = {}
-    for name in sorted({member.model for pointer in log for member in pointer.members}):
-        line = [next((m for m in pointer.members if m.model == name), None) for pointer in log]
-        now = line[-1]
-        before = [m for m in line[:-1] if m is not None and (now is None or m.identity != now.identity)]
-        found[name] = Standing(now, before[-1] if before else None)
-    return found
-
-
-def title(pointer: Pointer) -> str:
-    """A release as people call it: "images #3"."""
-    return f"{pointer.family} #{pointer.number}"
 
 
 def follow(stores: Stores, family: str, after: Callable[[str, list[Finding]], None] | None = None) -> list[Finding]:
@@ -66,7 +38,7 @@ def follow(stores: Stores, family: str, after: Callable[[str, list[Finding]], No
     Whoever corrects reads the log again afterwards: a slower process cannot leave an older alias behind.
     after: called with each place's name and what was corrected there.
     """
-    with _alone(stores, family):
+    with FileLock(stores.settings.home / "locks" / family):  # one process of this machine at a time, the others wait
         while True:
             log = pointers.log(stores.bucket, family)
             anchors.check(stores.bucket, stores.catalogue, family, log)
@@ -74,7 +46,9 @@ def follow(stores: Stores, family: str, after: Callable[[str, list[Finding]], No
             silent: list[str] = []
             for name, compare in PLACES.items():
                 try:
-                    findings = correct(compare(stores, family, log))
+                    findings = compare(stores, family, log)
+                    for repair in filter(None, (finding.repair for finding in findings)):
+                        repair()
                 except Exception as error:  # a place that does not answer must not keep the others from following
                     silent.append(outage(error))
                     continue
@@ -88,14 +62,6 @@ def follow(stores: Stores, family: str, after: Callable[[str, list[Finding]], No
                 members = newest.members if newest else ()
                 registry.mark(stores.settings, {(m.model, m.version): {RELEASE: title(log[-1])} for m in members})
                 return left
-
-
-def correct(findings: list[Finding]) -> list[Finding]:
-    """Make every repair that there is; returns the findings as they were."""
-    for finding in findings:
-        if finding.repair:
-            finding.repair()
-    return findings
 
 
 def outage(error: Exception) -> str:
@@ -176,87 +142,27 @@ def in_mlflow(stores: Stores, family: str, log: Log) -> list[Finding]:
     found = []
     for name, wanted in standing(log).items():
         for alias, member in ((PRODUCTION, wanted.production), (PREVIOUS, wanted.previous)):
-            says = known.get(name, {}).get(alias)
-            if (None if says is None else int(says)) == (member.version if member else None):
-                found += _digests(stores, client, member) if member else []
-                continue
-            subject = f"{name}@{alias}"
-            words = "not set" if says is None else f"v{says}"
+            number = known.get(name, {}).get(alias)
+            says = "not set" if number is None else f"v{number}"
             if member is None:
-                repair = partial(client.delete_registered_model_alias, name, alias)
-                found.append(Finding("MLflow", subject, words, "not set", repair))
+                if number is not None:
+                    repair = partial(client.delete_registered_model_alias, name, alias)
+                    found.append(Finding("MLflow", f"{name}@{alias}", says, "not set", repair))
+            elif says == f"v{member.version}":
+                found += _digests(stores, client, member)
             else:
                 run = next(pointer.run for pointer in log if member in pointer.members)
-                found += _alias(stores, client, member, alias, words, f"remint promote {family} {run}")
+                found += _alias(stores, client, member, alias, says, f"remint promote {family} {run}")
         if wanted.production:
-            found += _files(stores, client, wanted.production, family, log[-1].run)
-    return found
-
-
-def in_git(stores: Stores, family: str, log: Log) -> list[Finding]:
-    """Version tags of released models that are gone or moved, and stages that are not assigned as released."""
-    root = stores.settings.root
-    there = tags.read(root)
-    found = []
-    for name, wanted in standing(log).items():
-        member = wanted.production
-        if member is None:
-            if tags.assigned(name, PRODUCTION, there):
-                repair = partial(_unassign, stores, name, title(log[-1]))
-                found.append(Finding("git", f"{name}#{PRODUCTION}", "assigned", "not assigned", repair))
-            continue
-        commit = commit_of(stores, member)
-        if there.get(member.tag) != commit:
-            made = bundle.read(stores.bucket, name, member.bundle)
-            message = tags.message(name, member.version, made.lineage.tag, member.weights, made.config)
-            found.append(tag_finding(stores, member.tag, message, there.get(member.tag), commit))
-        if tags.assigned(name, PRODUCTION, there) != commit:
-            says = _short(tags.assigned(name, PRODUCTION, there))
-            should = f"{_short(commit)} ({member.tag})"
-            if not exists(stores, commit):
-                found.append(Finding("git", f"{name}#{PRODUCTION}", says, should, None, _FETCH))
-                continue
-            repair = partial(_assign, stores, member, commit, title(log[-1]))
-            found.append(Finding("git", f"{name}#{PRODUCTION}", says, should, repair))
+            found += _files(stores, client, wanted.production, f"remint promote {family} {log[-1].run}")
     return found
 
 
 PLACES: dict[str, Callable[[Stores, str, Log], list[Finding]]] = {
     "catalogue": in_catalogue,
     "MLflow": in_mlflow,
-    "git": in_git,
+    "git": tags.in_git,
 }
-_FETCH = "this clone does not have the commit: git fetch --tags, with --unshallow in a shallow clone"
-
-
-def commit_of(stores: Stores, member: Member) -> str:
-    """The commit of record of a released version, by its bundle: that cannot be changed unseen."""
-    return bundle.read(stores.bucket, member.model, member.bundle).lineage.commit
-
-
-def exists(stores: Stores, commit: str) -> bool:
-    """Whether this clone has a commit."""
-    root = stores.settings.root
-    return repository.git(root, "cat-file", "-t", commit, check=False) == "commit"
-
-
-def tag_finding(stores: Stores, tag: str, message: str, says: str | None, commit: str) -> Finding:
-    """A tag that is missing, to be put back where this clone has the commit; or one that stands on another commit.
-
-    That one is a person's to remove: whoever fetched it relies on it, and nothing here ever moves a tag.
-    """
-    if says is not None:
-        advice = f"somebody moved it; git tag -d '{tag}', then: remint doctor --repair"
-        return Finding("git", tag, _short(says), _short(commit), None, advice)
-    known = exists(stores, commit)
-    repair = partial(_put_back, stores.settings.root, tag, message, commit) if known else None
-    return Finding("git", tag, _short(says), _short(commit), repair, "" if known else _FETCH)
-
-
-def _put_back(root: Path, tag: str, message: str, commit: str) -> None:
-    """Make a tag again, unless another process has just done it."""
-    if tags.read(root).get(tag) != commit:
-        repository.tag(root, tag, message, commit)
 
 
 def _alias(stores: Stores, client: Any, member: Member, alias: str, says: str, again: str) -> Iterator[Finding]:
@@ -280,7 +186,7 @@ def _released(stores: Stores, client: Any, member: Member) -> Any:
     return registry.version_with(client, member.model, member.weights, config)
 
 
-def _files(stores: Stores, client: Any, member: Member, family: str, run: str) -> Iterator[Finding]:
+def _files(stores: Stores, client: Any, member: Member, again: str) -> Iterator[Finding]:
     """The model in MLflow that has the files of what is in production, if somebody deleted it."""
     version = _released(stores, client, member)
     if version is None:
@@ -288,72 +194,46 @@ def _files(stores: Stores, client: Any, member: Member, family: str, run: str) -
     try:
         logged_model(client, version)
     except UserError:
-        name, model = f"{member.model} v{version.version}", model_id(version)
-        repair = partial(embedded.restore_model, stores.settings.mlflow_uri, model)
-        advice = f"delete {name} in MLflow's registry, then: remint promote {family} {run}"
-        if embedded.database_file(stores.settings.mlflow_uri):
-            yield Finding("MLflow", f"model of {name}", f"deleted ({model})", "there", repair)
-        else:
-            yield Finding("MLflow", f"model of {name}", f"deleted ({model})", "there", None, advice)
+        name, model, uri = f"{member.model} v{version.version}", model_id(version), stores.settings.mlflow_uri
+        here = embedded.database_file(uri) is not None
+        repair = partial(embedded.restore_model, uri, model) if here else None
+        advice = "" if here else f"delete {name} in MLflow's registry, then: {again}"
+        yield Finding("MLflow", f"model of {name}", f"deleted ({model})", "there", repair, advice)
 
 
-def _digests(stores: Stores, client: Any, member: Member) -> list[Finding]:
+def _digests(stores: Stores, client: Any, member: Member) -> Iterator[Finding]:
     """Tags of a released version that are not the release's digests; what is loaded by name is held against them."""
-    there = client.get_model_version(member.model, str(member.version)).tags
+    version = (member.model, str(member.version))
+    there = client.get_model_version(*version).tags
     wanted = {training_run.WEIGHTS: member.weights}
     with suppress(UserError):  # the bundle is damaged, which is said elsewhere
         wanted[training_run.CONFIG] = bundle.read(stores.bucket, member.model, member.bundle).config
-    found = []
     for tag, digest in wanted.items():
         if there.get(tag) != digest:
-            says = there[tag][:12] if tag in there else "not there"
-            repair = partial(client.set_model_version_tag, member.model, str(member.version), tag, digest)
+            repair = partial(client.set_model_version_tag, *version, tag, digest)
             subject = f"tag {tag} of {member.model} v{member.version}"
-            found.append(Finding("MLflow", subject, says, digest[:12], repair))
-    return found
-
-
-def _assign(stores: Stores, member: Member, commit: str, release: str) -> None:
-    """Assign a model's stage to a commit, unless another process has just done it."""
-    there = tags.read(stores.settings.root)
-    if tags.assigned(member.model, PRODUCTION, there) != commit:
-        name = tags.next_assignment(member.model, PRODUCTION, there)
-        repository.tag(stores.settings.root, name, f"{member.tag} to {PRODUCTION}: {release}", commit)
-
-
-def _unassign(stores: Stores, name: str, release: str) -> None:
-    there = tags.read(stores.settings.root)
-    commit = tags.assigned(name, PRODUCTION, there)
-    if commit:
-        tag = tags.next_assignment(name, f"{PRODUCTION}!", there)
-        repository.tag(stores.settings.root, tag, f"{name} is not part of {release}", commit)
+            yield Finding("MLflow", subject, there.get(tag, "not there")[:12], digest[:12], repair)
 
 
 def remember(stores: Stores, pointer: Pointer) -> None:
     """Write a release into the catalogue, and into its journal as a correction where that has it already."""
+    subject, row, entry = title(pointer), schema.Release, schema.Entry
 
     def write(session: Session) -> None:  # the only writer: nobody else adds the row meanwhile
-        old = _row(session, pointer)
-        if old is not None and _facts(old) == _facts(_release(pointer)):
-            return
+        same = select(row).where(row.family == pointer.family, row.number == pointer.number)
+        old = session.scalars(same).one_or_none()
         if old is not None:
+            if _facts(old) == _facts(_release(pointer)):
+                return
             session.execute(delete(schema.Member).where(schema.Member.release_id == old.id))
-            session.execute(delete(schema.Release).where(schema.Release.id == old.id))
+            session.execute(delete(row).where(row.id == old.id))
         session.add(_release(pointer))
-        again = old is not None or session.scalar(_entries_of(pointer)) is not None
+        named = select(entry.seq).where(entry.kind.in_(anchors.KINDS), entry.subject == subject)
+        again = old is not None or session.scalar(named) is not None
         kind = "correction" if again else "rollback" if pointer.restores else "release"
-        journal.append(session, kind, title(pointer), _entry(pointer))
+        journal.append(session, kind, subject, _entry(pointer))
 
     stores.catalogue.write(write)
-
-
-def _entries_of(pointer: Pointer) -> Any:
-    return select(schema.Entry.seq).where(schema.Entry.kind.in_(anchors.KINDS), schema.Entry.subject == title(pointer))
-
-
-def _row(session: Session, pointer: Pointer) -> schema.Release | None:
-    wanted = select(schema.Release).filter_by(family=pointer.family, number=pointer.number)
-    return session.scalars(wanted).one_or_none()
 
 
 def _release(pointer: Pointer) -> schema.Release:
@@ -388,17 +268,3 @@ def _entry(pointer: Pointer) -> dict[str, Any]:
         "who": pointer.who,
         "why": pointer.why,
     }
-
-
-def _short(commit: str | None) -> str:
-    return f"at {commit[:12]}" if commit else "not there"
-
-
-@contextmanager
-def _alone(stores: Stores, family: str) -> Iterator[None]:
-    """One process of this machine at a time corrects a family's places; the others wait for it."""
-    folder = stores.settings.home / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / family).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -1,4 +1,4 @@
-"""Promote a run's models: each family as a whole, or not at all."""
+"""A run's models promoted: each family as a whole, its members packed as bundles or taken over as they stand."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any, Literal
 
 from data.core.params import UserError, near
 from flows.pipeline.families import Model, models_of
-from flows.release import members, pointers, procedure
-from flows.release.findings import Finding
-from flows.release.gates.judge import Decision
-from flows.release.pointers import Pointer, changes
+from flows.pipeline.reference import GTO_TAG
+from flows.release import bundle, pointers, procedure
+from flows.release.bundle import Bundle
+from flows.release.gates.decision import Decision
+from flows.release.pointers import Member, Pointer, changes, title
 from flows.release.procedure import Lost
-from flows.release.projections import title
 from flows.release.registry import Registered
-from flows.release.stores import Stores
+from flows.release.stores import Finding, Stores
 from flows.runs.values import RunInfo
 from flows.settings import Settings
 from flows.storage.protocol import Bucket
@@ -71,11 +71,11 @@ def promote(
     verdict = judged(family, wanted, own, decisions, base)
     if verdict is not None:
         return verdict
-    members.check_fit(own)
-    packed = members.pack(stores.bucket, run, own, base)
+    check_fit(own)
+    packed, number = pack(stores.bucket, run, own, base), base.number + 1 if base else 1
     pointer = Pointer(
         family=family,
-        number=base.number + 1 if base else 1,
+        number=number,
         members=tuple(one.member for one in packed),
         run=run.id,
         commit=run.commit,
@@ -83,10 +83,10 @@ def promote(
         why=why,
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         previous=pointers.digest(base) if base else "",
-        procedure=procedure.identify(family, base.number + 1 if base else 1),
+        procedure=procedure.identify(family, number),
     )
     try:
-        left = procedure.carry_out(stores, "promote", pointer, lambda: members.publish(stores.bucket, packed))
+        left = procedure.carry_out(stores, "promote", pointer, lambda: publish(stores.bucket, packed))
     except Lost as lost:
         return Outcome(family, "lost", str(lost), lost.winner)
     return Outcome(family, "released", f"released, {changes(base, pointer)}", pointer, tuple(left))
@@ -106,9 +106,8 @@ def judged(
     names = {one.model.name for one in own}
     about = [one for one in decisions if one.model in names]
     if base and names == {member.model for member in base.members} == {one.model for one in about if one.unchanged}:
-        return Outcome(
-            family, "standing", f"these models stand already, released by {base.who} from run {base.run}", base
-        )
+        reason = f"these models stand already, released by {base.who} from run {base.run}"
+        return Outcome(family, "standing", reason, base)
     refused = [f"{one.model} v{one.version}: {one.reason}" for one in about if one.verdict == "refused"]
     if refused:
         return Outcome(family, "refused", f"not released: {'; '.join(refused)}", base)
@@ -124,3 +123,47 @@ def check_family(settings: Settings, bucket: Bucket, family: str) -> None:
     known = sorted({*here, *pointers.families(bucket)})
     if family not in known:
         raise UserError(f"no family '{family}'{near(family, known)}")
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A member, and its bundle if it is not in the bucket yet."""
+
+    member: Member
+    bundle: Bundle | None = None
+
+
+def check_fit(own: Sequence[Registered]) -> None:
+    """UserError unless every model stands beside the very weights that it was trained with."""
+    weights = {one.model.name: one.weights for one in own}
+    for one in own:
+        parent = one.model.bound_to
+        if parent and one.parents.get(parent) != weights.get(parent):
+            raise UserError(
+                f"{one.model.name} v{one.version} was trained with {parent} {one.parents.get(parent)}, and the release "
+                f"has {parent} {weights.get(parent)}: they do not fit together"
+            )
+
+
+def pack(bucket: Bucket, run: RunInfo, own: Sequence[Registered], base: Pointer | None) -> list[Packed]:
+    """The members in the order of their names; a model that stands in `base` keeps its bundle."""
+    standing = {member.model: member for member in base.members} if base else {}
+    packed = []
+    for one in sorted(own, key=lambda one: one.model.name):
+        name, old = one.model.name, standing.get(one.model.name)
+        if old and old.weights == one.weights and bundle.read(bucket, name, old.bundle).config == one.config:
+            packed.append(Packed(old))
+            continue
+        made = bundle.pack(run, one, one.tags[GTO_TAG])
+        member = Member(name, one.version, one.weights, one.tags[GTO_TAG], bundle.digest(made.manifest))
+        packed.append(Packed(member, made))
+    return packed
+
+
+def publish(bucket: Bucket, packed: Sequence[Packed]) -> None:
+    """Put the new bundles into the bucket; may be called again. One that was taken over must be whole."""
+    for one in packed:
+        if one.bundle is not None:
+            bundle.publish(bucket, one.bundle)
+        else:
+            bundle.verify(bucket, one.member.model, one.member.bundle)

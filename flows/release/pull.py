@@ -1,4 +1,4 @@
-"""Bring a release to this machine: a folder that holds the whole release or what it held before, at every instant.
+"""A release brought to this machine: a folder holds the whole release or what it held before, at every instant.
 
     DIR/release.json                    the pointer
     DIR/newest.json                     the newest pointer seen by a pull into DIR, where that is another
@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from data.core.files import sync, write
 from data.core.params import UserError, near
@@ -65,6 +66,14 @@ def pull(
     manifests = [_manifest(bucket, pointer, member) for member in pointer.members]
     size = sum(manifest.size for manifest in manifests)
     staging = folder.with_name(f"{folder.name}.partial")
+    done = 0
+
+    def arrived(count: int) -> None:
+        nonlocal done
+        done += count
+        if shown:
+            shown(done, size)
+
     with _explained(staging):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _locked(folder):
@@ -72,7 +81,7 @@ def pull(
             if new := not holds(folder, pointer):
                 _refuse_other_content(folder, family)
                 _check_room(staging, size)
-                _fill(bucket, pointer, log[-1], folder, staging, _counter(size, shown))
+                _fill(bucket, pointer, log[-1], folder, staging, arrived)
                 swap.install(staging, folder)
             elif staging.exists() and not _strangers(staging):  # of an interrupted pull, or the release before
                 shutil.rmtree(staging)
@@ -227,35 +236,19 @@ def _check_room(staging: Path, size: int) -> None:
         )
 
 
-def _counter(size: int, shown: Shown | None) -> Callable[[int], None]:
-    done = 0
-
-    def count(arrived: int) -> None:
-        nonlocal done
-        done += arrived
-        if shown:
-            shown(done, size)
-
-    return count
-
-
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """One pull at a time into a folder. The lock's file is removed by its holder; a dead holder has lost the lock."""
-    path = folder.with_name(f".{folder.name}.remint-pull")
-    while True:
-        with path.open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(f"another pull into {folder} is under way; wait for its end") from None
-            if os.fstat(lock.fileno()).st_nlink == 0:
-                continue  # its last holder removed the file between our open and our lock
-            try:
-                yield
-            finally:
-                path.unlink()
-            return
+    lock = FileLock(folder.with_name(f".{folder.name}.remint-pull"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"another pull into {folder} is under way; wait for its end") from None
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink()
+        lock.release()
 
 
 @contextlib.contextmanager

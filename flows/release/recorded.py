@@ -65,7 +65,9 @@ def find(stores: Stores, wanted: str | None) -> RunInfo:
             "remembers of it: dvc fetch --run-cache --all-tags"
         )
     noted = record.load(stores.settings, identifier)
-    return noted.run if noted else _of_row(stores, row) or _of_tag(stores, identifier, commit)
+    if noted:
+        return noted.run
+    return _of_row(root, row) if row else _of_tag(root, identifier, commit)
 
 
 def _newest(stores: Stores, rows: Mapping[str, schema.Run]) -> str | None:
@@ -124,6 +126,15 @@ def here(chosen: Settings) -> set[str]:
     return {path.name for path in chosen.runs.iterdir()} if chosen.runs.is_dir() else set()
 
 
+def stages(ran: RunInfo) -> tuple[Stage, ...]:
+    """The graph of a run whose outputs are in place."""
+    store = Store(ran.workspace)
+    try:
+        return store.stages
+    finally:
+        store.close()
+
+
 def results(stores: Stores, found: RunInfo, stages: Sequence[Stage]) -> tuple[StageResult, ...]:
     """What became of the run's stages as far as this machine noted it; elsewhere they are just there."""
     noted = record.load(stores.settings, found.id)
@@ -155,29 +166,17 @@ def _rows(stores: Stores) -> dict[str, schema.Run]:
     return {row.id: row for row in found}
 
 
-def _of_row(stores: Stores, row: schema.Run | None) -> RunInfo | None:
+def _of_row(root: Path, row: schema.Run) -> RunInfo:
     """A run as the catalogue has it."""
-    if row is None:
-        return None
-    return RunInfo(
-        id=row.id,
-        tag=row.tag,
-        commit=row.commit,
-        base_commit=row.base_commit,
-        workspace=stores.settings.root,
-        dirty=False,
-        parameters=row.parameters,
-        started=row.started,
-        trigger=row.trigger,
-    )
+    commits = (row.commit, row.base_commit)
+    return RunInfo(row.id, row.tag, *commits, root, False, row.parameters, row.started, row.trigger)
 
 
-def _of_tag(stores: Stores, identifier: str, commit: str) -> RunInfo:
+def _of_tag(root: Path, identifier: str, commit: str) -> RunInfo:
     """A run of which only its tag came here, as into a clone."""
-    root = stores.settings.root
     base = repository.git(root, "rev-parse", "--verify", "--quiet", f"{commit}^", check=False) or commit
     started = run.started_at(identifier) or datetime.now(UTC)
-    return RunInfo(identifier, run.run_tag(identifier), commit, base, root, False, "", started, "retrain")
+    return RunInfo(identifier, run_tag(identifier), commit, base, root, False, "", started, "retrain")
 
 
 def _shallow(stores: Stores) -> str:

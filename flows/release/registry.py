@@ -1,21 +1,17 @@
-"""Put a run's models into MLflow's registry, each bound by digests to what it was made from.
+"""A run's models in MLflow's registry, each bound by digests to what it was made from.
 
-A registered version is loadable by `mlflow.pyfunc.load_model` (code from models/serving, weights from
-safetensors). Its page says what a person asks: its metrics, what the gates said of it, in which release it is, whether
-it was reproduced. The digests by which it is found and checked are tags, those of what it was made from on the logged
-model behind it. What is already registered is not registered again: a version is
-its weights with their configuration, for that names the tokenizer and the sampler without which the same weights are
-another generator.
+A version's page says what a person asks: its metrics, what the gates said of it, in which release it is, whether it
+was reproduced. The digests by which it is found and checked are tags, those of what it was made from on the logged
+model behind it (`packing`). What is already registered is not registered again: a version is its weights with their
+configuration, for that names the tokenizer and the sampler without which the same weights are another generator.
 """
 
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from data.core import plain_yaml
@@ -27,6 +23,7 @@ from flows.pipeline.families import Model, evaluation_of, models_of, parents_of
 from flows.pipeline.lock import data_of
 from flows.pipeline.reference import RUN_TAG
 from flows.release import packing, tags
+from flows.release.stores import Stores
 from flows.runs.values import RunInfo, headline
 from flows.settings import Settings
 from models.core.saved import weights_digest
@@ -80,11 +77,9 @@ class Registered:
         return Record(self.tags[RUN_TAG], self.tags[training_run.COMMIT], self.tags[DVC_LOCK], data)
 
 
-def register_models(run: RunInfo, settings: Settings, family: str | None = None) -> list[Registered]:
+def register_models(stores: Stores, run: RunInfo, family: str | None = None) -> list[Registered]:
     """Register every model of the run (of a family) that the registry lacks; a stage that did not run is left out."""
-    client, reason = training_run.connect(settings.mlflow_uri)
-    if client is None:
-        raise UserError(f"cannot register models: {reason}")
+    client = stores.mlflow()
     wanted = [model for model in models_of(run.workspace) if family in (None, model.family)]
     there = [model for model in wanted if (run.workspace / model.path / "model.safetensors").exists()]
     return [_register(client, run, model) for model in there]
@@ -103,9 +98,10 @@ def _register(client: Any, run: RunInfo, model: Model) -> Registered:
         about = {**logged.tags, **known.tags}  # versions of before have all of them as their own
         return Registered(model, int(known.version), weights, parents, metrics, known.run_id, False, about, config)
     record = _record(run, model, weights, config)
-    # MLflow lists tags in the order in which they came: what a person asks comes first
-    told = {METRIC: _metric(metrics), GATE: "not judged", RELEASE: "none", REPRODUCED: "not yet"}
-    about = {**told, RUN_TAG: record.tag, training_run.WEIGHTS: weights, training_run.CONFIG: config}
+    about = {  # MLflow lists tags in the order in which they came: what a person asks comes first
+        **{METRIC: _metric(metrics), GATE: "not judged", RELEASE: "none", REPRODUCED: "not yet"},
+        **{RUN_TAG: record.tag, training_run.WEIGHTS: weights, training_run.CONFIG: config},
+    }
     made_of = {
         training_run.COMMIT: record.commit,
         DVC_LOCK: record.dvc_lock,
@@ -113,7 +109,7 @@ def _register(client: Any, run: RunInfo, model: Model) -> Registered:
         **{f"{DATA}{name}": digest for name, digest in record.data.items()},
     }
     run_id = _run_of(client, run, model, weights)
-    model_id = _log_model(client, run, model, run_id)
+    model_id = packing.log(client, run, model, run_id)
     _log_metrics(client, model, run_id, model_id, metrics)
     _ensure_name(client, model)
     made = client.create_model_version(
@@ -135,12 +131,12 @@ def _record(run: RunInfo, model: Model, weights: str, config: str) -> Record:
 
     A registry may be new or have lost the version, and nothing that git, bundles or other catalogues say of it changes.
     """
-    known = tags.find(run.workspace, model.name, weights, config)
-    stands = tags.read(run.workspace).get(known.run) if known else None
-    tag, commit = (known.run, known.commit) if known and known.commit == stands else (run.tag, run.commit)
-    text = repository.file_at(run.workspace, commit, "dvc.lock") or ""
-    data = data_of(plain_yaml.recorded(text) or {}, model.path.as_posix())
-    return Record(tag, commit, repository.digest_at(run.workspace, commit, "dvc.lock") or "", data)
+    root, known = run.workspace, tags.find(run.workspace, model.name, weights, config)
+    stands = known is not None and known.commit == tags.read(root).get(known.run)
+    tag, commit = (known.run, known.commit) if known and stands else (run.tag, run.commit)
+    lock = plain_yaml.recorded(repository.file_at(root, commit, "dvc.lock") or "") or {}
+    digest = repository.digest_at(root, commit, "dvc.lock") or ""
+    return Record(tag, commit, digest, data_of(lock, model.path.as_posix()))
 
 
 def mark(settings: Settings, marks: Mapping[tuple[str, int], Mapping[str, str]]) -> None:
@@ -182,16 +178,10 @@ def _description(model: Model, metrics: Mapping[str, float], record: Record, mad
     first = headline(metrics)
     names = [name for name in (first, *METRICS) if name and name in METRICS and name in metrics]
     rows = [f"| {name} | {metrics[name]:.4g} {METRICS[name].unit} |" for name in dict.fromkeys(names)]
+    table = ["| metric, held-out | |", "|---|---|", *rows] if rows else []
     sources = [f"{name.partition('.')[2]} `{digest[:12]}`" for name, digest in made_of.items() if "." in name]
-    return "\n".join(
-        [
-            f"{_metric(metrics)}: {model.desc or model.name}",
-            "",
-            f"Made by `{record.tag}`, commit `{record.commit[:12]}`, from {', '.join(sources) or 'no recorded data'}.",
-            "",
-            *(["| metric, held-out | |", "|---|---|", *rows] if rows else []),
-        ]
-    )
+    made = f"Made by `{record.tag}`, commit `{record.commit[:12]}`, from {', '.join(sources) or 'no recorded data'}."
+    return "\n".join([f"{_metric(metrics)}: {model.desc or model.name}", "", made, "", *table])
 
 
 def version_with(client: Any, name: str, weights: str, config: str) -> Any:
@@ -224,42 +214,11 @@ def _run_of(client: Any, run: RunInfo, model: Model, weights: str) -> str:
     found = client.search_runs([experiment], wanted, order_by=["attributes.start_time DESC"], max_results=1)
     if found:
         return str(found[0].info.run_id)
-    tags = {
-        training_run.STAGE: model.stage,
-        training_run.WEIGHTS: weights,
-        training_run.COMMIT: run.commit,
-        training_run.RUN: run.id,
-    }
+    tags = {training_run.STAGE: model.stage, training_run.WEIGHTS: weights}
+    tags |= {training_run.COMMIT: run.commit, training_run.RUN: run.id}
     made = client.create_run(experiment, tags=tags, run_name=training_run.run_name(model.stage, run.id)).info.run_id
     client.set_terminated(made)
     return str(made)
-
-
-def _log_model(client: Any, run: RunInfo, model: Model, run_id: str) -> str:
-    """Write the model in MLflow's format into the artifact store and return its id.
-
-    The same steps as `mlflow.pyfunc.log_model`, without its trial prediction, which would import torch here
-    and take seconds per model; the evaluation stage has just used these weights.
-    """
-    import mlflow
-    from mlflow.entities import LoggedModelOutput, LoggedModelStatus
-
-    experiment = client.get_run(run_id).info.experiment_id
-    config = json.loads((run.workspace / model.path / "config.json").read_text())
-    params = {key: str(value)[:250] for key, value in training_run.flatten(config).items()}
-    logged = client.create_logged_model(
-        experiment, name=model.name, source_run_id=run_id, params=params, model_type=model.serving
-    )
-    about = mlflow.models.Model(
-        artifact_path=logged.artifact_location, model_uuid=logged.model_id, run_id=run_id, model_id=logged.model_id
-    )
-    with tempfile.TemporaryDirectory() as scratch:
-        packed = Path(scratch) / "model"
-        packing.pack(run.workspace, model, packed, about)
-        client.log_model_artifacts(logged.model_id, str(packed))
-    client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
-    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
-    return str(logged.model_id)
 
 
 def _log_metrics(client: Any, model: Model, trained: str, model_id: str, metrics: Mapping[str, float]) -> None:
@@ -282,10 +241,8 @@ def _evaluation(client: Any, model: Model, named: Mapping[str, float]) -> Any:
     """MLflow's run of the evaluation that gave these very numbers, None if it was not tracked."""
     stage = f"evaluate@{model.evaluation}"
     there = [training_run.experiment(client, training_run.family_of(stage))]
-    newest = ["attributes.start_time DESC"]
-    tracked = client.search_runs(
-        there, f"tags.{training_run.STAGE} = '{stage}'", order_by=newest, max_results=LOOKED_AT
-    )
+    wanted = f"tags.{training_run.STAGE} = '{stage}'"
+    tracked = client.search_runs(there, wanted, order_by=["attributes.start_time DESC"], max_results=LOOKED_AT)
     return next((one for one in tracked if named and named.items() <= one.data.metrics.items()), None)
 
 

@@ -1,4 +1,4 @@
-"""Put an earlier release of a family back into production: a new release with the members of the older one."""
+"""An earlier release of a family put back into production: a new release with the members of the older one."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from datetime import UTC, datetime
 
 from data.core.params import UserError
 from flows.release import bundle, pointers, procedure
-from flows.release.pointers import Pointer
+from flows.release.pointers import Pointer, title
 from flows.release.procedure import Lost
-from flows.release.projections import title
 from flows.release.promote import Outcome
 from flows.release.stores import Stores
 

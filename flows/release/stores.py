@@ -1,20 +1,21 @@
-"""The places that hold a release: catalogue, bucket, MLflow's registry and git, put together once per command."""
+"""The places that hold a release, opened once per command, and what is found where one disagrees with another."""
 
 from __future__ import annotations
 
 import getpass
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from data.core.params import UserError
 from flows import repository
+from flows.catalogue import database
+from flows.catalogue.database import Catalogue
 from flows.settings import Settings
-
-if TYPE_CHECKING:
-    from flows.catalogue.database import Catalogue
-    from flows.storage.protocol import Bucket
+from flows.storage import bucket
+from flows.storage.protocol import Bucket
+from models.tracking import training_run
 
 
 @dataclass(frozen=True)
@@ -27,20 +28,32 @@ class Stores:
 
     def mlflow(self) -> Any:
         """MLflow's client; UserError where its server does not answer."""
-        from models.tracking import training_run
-
         client, reason = training_run.connect(self.settings.mlflow_uri)
         if client is None:
             raise UserError(f"MLflow's registry cannot be asked: {reason}")
         return client
 
 
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong somewhere: `place` says this of `subject`, and should say that."""
+
+    place: str  # "MLflow", "git", "catalogue", "bucket", ...
+    subject: str  # "images #3", "tokenizer@production"
+    says: str
+    should: str
+    repair: Callable[[], object] | None = None  # None: a person must decide; `advice` says what
+    advice: str = ""
+
+    def __str__(self) -> str:
+        advice = f" ({self.advice})" if self.advice else ""
+        should = f", should be {self.should}" if self.should else ""
+        return f"{self.place}: {self.subject} is {self.says}{should}{advice}"
+
+
 @contextmanager
 def opened(settings: Settings) -> Iterator[Stores]:
     """The stores of these settings."""
-    from flows.catalogue import database
-    from flows.storage import bucket
-
     settings.home.mkdir(parents=True, exist_ok=True)
     yield Stores(settings, database.open(settings), bucket.open(settings))
 

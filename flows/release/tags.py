@@ -2,6 +2,7 @@
 
 With them `gto show` lists every model of the repository, and `dvc artifacts get . tokenizer --stage production`
 brings the weights. Versions count up per model: v1.0.0, v2.0.0, ...; the tag's message names the run and the digest.
+They follow the log of releases (`in_git`), and nothing here ever moves one.
 """
 
 from __future__ import annotations
@@ -9,17 +10,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.core.params import UserError
 from flows import repository
-from flows.pipeline.reference import GTO_TAG
-from flows.settings import Settings
-from models.tracking import training_run
+from flows.pipeline.reference import GTO_TAG, PRODUCTION
+from flows.release import bundle
+from flows.release.pointers import Pointer, standing, title
+from flows.release.stores import Finding, Stores
 
 if TYPE_CHECKING:
     from flows.release.registry import Registered
+
+_FETCH = "this clone does not have the commit: git fetch --tags, with --unshallow in a shallow clone"
 
 
 @dataclass(frozen=True)
@@ -40,24 +44,22 @@ def read(root: Path) -> dict[str, str]:
     return {name: commits[-1] for name, *commits in lines}
 
 
-def tag_versions(registered: Sequence[Registered], settings: Settings) -> list[Registered]:
+def tag_versions(stores: Stores, registered: Sequence[Registered]) -> list[Registered]:
     """The versions with their tags; what has none yet gets the next number, on its commit of record.
 
     A stop between the tag and its note in MLflow leaves a tag that names the model: it is found again.
     """
-    client, reason = training_run.connect(settings.mlflow_uri)
-    if client is None:
-        raise UserError(f"cannot note the version tags: {reason}")
-    there = read(settings.root)
+    client, root = stores.mlflow(), stores.settings.root
+    there = read(root)
     done = []
     for one in registered:
         name = one.model.name
-        known = None if one.tags.get(GTO_TAG) else find(settings.root, name, one.weights, one.config)
+        known = None if one.tags.get(GTO_TAG) else find(root, name, one.weights, one.config)
         tag = one.tags.get(GTO_TAG) or (known.tag if known else "")
         if not tag:
             tag = next_version(name, there)
             words = message(name, one.version, one.record.tag, one.weights, one.config)
-            repository.tag(settings.root, tag, words, one.record.commit)
+            repository.tag(root, tag, words, one.record.commit)
             there[tag] = one.record.commit
         if one.tags.get(GTO_TAG) != tag:
             client.set_model_version_tag(name, str(one.version), GTO_TAG, tag)
@@ -107,3 +109,65 @@ def find(root: Path, name: str, weights: str, config: str) -> Tagged | None:
         if body.strip() == f"weights {weights} config {config}":
             return Tagged(tag, commit, subject.partition(" of ")[2])
     return None
+
+
+def in_git(stores: Stores, family: str, log: Sequence[Pointer]) -> list[Finding]:
+    """Version tags of released models that are gone or moved, and stages that are not assigned as released."""
+    root, release = stores.settings.root, title(log[-1])
+    there = read(root)
+    found = []
+    for name, wanted in standing(log).items():
+        member, now, subject = wanted.production, assigned(name, PRODUCTION, there), f"{name}#{PRODUCTION}"
+        if member is None:
+            if now:
+                repair = partial(_assign, root, name, None, f"{name} is not part of {release}")
+                found.append(Finding("git", subject, "assigned", "not assigned", repair))
+            continue
+        made = bundle.read(stores.bucket, name, member.bundle)  # it cannot be changed unseen
+        commit = made.lineage.commit
+        if there.get(member.tag) != commit:
+            words = message(name, member.version, made.lineage.tag, member.weights, made.config)
+            found.append(tag_finding(root, member.tag, words, there.get(member.tag), commit))
+        if now != commit:
+            repair = partial(_assign, root, name, commit, f"{member.tag} to {PRODUCTION}: {release}")
+            finding = Finding("git", subject, _short(now), f"{_short(commit)} ({member.tag})", repair)
+            found.append(_where_known(root, commit, finding))
+    return found
+
+
+def tag_finding(root: Path, tag: str, message: str, says: str | None, commit: str) -> Finding:
+    """A tag that is missing, to be put back where this clone has the commit; or one that stands on another commit.
+
+    That one is a person's to remove: whoever fetched it relies on it.
+    """
+    if says is not None:
+        advice = f"somebody moved it; git tag -d '{tag}', then: remint doctor --repair"
+        return Finding("git", tag, _short(says), _short(commit), None, advice)
+    repair = partial(_put_back, root, tag, message, commit)
+    return _where_known(root, commit, Finding("git", tag, _short(says), _short(commit), repair))
+
+
+def _where_known(root: Path, commit: str, finding: Finding) -> Finding:
+    """A finding whose repair needs a commit, without the repair where this clone does not have it."""
+    if repository.git(root, "cat-file", "-t", commit, check=False) == "commit":
+        return finding
+    return replace(finding, repair=None, advice=_FETCH)
+
+
+def _put_back(root: Path, tag: str, message: str, commit: str) -> None:
+    """Make a tag again, unless another process has just done it."""
+    if read(root).get(tag) != commit:
+        repository.tag(root, tag, message, commit)
+
+
+def _assign(root: Path, name: str, commit: str | None, message: str) -> None:
+    """Assign a model's stage to a commit or, with None, take it away; unless another process has just done it."""
+    there = read(root)
+    now = assigned(name, PRODUCTION, there)
+    if now != commit:
+        tag = next_assignment(name, PRODUCTION if commit else f"{PRODUCTION}!", there)
+        repository.tag(root, tag, message, commit or str(now))
+
+
+def _short(commit: str | None) -> str:
+    return f"at {commit[:12]}" if commit else "not there"

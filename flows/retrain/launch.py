@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from data.core.params import UserError
-from flows.release import notify, origin, start, stores
+from flows.release import notify, origin, procedure, stores
 from flows.release.gates.policy import gates_of
 from flows.release.outcome import Outcome
 from flows.retrain import finalise
@@ -50,12 +50,12 @@ def bring_up_to_date(job: Job, say: Callable[[str], None]) -> Outcome | None:
 
     claim.UnderWay if another process does it already.
     """
-    start.clear(job.settings, say)
+    procedure.resume_killed_here(job.settings, say)
     check(job)
     if job.plan.empty and not record.unfinished(job.settings):
         _withdraw(job, claim.clear(job, say))
         return None
-    start.check(job.settings, say)
+    procedure.resume_killed(job.settings, say)
     with claim.held(job, say) as claimed, ExitStack() as stack:
         stack.callback(_withdraw, job, (job.run.id, *claimed.dead))  # not before: workers fetch dead runs' commits too
         now = newest_run(job.settings)

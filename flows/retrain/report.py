@@ -20,9 +20,8 @@ from flows.catalogue.schema import ModelVersion
 from flows.pipeline.graph import Stage
 from flows.pipeline.store import Store
 from flows.release.gates import judge
-from flows.release.gates.judge import Decision
-from flows.release.gates.words import cell, interval
-from flows.release.projections import title
+from flows.release.gates.decision import Decision, cell, interval
+from flows.release.pointers import title
 from flows.release.promote import Outcome
 from flows.release.registry import Registered
 from flows.runs.values import RunInfo, StageResult, headline

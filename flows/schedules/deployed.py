@@ -19,7 +19,7 @@ from prefect.states import Completed
 
 from flows import repository
 from flows import settings as settings_
-from flows.release import start
+from flows.release import procedure
 from flows.schedules import client, started
 from flows.settings import Settings
 
@@ -60,7 +60,7 @@ def reproduction(source: Literal["scratch", "inputs"] = "scratch") -> State:
     from flows.reproduce.every import reproduce_production
 
     settings, say = _settings(), _say()
-    start.clear(settings, say)
+    procedure.resume_killed_here(settings, say)
     with stores.opened(settings) as places:
         wrong = [str(result) for result in checks.examine(places, deep=True)]
     for line in wrong:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from flows.catalogue import queries
 from flows.catalogue.queries import InProduction, Noted, Past, Standing, Unfinished, Waiting
-from flows.release.gates import words
+from flows.release.gates import decision as words
 from flows.runs.values import headline
 from flows.show.columns import columns
 from models.metrics import METRICS

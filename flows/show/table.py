@@ -9,15 +9,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from flows.release.gates import words
+from flows.release.gates import decision as words
 from flows.runs.values import StageResult, headline
 from flows.show.columns import columns
 from flows.stage.spending import duration, total
 
 if TYPE_CHECKING:
     from flows.pipeline.plan import Plan
+    from flows.release.gates.compare import Says
     from flows.release.gates.decision import Decision
-    from flows.release.gates.numbers import Says
     from flows.release.of_run import Release
     from flows.stage.spending import Estimate
 

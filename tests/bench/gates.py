@@ -34,8 +34,7 @@ import yaml
 from data.scenes.grammar import NAMES
 from flows.pipeline.families import Model, models_of
 from flows.release.gates import compare
-from flows.release.gates.compare import Samples
-from flows.release.gates.decision import InProduction, Measured
+from flows.release.gates.compare import InProduction, Measured, Samples
 from flows.release.gates.judge import decide
 from flows.release.gates.policy import Gate, gates_of
 from flows.release.registry import Registered

@@ -27,6 +27,7 @@ from flows.release import bundle, pointers
 from flows.release.gates.gate import decide_run
 from flows.release.pointers import Member, Pointer
 from flows.release.registry import Registered
+from flows.release.stores import Stores
 from flows.runs.values import RunInfo
 from flows.settings import Settings
 from flows.storage import bucket, protocol
@@ -220,7 +221,7 @@ class World:
 
     def decide(self, run: RunInfo, registered: list[Registered]):
         bases = {family: pointers.newest(self.bucket, family) for family in {one.model.family for one in registered}}
-        judged = decide_run(self.settings, run, registered, self.catalogue, self.bucket, bases)
+        judged = decide_run(Stores(self.settings, self.catalogue, self.bucket), run, registered, bases)
         return {one.model: one for one in judged.decisions}
 
     def evaluated(self) -> list[str]:

@@ -30,7 +30,7 @@ from flows import repository
 from flows.catalogue import journal, schema
 from flows.catalogue.database import Catalogue
 from flows.doctor import checks
-from flows.release import bundle, judge, marks, pointers, projections, promote, recorded, rollback, stores
+from flows.release import bundle, of_run, pointers, procedure, projections, promote, recorded, rollback, stores
 from flows.release.stores import Stores
 from flows.retrain import finalise
 from flows.runs import record
@@ -44,8 +44,8 @@ WRITES = (
     (folder.FolderBucket, "upload"),
     (Catalogue, "write"),
     (Catalogue, "begin"),
-    (finalise, "note"),
-    (marks, "remove"),
+    (finalise, "save"),
+    (procedure, "unmark"),
     (repository, "git"),
     *((MlflowClient, name) for name in ("set_registered_model_alias", "set_model_version_tag", "create_model_version")),
     *((MlflowClient, name) for name in ("create_run", "create_logged_model", "log_batch", "set_terminated")),
@@ -60,7 +60,7 @@ def newest(places: Stores) -> Any:
 
 
 OPERATIONS: dict[str, Callable[[Stores], object]] = {
-    "promote": lambda places: judge.promote_run(places, "images", None, "me", ""),
+    "promote": lambda places: of_run.promote_run(places, "images", None, "me", ""),
     "rollback": lambda places: rollback.rollback(places, "images", None, "me"),
     "finish": lambda places: finalise.complete(places, newest(places)),
 }
@@ -191,7 +191,7 @@ def race(template: Path, processes: int) -> list[dict[str, Any]]:
 
         promote.promote = together
         with stores.opened(Settings(root=ROOT)) as places:
-            outcome = judge.promote_run(places, "images", None, f"person {number}", "")
+            outcome = of_run.promote_run(places, "images", None, f"person {number}", "")
         (ROOT.parent / f"outcome{number}.json").write_text(json.dumps({"number": number, **outcome.to_json()}))
 
     children = [forked(lambda number=number: run(number)) for number in range(processes)]

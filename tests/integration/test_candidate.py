@@ -11,7 +11,7 @@ from flows.catalogue import journal, schema
 from flows.cli import main
 from flows.release import pointers, tags
 from flows.release.gates.decision import Decision, approval
-from flows.release.judge import JUDGEMENT
+from flows.release.of_run import JUDGEMENT
 from flows.show import table
 from tests.released import POLICY, git
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from data.core.params import UserError
-from flows.doctor import cached
+from flows.doctor import stored
 from flows.pipeline import integrity, plan
 from flows.pipeline.integrity import Objects
 from flows.pipeline.store import Store
-from flows.release import judge, of_run, recorded
+from flows.release import of_run, recorded
 from flows.retrain import finalise
 from flows.runs.values import RunInfo
 from flows.settings import Settings
@@ -88,16 +88,16 @@ def test_a_damaged_model_is_not_registered_nor_released(places, store, name, uns
     path = of(store, f"{ARTIFACTS['tokenizer']}/{name}")
     flip(path, unseen)
     with pytest.raises(UserError, match=r"artifacts/tokenizer/model.*remint doctor --repair") as error:
-        judge.promote_run(places, "images", None, "me", "")
+        of_run.promote_run(places, "images", None, "me", "")
     assert str(path) in str(error.value)
-    assert judge.promote_run(places, "depth", None, "me", "").state == "released"  # the other family is whole
+    assert of_run.promote_run(places, "depth", None, "me", "").state == "released"  # the other family is whole
     assert not plan.make(store.stages, store).empty  # it is known now, whatever its time of change
 
 
 def test_a_part_of_a_model_that_is_gone_is_named(places, store):
     of(store, f"{ARTIFACTS['maskgit']}/config.json").unlink()
     with pytest.raises(UserError, match=f"{ARTIFACTS['maskgit']} not in DVC's cache here"):
-        judge.promote_run(places, "images", None, "me", "")
+        of_run.promote_run(places, "images", None, "me", "")
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "per_sample.parquet"])
@@ -143,14 +143,14 @@ def test_the_doctor_brings_a_damaged_object_from_the_remote(places, store, tmp_p
     with Store(places.settings.root).repo as repo:
         repo.push()
     flip(path, unseen=True)
-    (found,) = cached.check(places, deep=True)
+    (found,) = stored.cached(places, deep=True)
     assert (found.subject, found.should) == (FILES[0], f"md5 {path.parent.name}{path.name}")
     found.repair()
     assert path.read_bytes() == right
-    assert list(cached.check(places, deep=True)) == []
+    assert list(stored.cached(places, deep=True)) == []
     flip(path)
     flip(tmp_path / "remote/files/md5" / path.parent.name / path.name)
-    (found,) = cached.check(places, deep=False)
+    (found,) = stored.cached(places, deep=False)
     found.repair()
     assert not path.exists()  # the remote's is damaged too, and not taken
 

@@ -5,7 +5,7 @@ import pytest
 from data.core.params import UserError
 from flows.doctor import checks
 from flows.pipeline.reference import PRODUCTION
-from flows.release import judge, pointers
+from flows.release import of_run, pointers
 from models.registry import logged_model, model_id
 
 pytestmark = pytest.mark.integration
@@ -21,14 +21,14 @@ def test_what_was_deleted_is_registered_again_by_promoting_its_run(places):
     (found,) = said(places)
     assert found.startswith("MLflow: tokenizer@production is not set, should be v1 (this registry has no version with")
     assert found.endswith(f"; remint promote images {run})")
-    outcome = judge.promote_run(places, "images", run, "ann", "")
+    outcome = of_run.promote_run(places, "images", run, "ann", "")
     assert (outcome.state, outcome.left) == ("standing", ())
     there = client.get_model_version_by_alias("tokenizer", PRODUCTION)
     assert int(there.version) == 3  # MLflow gives no number twice
     assert said(places) == []
 
     client.delete_run(there.run_id)
-    judge.promote_run(places, "images", run, "ann", "")
+    of_run.promote_run(places, "images", run, "ann", "")
     assert client.get_run(there.run_id).info.lifecycle_stage == "active"
 
     client.delete_logged_model(model_id(there))
@@ -40,6 +40,6 @@ def test_what_was_deleted_is_registered_again_by_promoting_its_run(places):
 
     client.delete_registered_model("tokenizer")
     assert len(said(places)) == 1
-    assert judge.promote_run(places, "images", run, "ann", "").left == ()
+    assert of_run.promote_run(places, "images", run, "ann", "").left == ()
     assert int(client.get_model_version_by_alias("tokenizer", PRODUCTION).version) == 1
     assert said(places) == []

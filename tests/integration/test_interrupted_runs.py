@@ -9,7 +9,7 @@ from sqlalchemy import select
 from flows.catalogue import schema
 from flows.cli import main
 from flows.doctor import checks
-from flows.release import judge, pointers
+from flows.release import of_run, pointers
 from flows.release.outcome import Outcome
 from flows.retrain import finalise, job, launch
 from flows.runs import record
@@ -77,7 +77,7 @@ def test_an_older_run_is_not_judged_after_a_newer_one(places):
 def test_only_a_family_with_a_newer_verdict_is_left_out_and_the_newer_run_is_named(places):
     older = train(places.settings, 3)
     newer = train(places.settings, 4)
-    judge.promote_run(places, "images", newer.id, "Ada", "")
+    of_run.promote_run(places, "images", newer.id, "Ada", "")
     noted = record.load(places.settings, older.id)
     outcomes = {one.family: one for one in finalise.complete(places, noted)[1].outcomes}
     assert {name: one.state for name, one in outcomes.items()} == {"images": "lost", "depth": "released"}
@@ -104,4 +104,4 @@ def test_a_damaged_note_is_named_by_every_command_that_needs_it_and_stops_no_oth
         )  # fmt: skip
     path.unlink()
     assert list(checks.examine(places)) == []
-    assert judge.promote_run(places, "images", left.id, "Ada", "").state == "released"
+    assert of_run.promote_run(places, "images", left.id, "Ada", "").state == "released"

@@ -16,8 +16,8 @@ from data.core.params import UserError
 from flows import repository
 from flows.catalogue import schema
 from flows.cli import main
-from flows.doctor import checks, unrecorded
-from flows.release import marks, notify, pointers, procedure, stores, tags
+from flows.doctor import checks, registered
+from flows.release import notify, pointers, procedure, stores, tags
 from flows.runs import record
 from tests.released import git, places_agree, train
 
@@ -236,7 +236,7 @@ def test_a_version_whose_run_is_not_in_this_repository_is_named_and_left(places,
     name = f"run/20260101T000009Z-{'a' * 7}"
     places.mlflow().set_model_version_tag("tokenizer", "2", "git_tag", name)
     assert len(found(places)) == 1  # of tokenizer v2 nothing is said: another machine may be at work on it
-    monkeypatch.setattr(unrecorded, "YOUNG_SECONDS", 0.0)
+    monkeypatch.setattr(registered, "YOUNG_SECONDS", 0.0)
     own, foreign = sorted(found(places, repair=True), key=lambda line: "tokenizer v2" in line)
     assert own.startswith("repaired  catalogue: depth-small v2, depth-teacher v2, maskgit v2 of run ")
     assert foreign.startswith(f"wrong     catalogue: tokenizer v2 of run {name[4:]} is not there")
@@ -351,7 +351,7 @@ def test_bundles_of_a_release_whose_pointer_is_gone_are_not_collected(places):
 
 
 def test_a_mark_of_a_promotion_that_died_before_it_was_open_goes(places):
-    with marks.held(places.settings, "images-2-dead"):
+    with procedure.held(places.settings, "images-2-dead"):
         assert procedure.abandoned(places) == []  # it lives
     assert procedure.abandoned(places) == ["images-2-dead"]
     assert len(found(places, repair=True)) == 1

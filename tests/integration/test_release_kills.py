@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.release import judge, stores
+from flows.release import of_run, stores
 from tests import released
 
 pytestmark = pytest.mark.integration
@@ -45,7 +45,7 @@ def promoted(two_runs, tmp_path_factory):
     """The project with the second run released too."""
     chosen = released.copied(two_runs, tmp_path_factory.mktemp("promoted") / "project")
     with stores.opened(chosen) as places:
-        assert judge.promote_run(places, "images", None, "me", "").state == "released"
+        assert of_run.promote_run(places, "images", None, "me", "").state == "released"
     return chosen.root
 
 

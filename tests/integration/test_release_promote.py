@@ -15,8 +15,8 @@ from sqlalchemy import select
 from data.core.params import UserError
 from flows.catalogue import journal, schema
 from flows.cli import main
-from flows.doctor import checks
-from flows.release import bundle, judge, marks, pointers, projections, promote, recorded, rollback, stores, tags
+from flows.doctor import checks, registered
+from flows.release import bundle, of_run, pointers, procedure, promote, recorded, rollback, stores, tags
 from flows.settings import Settings
 from tests.released import ARTIFACTS, finished, git, places_agree, train
 
@@ -58,7 +58,7 @@ def test_the_newest_run_is_promoted_whole_and_every_place_says_so(places):
         assert (row.state, row.kind, row.before["aliases"]["tokenizer"]) == ("done", "promote", {"production": 1})
         assert {step.name for step in row.steps} == {"bundles", "pointer", "catalogue", "MLflow", "git"}
     assert (root / "params.yaml").read_text() == "seed: 99\n"
-    assert marks.left_behind(places.settings) == []
+    assert procedure.left_behind(places.settings) == []
 
 
 def test_what_stands_is_not_released_again(places):
@@ -88,7 +88,7 @@ def test_a_generator_with_the_old_weights_and_a_new_tokenizer_is_a_version_of_it
     assert named.lineage.parents == {"tokenizer": members["tokenizer"].weights}
     assert places_agree(places, "images") == released.number
     assert aliases(places, "maskgit")["production"] == 3
-    assert not list(checks.twins(places))  # the same weights, and no twins
+    assert not list(registered.twins(places))  # the same weights, and no twins
     assert rollback.rollback(places, "images", None, "me", "").state == "released"
     assert aliases(places, "maskgit")["production"] == 1
 
@@ -200,7 +200,7 @@ def test_a_clone_without_a_catalogue_promotes_what_its_tags_and_outputs_hold(pla
         found = recorded.find(there, newest_run(places))
         assert found.id == newest_run(places).removeprefix("run/")
         assert found.commit == tags.read(clone)[found.tag]
-        outcome = judge.promote_run(there, "depth", None, "me", "")
+        outcome = of_run.promote_run(there, "depth", None, "me", "")
         assert (outcome.state, outcome.release.number) == ("released", 1)
         assert places_agree(there, "depth") == 1
 
@@ -270,16 +270,16 @@ def test_a_place_that_fails_after_the_release_is_named_and_made_up_for(places, m
     assert "images #2: released" in done.stdout
     assert "not followed everywhere (MLflow's registry failed: no space left)" in done.stderr
     assert "remint doctor --repair" in done.stderr
-    assert not projections.in_git(places, "images", pointers.log(places.bucket, "images"))
-    assert len(marks.left_behind(places.settings)) == 1
+    assert not tags.in_git(places, "images", pointers.log(places.bucket, "images"))
+    assert len(procedure.left_behind(places.settings)) == 1
     assert all(result.repaired for result in checks.examine(places, repair=True))
     assert places_agree(places, "images") == 2
-    assert marks.left_behind(places.settings) == []
+    assert procedure.left_behind(places.settings) == []
 
 
 def test_a_promotion_from_an_older_state_loses_and_says_who_won(places):
     base = pointers.newest(places.bucket, "images")
-    won = judge.promote_run(places, "images", None, "Ada", "")
+    won = of_run.promote_run(places, "images", None, "Ada", "")
     with recorded.opened(places, recorded.find(places, None)) as ran:
         late = pretend(places, ran, base)
     assert late.state == "lost"
@@ -324,7 +324,7 @@ def test_a_slower_writer_on_another_machine_leaves_no_older_alias(places, tmp_pa
         move(client, name, alias, version)
 
     monkeypatch.setattr(MlflowClient, "set_registered_model_alias", slow)
-    assert judge.promote_run(places, "images", None, "me", "").release.number == 2
+    assert of_run.promote_run(places, "images", None, "me", "").release.number == 2
     assert calls[0] == ("maskgit", "production", "2")
     assert places_agree(places, "images") == 3
     assert aliases(places, "maskgit") == {"production": 1, "previous": 2}
@@ -339,7 +339,7 @@ def test_releases_on_s3_follow_the_same_rules(places, request, monkeypatch):
         folder = Path(places.settings.production)
         for key in bucket.at(str(folder)).list(""):
             there.bucket.upload(key, folder / key)
-        assert judge.promote_run(there, "images", None, "me", "").state == "released"
+        assert of_run.promote_run(there, "images", None, "me", "").state == "released"
         assert places_agree(there, "images") == 2
         assert rollback.rollback(there, "images", None, "me").release.number == 3
         assert places_agree(there, "images") == 3

@@ -8,7 +8,7 @@ from data.core.params import UserError
 from flows import repository
 from flows.catalogue import known_runs
 from flows.doctor import checks
-from flows.release import judge, recorded, stores, tags
+from flows.release import of_run, recorded, stores, tags
 from flows.runs import values
 from flows.settings import Settings
 from tests.released import git
@@ -84,7 +84,7 @@ def test_a_forged_run_with_another_lock_is_believed_by_nobody(places, clone):
         assert known_runs.newest(Settings(root=root)) == real(places)
         with stores.opened(Settings(root=root)) as there:
             with pytest.raises(UserError, match="known by its tag alone, and nothing here knows that tokenizer gave"):
-                judge.promote_run(there, "images", forged, "me", "")
+                of_run.promote_run(there, "images", forged, "me", "")
             assert recorded.find(there, None).tag == real(places)
 
 

@@ -21,7 +21,7 @@ from flows.catalogue import journal
 from flows.doctor import checks
 from flows.pipeline import plan
 from flows.pipeline.store import Store
-from flows.release import anchors, bundle, judge, pointers, rollback, start, tags
+from flows.release import anchors, bundle, of_run, pointers, procedure, rollback, tags
 from flows.release.pull import pull
 from flows.release.stores import Stores
 from models import registry
@@ -65,7 +65,7 @@ def doctors(places: Stores, **how: bool) -> str:
 
 def begun(places: Stores) -> None:
     """What every command that changes something begins with."""
-    start.check(places.settings, str)
+    procedure.resume_killed(places.settings, str)
 
 
 def held(family: str, places: Stores) -> Callable[..., None]:
@@ -84,7 +84,7 @@ COMMANDS: dict[str, Callable[[Stores], str]] = {
     "doctor": doctors,
     "doctor --deep": lambda places: doctors(places, deep=True),
     "doctor --deep --repair": lambda places: doctors(places, deep=True, repair=True),
-    "promote": lambda places: said(lambda: begun(places) or judge.promote_run(places, "images", None, "me", "")),
+    "promote": lambda places: said(lambda: begun(places) or of_run.promote_run(places, "images", None, "me", "")),
     "rollback": lambda places: said(lambda: begun(places) or rollback.rollback(places, "images", None, "me")),
     "pull": lambda places: said(
         lambda: pull(places.bucket, "images", None, Path("../here"), hold=held("images", places)) and ""

@@ -13,7 +13,7 @@ from sqlalchemy import select
 from data.core.params import UserError
 from flows.catalogue import queries, schema
 from flows.doctor import checks
-from flows.release import bundle, judge, of_run, packing, pointers, projections, recorded, rollback, stores, tags
+from flows.release import bundle, of_run, packing, pointers, projections, recorded, rollback, stores, tags
 from flows.release.gates import record
 from flows.release.stores import Stores
 from flows.reproduce import target
@@ -80,7 +80,7 @@ def test_a_version_that_a_later_run_releases_stays_where_it_was_made(places, qui
     second = train(places.settings, 4, keep=("tokenizer",))
     assert [one.state for one in finished(places, second).outcomes if one.family == "images"] == ["waiting"]
     record.approve(places.catalogue, "maskgit", "v4", "Ada", "looks well")
-    outcome = judge.promote_run(places, "images", second.id, "Ada", "")
+    outcome = of_run.promote_run(places, "images", second.id, "Ada", "")
     assert (outcome.state, outcome.left) == ("released", ())
     made = {member.model: bundle.read(places.bucket, member.model, member.bundle) for member in outcome.release.members}
     assert {name: one.lineage.run for name, one in made.items()} == {"tokenizer": first.id, "maskgit": second.id}
@@ -125,11 +125,11 @@ class Sequence:
             waiting = queries.waiting(session, queries.production(session))
         for one in waiting:
             record.approve(self.places.catalogue, one.model, f"v{one.version}", "Ada", "looks well")
-            judge.promote_run(self.places, one.family, one.run, "Ada", "")
+            of_run.promote_run(self.places, one.family, one.run, "Ada", "")
 
     def promote(self) -> None:
         runs = [name for name in tags.read(self.places.settings.root) if name.startswith("run/")]
-        judge.promote_run(self.places, self._family(), self.random.choice([None, *runs]), "Ada", "")
+        of_run.promote_run(self.places, self._family(), self.random.choice([None, *runs]), "Ada", "")
 
     def rollback(self) -> None:
         family = self._family()

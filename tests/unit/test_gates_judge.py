@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from flows.pipeline.families import Model
-from flows.release.gates.compare import Samples
-from flows.release.gates.decision import Decision, InProduction, Measured, Rule, Speed, says, settle
+from flows.release.gates.compare import InProduction, Measured, Samples, Speed
+from flows.release.gates.decision import Decision, Rule, says, settle
 from flows.release.gates.judge import SAME, decide
 from flows.release.gates.policy import Gate, Latency
 from flows.release.registry import Registered

@@ -8,15 +8,13 @@ import pytest
 from data.core.params import UserError
 from flows.pipeline.families import Model
 from flows.release import pointers
-from flows.release.findings import Finding
-from flows.release.gates.judge import Decision, Rule
-from flows.release.members import check_fit
+from flows.release.gates.decision import Decision, Rule
 from flows.release.of_run import Release
-from flows.release.pointers import Member, Pointer, changes
-from flows.release.projections import Standing, standing
-from flows.release.promote import Outcome, judged
+from flows.release.pointers import Member, Pointer, Standing, changes, standing
+from flows.release.promote import Outcome, check_fit, judged
 from flows.release.registry import Registered
 from flows.release.rollback import target
+from flows.release.stores import Finding
 from flows.show import history, table
 
 

@@ -10,8 +10,8 @@ import pytest
 from data.core.params import UserError
 from flows.pipeline.families import Model
 from flows.pipeline.graph import Stage
-from flows.release.gates.judge import Decision, InProduction, Rule
-from flows.release.gates.numbers import numbers
+from flows.release.gates.compare import InProduction, numbers
+from flows.release.gates.decision import Decision, Rule
 from flows.release.of_run import Release
 from flows.release.pointers import Member, Pointer
 from flows.release.promote import Outcome

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from flows.pipeline import families
-from flows.release.gates.numbers import numbers
+from flows.release.gates.compare import numbers
 from flows.release.of_run import Release
 from flows.runs import values
 from flows.runs.values import RunInfo, StageResult, headline

@@ -1,8 +1,12 @@
-"""Two models on the same held-out samples: what each showed on every sample, and the difference with its noise.
+"""Two models held against each other: metric by metric, and where that can be, on the same held-out samples.
 
 `per_sample.parquet` of an evaluation has a row per held-out picture (`key`), or per generated one (`sample`, drawn
 for `class_asked` from the evaluation's seed). Joined by that key, the differences of a pair are what is resampled:
 how hard a picture is cancels out.
+
+One rule for the gates, for the table that ends a run, its report and `remint diff`: the 95 % interval of the paired
+difference decides; where a metric has no values per sample, the policy's margin stands for its noise; where there is
+neither, nothing is said.
 """
 
 from __future__ import annotations
@@ -11,12 +15,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+
+from models.metrics import METRICS, Metric, metric
 
 INTERVAL = 0.95  # two-sided: non-inferiority holds at 2.5 %
 DRAWS = 10_000
 CHUNK = 1 << 22  # indices drawn at a time: 32 MB
+
+Says = Literal["better", "worse", "within noise", "within margin", "same", ""]
 
 
 class NotComparable(Exception):
@@ -29,6 +38,39 @@ class Samples:
 
     keys: tuple[str, ...]
     metrics: Mapping[str, np.ndarray]  # "delta1", "delta1_glass" -> float64 (N,), NaN where there is no number
+
+
+@dataclass(frozen=True)
+class InProduction:
+    """A version in production with its own numbers, measured in the context in which the candidates were."""
+
+    version: int
+    weights: str
+    parents: Mapping[str, str]
+    metrics: Mapping[str, float]
+    samples: Samples | None = None
+    problem: str = ""  # why it has no numbers that a candidate's may be compared with
+    config: str = ""  # sha256 of its config.json
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Milliseconds per picture of a candidate and of production, taken in turns in one process."""
+
+    candidate: float | None = None
+    production: float | None = None
+    problem: str = ""  # why there are no numbers
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a candidate showed beside the means of its evaluation."""
+
+    samples: Samples | None = None
+    problem: str = ""  # why there are no samples
+    bytes: int | None = None
+    speed: Speed = Speed()
+    validation: str = "no report"  # of its data: "passed", or what was found
 
 
 @dataclass(frozen=True)
@@ -59,6 +101,92 @@ class Paired:
         """
         n = self.samples
         return self.difference + (float(np.quantile(self._means, level)) - self.difference) * (n / (n - 1)) ** 0.5
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """(low, high) of the mean difference."""
+        return self.bound((1 - INTERVAL) / 2), self.bound((1 + INTERVAL) / 2)
+
+
+@dataclass(frozen=True)
+class Number:
+    """One metric of a model before and after; the interval is of (after - before) on the same samples, at 95 %."""
+
+    metric: str
+    before: float | None
+    after: float | None
+    better: str  # "higher", "lower"; "" for a metric that is not declared
+    unit: str
+    whole: bool  # over all classes, not one
+    says: Says  # "" where the two cannot be compared, or their noise is not known
+    low: float | None = None
+    high: float | None = None
+    samples: int = 0
+    comparable: bool = True  # False: measured on other data, or by other code; then there is no difference
+
+    @property
+    def difference(self) -> float | None:
+        if self.before is None or self.after is None or not self.comparable:
+            return None
+        return self.after - self.before
+
+
+def numbers(
+    before: Mapping[str, float],
+    after: Mapping[str, float],
+    comparable: bool = True,
+    samples: tuple[Samples, Samples] | None = None,
+    margins: Mapping[str, float] | None = None,
+) -> tuple[Number, ...]:
+    """Every metric of either side, declared ones first.
+
+    samples: (before, after), with which differences have intervals. margins: the policy's, by metric.
+    """
+    declared = [name for name in METRICS if name in before or name in after]
+    found = []
+    for name in [*declared, *sorted({*before, *after} - set(declared))]:
+        old, new = before.get(name), after.get(name)
+        pairs = _pairs(name, *samples) if comparable and samples and old != new else None
+        low, high = pairs.interval if pairs else (None, None)
+        about = _declared(name)
+        says: Says = ""
+        if comparable and about and old is not None and new is not None:
+            says = _says(about, old, new, low, high, (margins or {}).get(name))
+        better, unit = (about.better, about.unit) if about else ("", "")
+        count = pairs.samples if pairs else 0
+        found.append(Number(name, old, new, better, unit, name in METRICS, says, low, high, count, comparable))
+    return tuple(found)
+
+
+def _pairs(name: str, before: Samples, after: Samples) -> Paired | None:
+    """The values of one metric sample by sample; None for a metric without them."""
+    try:
+        return pair(after, before, name)
+    except NotComparable:
+        return None
+
+
+def _declared(name: str) -> Metric | None:
+    try:
+        return metric(name)
+    except KeyError:
+        return None
+
+
+def _says(
+    declared: Metric, before: float, after: float, low: float | None, high: float | None, margin: float | None
+) -> Says:
+    if before == after:
+        return "same"
+    if low is not None and high is not None:
+        if low <= 0 <= high:
+            return "within noise"
+        return "better" if (low > 0) == (declared.better == "higher") else "worse"
+    if margin is None:
+        return ""
+    if abs(after - before) <= margin:
+        return "within margin"
+    return "better" if declared.improves(after, before) else "worse"
 
 
 def bootstrap_means(values: np.ndarray, draws: int = DRAWS, seed: int = 0) -> np.ndarray:

@@ -1,12 +1,10 @@
-"""What the gates say: rules with all their numbers, decisions made of them, and how they settle with approvals."""
+"""Decisions of the gates: rules with all their numbers, what follows from approvals, and how each is written."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
-
-from flows.release.gates.compare import Samples
 
 APPROVAL = "approval"
 
@@ -68,39 +66,6 @@ class Decision:
         return "passed" if self.promoted else "waiting" if self.waiting else "refused"
 
 
-@dataclass(frozen=True)
-class InProduction:
-    """A version in production with its own numbers, measured in the context in which the candidates were."""
-
-    version: int
-    weights: str
-    parents: Mapping[str, str]
-    metrics: Mapping[str, float]
-    samples: Samples | None = None
-    problem: str = ""  # why it has no numbers that a candidate's may be compared with
-    config: str = ""  # sha256 of its config.json
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Milliseconds per picture of a candidate and of production, taken in turns in one process."""
-
-    candidate: float | None = None
-    production: float | None = None
-    problem: str = ""  # why there are no numbers
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What a candidate showed beside the means of its evaluation."""
-
-    samples: Samples | None = None
-    problem: str = ""  # why there are no samples
-    bytes: int | None = None
-    speed: Speed = Speed()
-    validation: str = "no report"  # of its data: "passed", or what was found
-
-
 def settle(decisions: Sequence[Decision], approved: Collection[str]) -> list[Decision]:
     """The decisions about one family with what people have approved by now; nothing else is judged again."""
     own = [replace(one, rules=tuple(_settled(one, approved))) for one in decisions]
@@ -148,3 +113,28 @@ def says(rule: Rule) -> str:
     against = "" if rule.production is None else f" against {rule.production:.4g} in production"
     interval = "" if rule.low is None or rule.high is None else f" (difference {rule.low:.3g} to {rule.high:.3g})"
     return f"{rule.name} failed: {rule.candidate:.4g}{against}{interval}"
+
+
+def cell(value: float | str | None) -> str:
+    """A number to four digits, a count in full, a word as it is."""
+    if value is None:
+        return "-"
+    return value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def interval(difference: float | None, low: float | None, high: float | None) -> str:
+    """A difference with its interval: "+0.12 [+0.05, +0.19]"."""
+    if difference is None:
+        return "-"
+    between = "" if low is None or high is None else f" [{low:+.3g}, {high:+.3g}]"
+    return f"{difference:+.3g}{between}"
+
+
+def look(family: str, run: str) -> str:
+    """The command that shows a candidate beside production."""
+    return f"remint diff {family} production {run} --html diff.html"
+
+
+def approve(model: str, version: int) -> str:
+    """The command that lets a version pass which waits for it."""
+    return f'remint approve {model} v{version} --why "..."'

@@ -15,13 +15,11 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from data.core import plain_yaml
 from data.core.digests import sha256
 from data.core.params import UserError
 from flows.pipeline import integrity
@@ -47,7 +45,7 @@ def context(workspace: Path, model: Model) -> str:
     That is the command, the parameters and every dependency of its `evaluate` stage but the released models
     themselves: held-out data, code, libraries. The proxy is part of it: it measures, and is not released.
     """
-    entry = _entry(workspace, model.evaluation)
+    entry = read_lock(workspace).get(f"evaluate@{model.evaluation}")
     if entry is None:
         return ""
     released = {one.path.as_posix() for one in models_of(workspace)}
@@ -63,20 +61,17 @@ def evaluate_again(settings: Settings, workspace: Path, model: Model, folders: M
     that production does not have yet) stays the workspace's. The results are kept in the home under the digests of
     context and models, so that this happens once. EvaluationFailed says why it did not work.
     """
-    entry = _entry(workspace, model.evaluation)
+    lock = read_lock(workspace)
+    entry = lock.get(f"evaluate@{model.evaluation}")
     if entry is None:
         raise EvaluationFailed(f"dvc.lock records no evaluate@{model.evaluation}, so there is nothing to repeat")
     words = shlex.split(entry["cmd"] if isinstance(entry["cmd"], str) else " ".join(entry["cmd"]))
-    places = {
-        one.path.as_posix(): (folders.get(one.name) or workspace / one.path).resolve()
-        for one in models_of(workspace)
-        if one.path.as_posix() in words
-    }
+    stand_in = {one.path.as_posix(): folders.get(one.name) or workspace / one.path for one in models_of(workspace)}
+    places = {path: folder.resolve() for path, folder in stand_in.items() if path in words}
     models = {path: (weights_digest(at), sha256(at / "config.json")) for path, at in sorted(places.items())}
     key = hashlib.sha256(json.dumps([context(workspace, model), models]).encode()).hexdigest()
     kept = settings.home / "evaluations" / key
     if not kept.is_dir():
-        lock = read_lock(workspace)
         if settings.stages == "workers":
             _bring_inputs(settings, workspace, entry, lock)
         read = [dep["path"] for dep in entry["deps"]]
@@ -154,15 +149,3 @@ def _time_limit(workspace: Path) -> float | None:
     """The stage's own, from dvc.yaml."""
     stage = yaml.safe_load((workspace / "dvc.yaml").read_text()).get("stages", {}).get("evaluate", {})
     return stage.get("do", stage).get("meta", {}).get("timeout")
-
-
-def _entry(workspace: Path, evaluation: str) -> dict[str, Any] | None:
-    """What dvc.lock records of a model's evaluation."""
-    path = workspace / "dvc.lock"
-    return _stages(path, path.stat().st_mtime_ns).get(f"evaluate@{evaluation}") if path.exists() else None
-
-
-@lru_cache(maxsize=8)
-def _stages(path: Path, changed: int) -> dict[str, Any]:
-    """What dvc.lock records; it is asked about every model."""
-    return (plain_yaml.recorded(path.read_bytes()) or {}).get("stages", {})

@@ -1,4 +1,4 @@
-"""Judge the candidates of a release: values in, decisions out. Nothing here reads a file, a store or a clock.
+"""Candidates of a release judged: values in, decisions out. Nothing here reads a file, a store or a clock.
 
 A family is judged as a whole, because it goes to production as a whole (a new tokenizer makes its generator train
 again, so a member may have changed without being meant to be better):
@@ -19,8 +19,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from flows.release.gates.compare import INTERVAL, NotComparable, Paired, pair
-from flows.release.gates.decision import APPROVAL, Decision, InProduction, Measured, Rule, Speed, approval, settle
+from flows.release.gates.compare import InProduction, Measured, NotComparable, Paired, Speed, pair
+from flows.release.gates.decision import APPROVAL, Decision, Rule, approval, settle
 from flows.release.gates.policy import REQUIRED, Gate
 from flows.release.registry import Registered
 from models.metrics import metric
@@ -56,6 +56,12 @@ class _Member:
     def passed(self) -> bool:
         return all(rule.passed or rule.name.startswith(APPROVAL) for rule in self.rules)
 
+    @property
+    def decision(self) -> Decision:
+        """Its rules, of which `settle` makes verdict and reason."""
+        one, about = self.one, (self.replaces, self.one.weights, self.one.model.family)
+        return Decision(one.model.name, one.version, False, "", tuple(self.rules), *about)
+
 
 def decide(
     candidates: Sequence[Registered],
@@ -88,7 +94,10 @@ def _family(
     for one in candidates:
         name, now = one.model.name, production.get(one.model.name)
         if now is not None and stands(one, now):
-            decisions.append(_unchanged(one, now))
+            reason, family = f"v{now.version} is in production already", one.model.family
+            decisions.append(
+                Decision(name, one.version, False, reason, weights=one.weights, family=family, unchanged=True)
+            )
             continue
         gate, shown = gates.get(name, Gate()), measured.get(name, Measured())
         compared = _margins(one, gate, now, shown) if now else []
@@ -103,34 +112,14 @@ def _family(
     together = {member.one.model.name: member.passed for member in members}
     for member in members:
         refused = [name for name, passed in together.items() if not passed and name != member.one.model.name]
-        member.rules += [*better, *(_beside(name) for name in refused if member.passed)]
-    return settle([*decisions, *(_decision(member) for member in members)], approved)
+        beside = [Rule(f"released with {name}", False, "refused", "passed") for name in refused if member.passed]
+        member.rules += [*better, *beside]
+    return settle([*decisions, *(member.decision for member in members)], approved)
 
 
 def stands(one: Registered, now: InProduction) -> bool:
     """Whether a candidate is the very model in production. The same weights with another tokenizer are another one."""
     return (one.weights, one.config) == (now.weights, now.config)
-
-
-def _decision(member: _Member) -> Decision:
-    one = member.one
-    return Decision(
-        model=one.model.name,
-        version=one.version,
-        promoted=False,
-        reason="",
-        rules=tuple(member.rules),
-        replaces=member.replaces,
-        weights=one.weights,
-        family=one.model.family,
-    )
-
-
-def _unchanged(one: Registered, now: InProduction) -> Decision:
-    reason = f"v{now.version} is in production already"
-    return Decision(
-        one.model.name, one.version, False, reason, weights=one.weights, family=one.model.family, unchanged=True
-    )
 
 
 def _alone(one: Registered, gate: Gate, shown: Measured) -> list[Rule]:
@@ -191,7 +180,7 @@ def _margin(one: Registered, now: InProduction, shown: Measured, name: str, marg
     except NotComparable as error:
         rule = Rule(words, False, one.metrics.get(name), None, now.metrics.get(name), note=str(error))
         return _Compared(one.model.name, name, rule)
-    low, high = pairs.bound((1 - INTERVAL) / 2), pairs.bound((1 + INTERVAL) / 2)
+    low, high = pairs.interval
     passed = low >= -margin if higher else high <= margin
     limit = pairs.production - margin if higher else pairs.production + margin
     rule = Rule(words, passed, pairs.candidate, limit, pairs.production, pairs.difference, low, high, pairs.samples)
@@ -258,7 +247,3 @@ def _bindings(
         wanted, there = one.parents.get(parent, ""), other.weights if other else ""
         rules.append(Rule(title, wanted == there, f"{parent} {wanted[:12]}", f"{parent} {there[:12] or 'none'}"))
     return rules
-
-
-def _beside(name: str) -> Rule:
-    return Rule(f"released with {name}", False, "refused", "passed")

@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from flows.release.gates.decision import Speed
+from flows.release.gates.compare import Speed
 from flows.stage import confined
 from models.tracking.training_run import first_line
 
@@ -44,14 +44,12 @@ def measure(workspace: Path, pairs: Sequence[Pair], environment: Mapping[str, st
     """Time every pair with the workspace's code, in a process of its own; what fails is said in the value."""
     if not pairs:
         return {}
-    command = [sys.executable, "-m", "flows.release.gates.speed"]
-    given = json.dumps([asdict(pair) for pair in pairs])
     try:
         done = subprocess.run(
-            confined.command(command),
+            confined.command([sys.executable, "-m", "flows.release.gates.speed"]),
             cwd=workspace,
             env=confined.variables(environment),
-            input=given,
+            input=json.dumps([asdict(pair) for pair in pairs]),
             capture_output=True,
             text=True,
             timeout=LIMIT,

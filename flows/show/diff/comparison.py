@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flows.release.gates.numbers import Number
+from flows.release.gates.compare import Number
 from flows.show.columns import columns
 from flows.show.lineage.values import Data
 from flows.show.lineage.words import extent, short, verdict

@@ -22,8 +22,7 @@ from flows.pipeline.reference import RUN_TAG
 from flows.release import bundle, pointers, recorded
 from flows.release.bundle import Manifest
 from flows.release.gates import record
-from flows.release.gates.compare import NotComparable, Samples, read_samples
-from flows.release.gates.numbers import numbers
+from flows.release.gates.compare import NotComparable, Samples, numbers, read_samples
 from flows.release.gates.policy import Gate, gates_at
 from flows.release.registry import DATA, DVC_LOCK, Registered
 from flows.release.stores import Stores
