@@ -34,7 +34,7 @@ from flows.settings import Settings
 from models.tracking.training_run import COMMIT
 
 if TYPE_CHECKING:
-    from flows.release.registry import Registered
+    from flows.runs.registered import Registered
     from flows.stage.spending import Usage
 
 RESUMED = "going on from step"  # what a training that found its checkpoint prints, see models.core.callbacks.Resume

@@ -26,7 +26,7 @@ from flows.storage.protocol import SMALL, Bucket, NotThere, Taken, Watch
 from flows.storage.transfer import WrongContent
 
 if TYPE_CHECKING:
-    from flows.release.registry import Registered
+    from flows.runs.registered import Registered
     from flows.runs.values import RunInfo
 
 MANIFEST = "manifest.json"

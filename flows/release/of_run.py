@@ -24,8 +24,8 @@ from flows.release.gates.compare import InProduction, Number
 from flows.release.gates.decision import Decision
 from flows.release.pointers import Pointer
 from flows.release.promote import Outcome
-from flows.release.registry import Registered
 from flows.release.stores import Stores, who
+from flows.runs.registered import Registered
 from flows.runs.values import RunInfo, StageResult
 from flows.settings import Settings
 from models.tracking.experiments import GATE

@@ -15,8 +15,8 @@ from flows.release.bundle import Bundle
 from flows.release.gates.decision import Decision
 from flows.release.pointers import Member, Pointer, changes, title
 from flows.release.procedure import Lost
-from flows.release.registry import Registered
 from flows.release.stores import Finding, Stores
+from flows.runs.registered import Registered
 from flows.runs.values import RunInfo
 from flows.settings import Settings
 from flows.storage.protocol import Bucket

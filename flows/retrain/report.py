@@ -23,7 +23,7 @@ from flows.release.gates import judge
 from flows.release.gates.decision import Decision, cell, interval
 from flows.release.pointers import title
 from flows.release.promote import Outcome
-from flows.release.registry import Registered
+from flows.runs.registered import Registered
 from flows.runs.values import RunInfo, StageResult, headline
 from flows.settings import Settings
 from flows.show import cost

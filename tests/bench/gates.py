@@ -37,7 +37,7 @@ from flows.release.gates import compare
 from flows.release.gates.compare import InProduction, Measured, Samples
 from flows.release.gates.judge import decide
 from flows.release.gates.policy import Gate, gates_of
-from flows.release.registry import Registered
+from flows.runs.registered import Registered
 
 ROOT = Path(__file__).parents[2]
 POOLS = Path(__file__).with_name("paired_differences.json")

@@ -26,8 +26,8 @@ from flows.pipeline.families import evaluation_of, models_of
 from flows.release import bundle, pointers
 from flows.release.gates.gate import decide_run
 from flows.release.pointers import Member, Pointer
-from flows.release.registry import Registered
 from flows.release.stores import Stores
+from flows.runs.registered import Registered
 from flows.runs.values import RunInfo
 from flows.settings import Settings
 from flows.storage import bucket, protocol

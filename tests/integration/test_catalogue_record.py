@@ -23,7 +23,7 @@ from flows.catalogue.schema import DataVersion, Edge, Entry, Execution, ModelVer
 from flows.pipeline import lock as stages
 from flows.pipeline.families import Model
 from flows.pipeline.graph import Stage
-from flows.release.registry import Registered
+from flows.runs.registered import Registered
 from flows.runs.values import RunInfo, StageResult
 from flows.settings import Settings
 from flows.stage.spending import Usage

@@ -19,8 +19,8 @@ from flows.catalogue.schema import DataVersion, Edge, Execution, Member, ModelVe
 from flows.cli import main
 from flows.pipeline import families
 from flows.pipeline import lock as stages
-from flows.release.registry import Registered
 from flows.retrain import report
+from flows.runs.registered import Registered
 from flows.show.lineage import down, up
 
 pytestmark = pytest.mark.integration

@@ -14,7 +14,7 @@ from data.core.params import UserError
 from flows.pipeline.families import models_of
 from flows.release import bundle, pointers
 from flows.release.pull import pull
-from flows.release.registry import Registered
+from flows.runs.registered import Registered
 from flows.runs.values import RunInfo
 from flows.storage.folder import FolderBucket
 from models.core import saved as models_saved

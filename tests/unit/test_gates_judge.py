@@ -13,7 +13,7 @@ from flows.release.gates.compare import InProduction, Measured, Samples, Speed
 from flows.release.gates.decision import Decision, Rule, says, settle
 from flows.release.gates.judge import SAME, decide
 from flows.release.gates.policy import Gate, Latency
-from flows.release.registry import Registered
+from flows.runs.registered import Registered
 
 BOUND = {"maskgit": "tokenizer"}
 FAMILY = {"tokenizer": "images", "maskgit": "images", "samba": "images"}

@@ -12,7 +12,7 @@ import yaml
 from data.core.params import UserError
 from flows.pipeline.families import models_of
 from flows.release import bundle
-from flows.release.registry import Registered
+from flows.runs.registered import Registered
 from flows.runs.values import RunInfo
 from flows.storage.folder import FolderBucket
 

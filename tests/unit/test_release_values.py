@@ -12,9 +12,9 @@ from flows.release.gates.decision import Decision, Rule
 from flows.release.of_run import Release
 from flows.release.pointers import Member, Pointer, Standing, changes, standing
 from flows.release.promote import Outcome, check_fit, judged
-from flows.release.registry import Registered
 from flows.release.rollback import target
 from flows.release.stores import Finding
+from flows.runs.registered import Registered
 from flows.show import history, table
 
 

@@ -15,9 +15,9 @@ from flows.release.gates.decision import Decision, Rule
 from flows.release.of_run import Release
 from flows.release.pointers import Member, Pointer
 from flows.release.promote import Outcome
-from flows.release.registry import Registered
 from flows.retrain import report
 from flows.retrain.report import facts_of
+from flows.runs.registered import Registered
 from flows.runs.values import RunInfo, StageResult
 from models.report.facts import Compared, RunFacts
 

@@ -19,8 +19,8 @@ from flows.release.gates.evaluation import EvaluationFailed, context, evaluate_a
 from flows.release.gates.judge import decide, stands
 from flows.release.gates.policy import REQUIRED, Gate, gates_of
 from flows.release.pointers import Pointer
-from flows.release.registry import Registered
 from flows.release.stores import Stores
+from flows.runs.registered import Registered
 from flows.runs.values import RunInfo
 from flows.settings import Settings, child_environment
 from flows.storage.protocol import Bucket

@@ -24,8 +24,8 @@ from flows.release.bundle import Manifest
 from flows.release.gates import record
 from flows.release.gates.compare import NotComparable, Samples, numbers, read_samples
 from flows.release.gates.policy import Gate, gates_at
-from flows.release.registry import DATA, DVC_LOCK, Registered
 from flows.release.stores import Stores
+from flows.runs.registered import DATA, DVC_LOCK, Registered
 from flows.runs.values import RunInfo
 from flows.show.diff import commits
 from flows.show.diff.comparison import Comparison, DataPair, Member, Side, Version
