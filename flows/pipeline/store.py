@@ -220,11 +220,12 @@ class Store:
             for one in damaged:
                 self.objects.remove(one)
             raise WrongContent(f"{damaged[0]}, as DVC's remote has it")
-        for path, oid in lost.items():
-            if not self._holds_here(oid):
-                if self.remote is not None and self.accepted.holds(oid):
-                    raise UserError(f"{path} could not be fetched whole from {self.remote.name}; look at its server")
+        lacking = {path: oid for path, oid in lost.items() if not self._holds_here(oid)}
+        for path, oid in lacking.items():
+            if not self.accepted.holds(oid):
                 raise NotThere(f"{path} is neither in the cache nor in DVC's remote")
+        if lacking:
+            raise UserError(f"{', '.join(lacking)} could not be fetched whole from DVC's remote; look at its server")
         return moved
 
     def push(self, oids: Iterable[str]) -> int:
@@ -246,6 +247,8 @@ class Store:
             ways = (there, repo.cache.local) if how == "fetch" else (repo.cache.local, there)
             infos = {HashInfo("md5", oid) for oid in oids}
             done = repo.cloud.transfer(*ways, infos, shallow=False)
+        except FileNotFoundError:
+            return 0  # a list of files that the one side lacks: who asked looks at what has come
         except (DvcException, OSError) as error:
             words = " ".join(str(error).split()).partition(". ")[0]
             raise UserError(f"DVC cannot {how} outputs: {words or type(error).__name__}") from None

@@ -25,17 +25,13 @@ def farm(prefect_server, tmp_path_factory):
     """Two workers of pool cpu."""
     folder = tmp_path_factory.mktemp("farm")
     source = staged.make(folder / "source")
-    with workers.farm(folder, source, prefect_server.api) as made:
+    with pytest.MonkeyPatch.context() as patch, workers.farm(folder, source, prefect_server.api) as made:
+        patch.setenv("PREFECT_API_URL", prefect_server.api)
         for name in ("one", "two"):
             made.start("cpu", name, wait=False)
         for worker in made.workers:
-            worker.says("started!")
+            worker.says("started!", 180)
         yield made
-
-
-@pytest.fixture(autouse=True)
-def api(prefect_server, monkeypatch):
-    monkeypatch.setenv("PREFECT_API_URL", prefect_server.api)
 
 
 def opened(farm, stage, **changes):
@@ -126,10 +122,10 @@ def test_a_stage_whose_flow_is_killed_is_lost_at_once_and_runs_again_elsewhere(f
 
 def test_a_stage_outlives_its_killed_worker(farm, slow, digest):
     watch, worker, _, hold = slow
-    for other in [worker.process.pid, *workers.descendants(worker.process.pid)]:
-        if b"worker" in Path(f"/proc/{other}/cmdline").read_bytes():
+    for other in workers.descendants(worker.process.pid):
+        if b"worker\0start" in Path(f"/proc/{other}/cmdline").read_bytes():
             os.kill(other, signal.SIGKILL)
-    worker.process.wait()
+    assert worker.process.wait(20) != 0  # it was Prefect's, and says so
     hold.unlink()
     done = ended(farm, watch)
     assert (done.state, done.entry["outs"][0]["md5"]) == ("succeeded", digest)
