@@ -3,6 +3,7 @@
 import ast
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -105,3 +106,8 @@ def test_the_shell_completes_commands_and_options_as_it_says():
     complete = shell_completion.BashComplete(cli.main, {}, "remint", "_REMINT_COMPLETE")
     assert {one.value for one in complete.get_completions([], "re")} == {"retrain", "reproduce"}
     assert "--recipe" in {one.value for one in complete.get_completions(["retrain"], "--re")}
+
+
+def test_the_page_of_files_says_what_the_docstrings_say():
+    done = subprocess.run([sys.executable, "docs/files.py", "--check"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

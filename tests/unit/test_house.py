@@ -1,0 +1,35 @@
+"""The house stays what it has become: no circles, few floors, and not one line more than its bar."""
+
+import pytest
+
+from tests import house
+
+
+@pytest.fixture(scope="module")
+def measured() -> house.House:
+    return house.measure()
+
+
+def test_no_module_and_no_room_reaches_itself(measured: house.House) -> None:
+    assert (measured.circles, measured.mutual, measured.tangled) == ([], [], [])
+
+
+def test_there_are_few_floors(measured: house.House) -> None:
+    assert len(measured.floors) <= 11, measured.floors
+
+
+def test_flows_has_no_more_lines_modules_and_long_files_than_it_had(measured: house.House) -> None:
+    """The bars are what was reached; who makes the house smaller lowers them."""
+    assert sum(measured.lines.values()) <= 22_600
+    assert len(measured.lines) <= 166
+    assert {name: lines for name, lines in measured.lines.items() if lines > 360} == {}
+
+
+def test_a_circle_is_seen(tmp_path) -> None:
+    for name, text in {"a": "from flows import b\n", "b": "def f():\n    from flows import a\n"}.items():
+        (tmp_path / "flows").mkdir(exist_ok=True)
+        (tmp_path / "flows" / f"{name}.py").write_text(text)
+    (tmp_path / "flows" / "__init__.py").write_text("")
+    found = house.measure(tmp_path)
+    assert found.circles == [["flows.a", "flows.b"]]
+    assert found.mutual == [("flows.a", "flows.b")]
