@@ -1,4 +1,4 @@
-"""What production was made from: its photographs' statistics, its depth student, and how that sees held-out ones."""
+"""The baseline of production: its photographs' statistics, its depth student, and how that sees held-out ones."""
 
 from __future__ import annotations
 

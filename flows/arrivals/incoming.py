@@ -1,6 +1,7 @@
-"""Where photographs arrive, a folder or a prefix in S3, and what of it was read before. Nothing there is changed.
+"""The place where photographs arrive, a folder or a prefix in S3, and a memo of what was read there.
 
-A name is text and never becomes a path: it may hold spaces, newlines, any Unicode, or `../`.
+Nothing there is moved or removed. A name is text and never becomes a path: it may hold spaces, newlines, any Unicode,
+or `../`.
 """
 
 from __future__ import annotations

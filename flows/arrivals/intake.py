@@ -1,4 +1,4 @@
-"""Take in what is new at the watched place: each photograph once, by the digest of its bytes, whatever it is called.
+"""Intake of what is new at the watched place: each photograph once, by the digest of its bytes, whatever it is called.
 
     taken = intake.take_in(settings, log, production, on_batch)
 

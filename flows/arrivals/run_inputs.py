@@ -1,4 +1,4 @@
-"""What a run is given of photographs: lists of them, by digest, in its worktree and so in its commit.
+"""Lists of the photographs that a run is given, by digest, in its worktree and so in its commit.
 
 A list is a small file that DVC can read, whatever lies in the folder that it lists and whatever that is called.
 """

@@ -1,4 +1,4 @@
-"""One look at the watched place: take in what is new, and decide whether production is to be made again.
+"""A look at the watched place: what is new is taken in, and whether production is to be made again is decided.
 
     seen = watch.look(settings, Thresholds(), say)
     if seen.decision: ...

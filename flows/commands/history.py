@@ -23,7 +23,7 @@ def history(family: str, as_json: bool) -> None:
         from flows import repository, settings
         from flows.release import anchors, pointers
         from flows.release.promote import check_family
-        from flows.show import history
+        from flows.show import status
         from flows.storage import bucket
 
         chosen = settings.load(repository.find(Path.cwd()).main)
@@ -32,6 +32,6 @@ def history(family: str, as_json: bool) -> None:
         log = pointers.log(where, family)
         anchors.hold(chosen, family, log)
         if as_json:
-            print_json(history.to_json(log))
+            print_json(status.history_json(log))
         else:
-            print(history.text(log) if log else f"{family} was never released: remint promote {family}")
+            print(status.history(log) if log else f"{family} was never released: remint promote {family}")

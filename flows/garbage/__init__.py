@@ -1,1 +1,1 @@
-"""Garbage collection: what no tag, release or run-cache entry reaches, found by one module per kind."""
+"""Garbage collection: what no tag, release or run-cache entry reaches, found kind by kind."""

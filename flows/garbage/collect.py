@@ -1,4 +1,4 @@
-"""Find all garbage, and remove exactly what was found, while no run can begin."""
+"""The collection: all garbage is found, and exactly what was found removed, while no run can begin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Garbage, the kinds of it and the place that it is found in; how a path is removed without leaving the home."""
+"""Garbage, its kinds and the place that it is found in; paths are removed without leaving the home."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What MLflow leaves behind in the embedded store: deleted runs and models, and files that no row names.
+"""Leftovers of MLflow in the embedded store: deleted runs and models, and files that no row names.
 
 MLflow only marks a run or model as deleted and keeps its files; `mlflow gc` removes those, but without looking whether
 a registered version stands on them, and never the files of a registration that was killed. Rows are read here and

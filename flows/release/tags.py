@@ -113,7 +113,7 @@ def find(root: Path, name: str, weights: str, config: str) -> Tagged | None:
 
 def in_git(stores: Stores, family: str, log: Sequence[Pointer]) -> list[Finding]:
     """Version tags of released models that are gone or moved, and stages that are not assigned as released."""
-    root, release = stores.settings.root, title(log[-1])
+    root, release = stores.settings.root, title(log[-1]) if log else "none"
     there = read(root)
     found = []
     for name, wanted in standing(log).items():

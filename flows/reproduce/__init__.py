@@ -1,1 +1,1 @@
-"""Make a model again from its tag and prove that it is the same: target, remake, compare, record."""
+"""Reproductions: a model made again from its tag and proved to be the same."""

@@ -1,4 +1,4 @@
-"""What was made again against what dvc.lock records, and the verdict; which bytes can be expected where, and why.
+"""The comparison of what was made again with what dvc.lock records, the verdict, and which bytes can be expected where.
 
 identical              every output has the digest that the commit's dvc.lock records
 same within tolerance  some bytes differ, but from the same code, parameters and sources came weights and metrics

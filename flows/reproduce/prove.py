@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from flows.pipeline import graph
 from flows.pipeline.environment import Environment
@@ -15,15 +14,13 @@ from flows.pipeline.graph import Stage
 from flows.pipeline.lock import Entry
 from flows.pipeline.plan import overlap
 from flows.pipeline.store import as_recorded
+from flows.release.outcome import Outcome
 from flows.reproduce import compare, originals
 from flows.reproduce.compare import DIFFERENT, FAILED, StageProof, Tolerance, Verdict, Weights
 from flows.reproduce.remake import Remake
 from flows.reproduce.target import Target
 from flows.runs.values import StageResult
 from models.core.saved import weights_digest
-
-if TYPE_CHECKING:
-    from flows.release.outcome import Outcome
 
 
 @dataclass(frozen=True)

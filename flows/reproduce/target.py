@@ -1,4 +1,4 @@
-"""From `tokenizer@production` to the commit that made it: by git's tags, held against log and catalogue.
+"""Targets of a reproduction: from `tokenizer@production` to the commit that made it, by git, release log and catalogue.
 
 A clone has only git, and that is enough. Where the bucket of releases or the catalogue can be asked, they say which
 commit a version was made from, and a tag that says otherwise was moved.
@@ -17,7 +17,7 @@ from flows.catalogue import database, queries
 from flows.pipeline import families
 from flows.pipeline.families import Model
 from flows.pipeline.reference import PREVIOUS, PRODUCTION, number, parse
-from flows.release import anchors, bundle, pointers, projections, tags
+from flows.release import anchors, bundle, pointers, tags
 from flows.settings import Settings
 from flows.storage import bucket
 
@@ -96,11 +96,11 @@ def _of_release(settings: Settings, name: str, family: str, alias: str) -> Claim
     place = bucket.open(settings)
     log = pointers.log(place, family)
     anchors.hold(settings, family, log)
-    member = getattr(projections.standing(log).get(name), alias, None)
+    member = getattr(pointers.standing(log).get(name), alias, None)
     if member is None:
         return None
     lineage = bundle.read(place, name, member.bundle).lineage
-    by = f"{projections.title(log[-1])} in {place.name}"
+    by = f"{pointers.title(log[-1])} in {place.name}"
     return Claim(member.tag, lineage.commit, member.weights, by, member.bundle)
 
 

@@ -1,4 +1,4 @@
-"""What `remint cost` and the run's report show: costs as tables, in words and, if prices are set, in money.
+"""Costs as tables, in words and, if prices are set, in money: for `remint cost` and the run's report.
 
     REMINT_PRICE_CPU  an hour of CPU time
     REMINT_PRICE_GPU  an hour of one GPU

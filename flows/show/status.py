@@ -1,4 +1,4 @@
-"""What `remint status` shows: production, what waits or is unfinished, alarms, and the last runs."""
+"""Production now and before: what is released, waits, is unfinished or alarming; the releases of a family in order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from sqlalchemy.orm import Session
 
 from flows.catalogue import queries
 from flows.catalogue.queries import InProduction, Noted, Past, Standing, Unfinished, Waiting
+from flows.release import pointers
 from flows.release.gates import decision as words
+from flows.release.pointers import Pointer
 from flows.runs.values import headline
 from flows.show.columns import columns
 from models.metrics import METRICS
@@ -63,6 +65,27 @@ def text(status: Status) -> str:
     blocks = [_production(family, one, status) for family, one in status.production.items()]
     blocks += [_block(title, lines) for title, lines in _lists(status).items() if lines]
     return "\n\n".join(blocks) or "nothing was made here yet: remint retrain"
+
+
+def history(log: Sequence[Pointer]) -> str:
+    """A line for each release of a family, the newest first: what it changed, from which run, by whom and why."""
+    rows = [
+        (
+            f"#{pointer.number}",
+            pointer.at.replace("T", " ").partition("+")[0],
+            pointer.who.partition(" <")[0],
+            pointer.run,
+            pointers.changes(before, pointer),
+            "; ".join(filter(None, (f"restores #{pointer.restores}" if pointer.restores else "", pointer.why))),
+        )
+        for before, pointer in zip([None, *log], log, strict=False)
+    ]
+    return columns([("release", "at", "by", "run", "models", ""), *reversed(rows)])
+
+
+def history_json(log: Sequence[Pointer]) -> list[dict[str, Any]]:
+    """Every release with all that its pointer holds, the oldest first."""
+    return [asdict(pointer) | {"digest": pointers.digest(pointer)} for pointer in log]
 
 
 def _lists(status: Status) -> dict[str, list[tuple[str, ...]]]:

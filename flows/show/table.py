@@ -9,17 +9,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from flows.pipeline.plan import Plan
 from flows.release.gates import decision as words
 from flows.runs.values import StageResult, headline
 from flows.show.columns import columns
-from flows.stage.spending import duration, total
+from flows.stage.spending import Estimate, duration, total
 
 if TYPE_CHECKING:
-    from flows.pipeline.plan import Plan
     from flows.release.gates.compare import Says
     from flows.release.gates.decision import Decision
     from flows.release.of_run import Release
-    from flows.stage.spending import Estimate
 
 WORDS = {
     "ran": "done",

@@ -15,7 +15,7 @@ from flows.release.promote import Outcome, check_fit, judged
 from flows.release.rollback import target
 from flows.release.stores import Finding
 from flows.runs.registered import Registered
-from flows.show import history, table
+from flows.show import status, table
 
 
 def member(name, version):
@@ -115,7 +115,7 @@ def test_the_very_models_that_stand_are_not_released_again():
 def test_the_history_shows_what_each_release_changed():
     log = log_of(ONE, TWO)
     log.append(replace(log[0], number=3, previous=pointers.digest(log[1]), restores=1, why="wires break"))
-    assert history.text(log).splitlines() == [
+    assert status.history(log).splitlines() == [
         "release  at                   by   run  models",
         "#3       2026-01-01 00:00:00  Ada  r1   maskgit v2 -> v1, tokenizer v1  restores #1; wires break",
         "#2       2026-01-01 00:00:00  Ada  r2   maskgit v1 -> v2, tokenizer v1",

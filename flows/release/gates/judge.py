@@ -127,7 +127,7 @@ def _alone(one: Registered, gate: Gate, shown: Measured) -> list[Rule]:
     rules = [
         Rule(f"required: {name}", name in one.metrics, one.metrics.get(name), "a number") for name in gate.required
     ]
-    rules += [_reaches(one, name, limit, f"{limit:g}") for name, limit in gate.thresholds.items()]
+    rules += [_reaches(one, name, limit) for name, limit in gate.thresholds.items()]
     if gate.validation == REQUIRED:
         rules.append(Rule("data passed validation", shown.validation == "passed", shown.validation, "passed"))
     if gate.max_bytes is not None:
@@ -150,11 +150,11 @@ def _latency(gate: Gate, speed: Speed) -> list[Rule]:
     return rules
 
 
-def _reaches(one: Registered, name: str, limit: float, words: str, production: float | None = None) -> Rule:
+def _reaches(one: Registered, name: str, limit: float) -> Rule:
     value = one.metrics.get(name)
     higher = metric(name).better == "higher"
     passed = value is not None and (value >= limit if higher else value <= limit)  # NaN passes nothing
-    return Rule(f"{name} {'>=' if higher else '<='} {words}", passed, value, limit, production)
+    return Rule(f"{name} {'>=' if higher else '<='} {limit:g}", passed, value, limit)
 
 
 def _margins(one: Registered, gate: Gate, now: InProduction, shown: Measured) -> list[_Compared]:

@@ -51,8 +51,7 @@ def store(catalogue: Catalogue, run: str, decisions: Iterable[Decision]) -> None
 
 def newest(session: Session, version: ModelVersion) -> Stored | None:
     """The last decision about a version, None if it was never judged."""
-    query = select(Row).where(Row.version_id == version.id).order_by(Row.id.desc()).limit(1)
-    row = session.scalar(query)
+    row = session.scalar(select(Row).where(Row.version_id == version.id).order_by(Row.id.desc()).limit(1))
     return None if row is None else _stored(row, version)
 
 
@@ -100,13 +99,12 @@ def approve(catalogue: Catalogue, model: str, version: str, who: str, why: str) 
         wanted = reference.find(session, f"{model}@{version}")
         name = f"{wanted.name} v{wanted.number}"
         judged = _must_wait(session, wanted, name)
-        subject = _subject(wanted.name, wanted.number)
         body = {"model": wanted.name, "version": wanted.number, "weights": wanted.weights, "who": who, "why": why}
-        journal.append(session, APPROVAL, subject, body)
-        before = [one for one in of_run(session, judged.run) if one.decision.family == wanted.family]
-        given = approvals(session, [(one.decision.model, one.decision.version) for one in before])
-        for now in settle([one.decision for one in before], given):
-            if now not in [one.decision for one in before]:
+        journal.append(session, APPROVAL, _subject(wanted.name, wanted.number), body)
+        before = [one.decision for one in of_run(session, judged.run) if one.decision.family == wanted.family]
+        given = approvals(session, [(one.model, one.version) for one in before])
+        for now in settle(before, given):
+            if now not in before:
                 _add(session, judged.run, _version(session, now), now)
         return [one for one in of_run(session, judged.run) if one.decision.family == wanted.family]
 
@@ -144,8 +142,7 @@ def _subject(model: str, number: int) -> str:
 
 
 def _version(session: Session, one: Decision) -> ModelVersion:
-    query = select(ModelVersion).where(ModelVersion.name == one.model, ModelVersion.number == one.version)
-    version = session.scalar(query)
+    version = session.scalar(select(ModelVersion).filter_by(name=one.model, number=one.version))
     if version is None:
         raise UserError(
             f"{one.model} v{one.version} is in MLflow and not in the catalogue, where its decision belongs; "
@@ -155,16 +152,9 @@ def _version(session: Session, one: Decision) -> ModelVersion:
 
 
 def _add(session: Session, run: str, version: ModelVersion, one: Decision) -> None:
-    row = Row(
-        version_id=version.id,
-        run_id=run,
-        against=one.replaces,
-        verdict=one.verdict,
-        reason=one.reason,
-        rules=[_plain(rule) for rule in one.rules],
-        created=datetime.now(UTC),
-    )
-    session.add(row)
+    rules = [_plain(rule) for rule in one.rules]
+    about = {"against": one.replaces, "verdict": one.verdict, "reason": one.reason, "rules": rules}
+    session.add(Row(version_id=version.id, run_id=run, created=datetime.now(UTC), **about))
     session.flush()
 
 
@@ -175,15 +165,6 @@ def _plain(rule: Rule) -> dict[str, Any]:
 
 
 def _stored(row: Row, version: ModelVersion) -> Stored:
-    rules = tuple(Rule(**values) for values in row.rules)
-    decision = Decision(
-        model=version.name,
-        version=version.number,
-        promoted=row.verdict == "passed",
-        reason=row.reason,
-        rules=rules,
-        replaces=row.against,
-        weights=version.weights,
-        family=version.family,
-    )
-    return Stored(decision, row.run_id, row.created)
+    rules, passed = tuple(Rule(**values) for values in row.rules), row.verdict == "passed"
+    about = (row.reason, rules, row.against, version.weights, version.family)
+    return Stored(Decision(version.name, version.number, passed, *about), row.run_id, row.created)

@@ -1,4 +1,4 @@
-"""What the commits of two runs hold: parameters and code that differ, and figures from DVC's cache or remote."""
+"""The commits of two runs compared: parameters and code that differ, and figures from DVC's cache or remote."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from data.core.params import UserError
 from flows import repository
 from flows.pipeline.parameters import earlier
 from flows.show.diff.comparison import Commit, File, Parameter, Step
+from flows.show.lineage.down import Code
 from models.report.collect import Picture, picture
 from models.report.words import ASIDE, caption
 from models.tracking.training_run import flatten
@@ -62,8 +63,7 @@ def between(root: Path, before: str, after: str) -> Step:
 
 def missing(root: Path, commit: str) -> str:
     """What to say where a commit is not in this repository, "" where it is."""
-    found = repository.git(root, "rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}", check=False)
-    return "" if found else f"commit {commit[:12]} is not in {root}: git fetch --tags"
+    return "" if Code(root, commit).there else f"commit {commit[:12]} is not in {root}: git fetch --tags"
 
 
 def _commits(root: Path, without: str, tip: str) -> tuple[Commit, ...]:

@@ -1,4 +1,4 @@
-"""From a model version down to its data, code, parameters, parents and environment, by the catalogue and by git."""
+"""Lineage of a model version: data, code, parameters, parents and environment, by the catalogue and by git."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a data version, a photograph or a commit up to every model version that contains it.
+"""Traces from a data version, a photograph or a commit up to every model version that contains it.
 
 A version contains what it was made from, and what its parents contain: a student contains a photograph through the
 pseudo-labels' data, a generator through its tokenizer. "In production" is decided by weights, so that a version whose

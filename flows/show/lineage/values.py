@@ -1,4 +1,4 @@
-"""The answers, as plain values: `Lineage` looks down from a model, `Trace` looks up to models."""
+"""Lineage and traces as plain values: `Lineage` looks down from a model, `Trace` looks up to models."""
 
 from __future__ import annotations
 
