@@ -1,4 +1,4 @@
-"""The key of a stage execution: the digest of all that goes into it, by which DVC's run cache and the ledger know it.
+"""The key of a stage execution: the digest of all that goes into it, by which the run cache and orders know it.
 
 An entry is a stage's part of dvc.lock. DVC 3.67 has no public way to ask for its key or to write one without the data
 in the workspace: what is borrowed from inside DVC for that is here, and nowhere else.

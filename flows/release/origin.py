@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from flows.release.promote import Outcome
 
 NAME = "origin"
-PATIENCE_SECONDS = 60.0
+RETRY_SECONDS = 60.0
 
 
 def branch_of(run: str) -> str:
@@ -50,7 +50,7 @@ def newest(settings: Settings) -> str | None:
             "--no-prune",
             NAME,
             what,
-            seconds=PATIENCE_SECONDS,
+            seconds=RETRY_SECONDS,
         )
     except UserError as error:
         raise UserError(f"REMINT_BRANCH={settings.branch} cannot be fetched from {NAME}: {error}") from None
@@ -86,7 +86,7 @@ def publish(root: Path, commit: str) -> None:
     commits = {commit, *(at for name, at in known.items() if "#" in name)}
     ours = {name for name, at in known.items() if at in commits}
     if lacking := sorted(ours - there):
-        retry(_push, root, *(f"refs/tags/{name}" for name in lacking), seconds=PATIENCE_SECONDS)
+        retry(_push, root, *(f"refs/tags/{name}" for name in lacking), seconds=RETRY_SECONDS)
 
 
 def follow(settings: Settings, outcome: Outcome) -> None:

@@ -6,9 +6,9 @@
         ...
         workers.forget(job, dispatcher)
 
-What a killed reproduction finished are attempts in the ledger that succeeded, under its own name; its checkpoints lie
-below that name at REMINT_CHECKPOINTS. The next one of the same commit goes on from both, on whichever machine it is
-started. One at a time has the claim to it. Outputs that are not the original's stay in the remote.
+What a killed reproduction finished are attempts in the bucket of orders that succeeded, under its own name; its
+checkpoints lie below that name at REMINT_CHECKPOINTS. The next one of the same commit goes on from both, on whichever
+machine it is started. One at a time has the claim to it. Outputs that are not the original's stay in the remote.
 """
 
 from __future__ import annotations

@@ -54,10 +54,6 @@ class Declared:
     work_pools: Mapping[str, Pool]
     deployments: tuple[Deployment, ...]
 
-    def entrypoints(self, pool: str) -> dict[str, str]:
-        """By deployment: all that a worker of the pool may be asked to run."""
-        return {one.name: one.entrypoint for one in self.deployments if one.work_pool == pool}
-
 
 def read(path: Path) -> Declared:
     """The file at `path`; UserError names the entry that is wrong and what may have been meant."""

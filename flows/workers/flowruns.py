@@ -49,7 +49,7 @@ class Seen:
 def client() -> Iterator[SyncPrefectClient]:
     """A client of the server at PREFECT_API_URL that asks twice at most; what it refuses is one line.
 
-    Prefect's own patience is a minute, during which no outcome would be seen.
+    Prefect's own would try for a minute, during which no outcome would be seen.
     """
     import httpx  # not before: Prefect takes a second to load, and reads its settings when it is imported
     from prefect.client.orchestration import get_client
@@ -60,9 +60,9 @@ def client() -> Iterator[SyncPrefectClient]:
         temporary_settings,
     )
 
-    impatient: dict[Any, Any] = {PREFECT_CLIENT_MAX_RETRIES: 1, PREFECT_API_REQUEST_TIMEOUT: ANSWER_SECONDS}
+    quick: dict[Any, Any] = {PREFECT_CLIENT_MAX_RETRIES: 1, PREFECT_API_REQUEST_TIMEOUT: ANSWER_SECONDS}
     try:
-        chosen = temporary_settings({PREFECT_API_URL: os.environ["PREFECT_API_URL"], **impatient})
+        chosen = temporary_settings({PREFECT_API_URL: os.environ["PREFECT_API_URL"], **quick})
         with chosen, get_client(sync_client=True) as made:
             yield made
     except httpx.HTTPStatusError as error:

@@ -26,7 +26,7 @@ COMMAND = "python -m prefect.engine"
 # Nothing that a flow run may set: command, variables and folder of a flow are its worker's. Prefect's own template
 # of pools of processes would let everybody with the server's login run any command with the worker's keys.
 JOB_TEMPLATE: dict[str, Any] = {
-    "job_configuration": {"command": COMMAND, "stream_output": True},
+    "job_configuration": {"command": COMMAND, "stream_output": False},  # a flow outlives its killed worker's pipes
     "variables": {"type": "object", "properties": {}, "additionalProperties": False},
 }
 CLONER = "infra/docker/worker.sh"  # brings a clone up to date in a job of its own, which has none

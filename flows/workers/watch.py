@@ -36,7 +36,7 @@ class Watch:
     ended: Ended | None = None
     _flow_run: UUID | None = None
     _seen: Seen | None = None
-    _looked: float = float("-inf")
+    _looked: float | None = None
     _quiet: float = 0.0  # seconds since a sign of life, or since the state last changed
     _unserved: float = 0.0
     _away: float = 0.0
@@ -45,11 +45,12 @@ class Watch:
     def poll(self) -> Ended | None:
         """What came of the attempt, None while it is open. UserError if bucket or Prefect are away for good."""
         now = time.monotonic()
-        if now - self._looked < LOOK_SECONDS and self._looked > 0:
+        passed = 0.0 if self._looked is None else now - self._looked
+        if self._looked is not None and passed < LOOK_SECONDS:
             return None
-        passed, self._looked = min(now - self._looked, LOOK_SECONDS * 2), now
+        self._looked = now
         try:
-            self._look(passed)
+            self._look(min(passed, LOOK_SECONDS * 2))
             self._away = 0.0
         except UserError as error:
             self._away += passed

@@ -13,7 +13,7 @@ Right = Literal["read", "write", "add"]  # who may write may also read and delet
 DATA, ARTIFACTS, PRODUCTION, MLFLOW = "remint-data", "remint-artifacts", "remint-production", "remint-mlflow"
 BUCKETS = {
     DATA: "photographs as they arrive",
-    ARTIFACTS: "DVC's remote, the ledger of stages, checkpoints",
+    ARTIFACTS: "DVC's remote, orders for workers, checkpoints",
     PRODUCTION: "releases",
     MLFLOW: "what MLflow's server keeps of runs and models",
 }
