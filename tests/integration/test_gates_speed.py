@@ -84,3 +84,11 @@ def test_a_process_that_fails_or_hangs_is_said_for_every_pair(tmp_path, monkeypa
     assert {one.problem for one in measure(tmp_path, pairs, ENVIRONMENT).values()} == {
         "not measured: measuring took longer than 0.5 s"
     }
+
+
+def test_a_run_of_before_flows_had_rooms_is_measured_by_the_code_of_its_commit(tmp_path):
+    (tmp_path / "flows" / "gates").mkdir(parents=True)
+    said = "{'tokenizer': {'candidate': 2.0, 'production': 1.0}}"
+    (tmp_path / "flows" / "gates" / "speed.py").write_text(f"import json\nprint(json.dumps({said}))\n")
+    found = measure(tmp_path, [Pair("tokenizer", "tokenizer", "a", "b")], ENVIRONMENT)
+    assert (found["tokenizer"].candidate, found["tokenizer"].production) == (2.0, 1.0)
