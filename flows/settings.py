@@ -1,27 +1,6 @@
 """Where a run keeps things and how much of the machine it may use: `REMINT_*` variables, with embedded defaults.
 
-REMINT_HOME        databases, worktrees, logs (default: .remint in the main checkout)
-REMINT_MLFLOW_URI  tracking and registry (default: SQLite in REMINT_HOME)
-REMINT_CATALOGUE   database address of the catalogue (default: SQLite in REMINT_HOME)
-REMINT_PRODUCTION  where releases are published: a folder or s3://bucket/prefix (default: a folder in REMINT_HOME)
-REMINT_CHECKPOINTS where unfinished trainings keep their state: a folder or s3://bucket/prefix (default: in REMINT_HOME)
-REMINT_REMOTE      DVC's remote, where runs and workers exchange outputs: a folder or s3://bucket/prefix
-REMINT_LEDGER      orders for workers, and what came of them: a folder or s3://bucket/prefix (default: in REMINT_HOME)
-REMINT_CACHE       DVC's cache, where several clones on a machine share one (default: each clone has its own)
-REMINT_CACHE_GB    size in GB above which workers remove what their cache has not used for longest (default: no bound)
-REMINT_STAGES      where stages run: "here", or on "workers" of the pools that dvc.yaml names (default: here)
-REMINT_ALLOWED     branches and tags whose commits a worker runs, as patterns (default: main,remint/*,run/*)
-REMINT_BRANCH      branch of origin whose newest commit schedules and watches retrain (default: HEAD of the clone)
-REMINT_VANISHED    seconds without a sign of life after which a worker's stage is given to another (default: 120)
-REMINT_PREFECT_API address of a Prefect server (default: one is started for the run)
-REMINT_PHOTOS      a folder of one's own photographs, used instead of photos.source of params.yaml
-REMINT_INCOMING    where new photographs arrive: a folder or s3://bucket/prefix; watched, never written to
-REMINT_ARRIVED     where they are kept, with their list: a folder or s3://bucket/prefix (default: in REMINT_HOME)
-REMINT_WEBHOOK     http(s) address that is told of failed runs, refusals, releases, alarms and drift
-REMINT_WEBHOOK_TOKEN secret that is sent to it as `Authorization: Bearer ...`
-REMINT_CORES       how many stages may run at once (default: the number of cores)
-REMINT_PRICE_CPU   what an hour of CPU time costs, in any currency: costs are then shown in money too
-REMINT_PRICE_GPU   what an hour of one GPU costs
+The fields of `Settings` are the one table of these variables; README's is made from it (`docs/variables.py`).
 """
 
 import os
@@ -29,7 +8,7 @@ import site
 import sys
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pydantic
 from pydantic import Field, SecretStr, ValidationError, model_validator
@@ -79,34 +58,60 @@ OWN_GIT = (  # of these the ones by which a person is known, and reaches origin
 )
 
 
+PLACE, HOME = "a folder or `s3://bucket/prefix`", "in `REMINT_HOME`"
+
+
+def _variable(what: str, unset: str, default: Any = "", **limits: Any) -> Any:
+    """A variable: what it is for, and in words what holds where it is not set."""
+    return Field(default=default, description=what, json_schema_extra={"unset": unset}, **limits)
+
+
 class Settings(BaseSettings):
     """What the flow needs to know about its surroundings; made once, by `load`."""
 
     model_config = SettingsConfigDict(env_prefix="REMINT_", frozen=True, env_ignore_empty=True)
 
     root: Path  # the main checkout: it owns .git, the DVC cache and, by default, .remint
-    home: Path = Path(".remint")
-    mlflow_uri: str = ""
-    catalogue: str = ""
-    production: str = ""
-    checkpoints: str = ""
-    remote: str = ""
-    ledger: str = ""
-    cache: Path | None = None
-    cache_gb: float | None = Field(default=None, gt=0.0, allow_inf_nan=False)
-    stages: Literal["here", "workers"] = "here"
-    allowed: str = "main,remint/*,run/*"
-    branch: str = ""
-    vanished: float = Field(default=120.0, ge=40.0)
-    prefect_api: str | None = None
-    photos: Path | None = None
-    incoming: str | None = None
-    arrived: str = ""
-    webhook: SecretStr | None = None  # many services put a secret into the address itself
-    webhook_token: SecretStr | None = None
-    cores: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
-    price_cpu: float | None = Field(default=None, ge=0.0, allow_inf_nan=False)
-    price_gpu: float | None = Field(default=None, ge=0.0, allow_inf_nan=False)
+    photos: Path | None = _variable(
+        "a folder of photographs of your own, used instead of those", "`photos.source` in `params.yaml`", None
+    )
+    home: Path = _variable("databases, worktrees, logs, reports", "`.remint`", Path(".remint"))
+    mlflow_uri: str = _variable("MLflow's server: tracking and registry", f"SQLite {HOME}")
+    prefect_api: str | None = _variable("Prefect's server", "one is started for the run", None)
+    catalogue: str = _variable("database of runs, versions and journal: PostgreSQL or SQLite", f"SQLite {HOME}")
+    production: str = _variable(f"where releases are published: {PLACE}", f"folder {HOME}")
+    checkpoints: str = _variable(f"where unfinished trainings are kept: {PLACE}", f"folder {HOME}")
+    cores: int = _variable("how many stages may run at once", "number of cores", os.cpu_count() or 1, ge=1)
+    stages: Literal["here", "workers"] = _variable(
+        "`workers`: stages run on the pools that `dvc.yaml` names", "`here`", "here"
+    )
+    remote: str = _variable(f"DVC's remote, where runs and workers exchange outputs: {PLACE}", f"folder {HOME}")
+    ledger: str = _variable(f"orders for workers, and what came of them: {PLACE}", f"folder {HOME}")
+    cache: Path | None = _variable("DVC's cache, where clones of a machine share one", "each clone has its own", None)
+    cache_gb: float | None = _variable(
+        "size in GB above which workers remove what that cache has not used for longest",
+        "none: only 2 GB stay free",
+        None,
+        gt=0.0,
+        allow_inf_nan=False,
+    )
+    allowed: str = _variable(
+        "branches and tags whose commits a worker runs, as patterns", "`main,remint/*,run/*`", "main,remint/*,run/*"
+    )
+    branch: str = _variable("branch of origin whose newest commit schedules retrain", "HEAD of the clone")
+    vanished: float = _variable(
+        "seconds without a sign of life after which a worker's stage is given to another", "120", 120.0, ge=40.0
+    )
+    incoming: str | None = _variable(f"where new photographs arrive, which is only read: {PLACE}", "nowhere", None)
+    arrived: str = _variable(f"where those taken in are kept, with their list: {PLACE}", f"folder {HOME}")
+    webhook: SecretStr | None = _variable(  # many services put a secret into the address itself
+        "http(s) address that is told of releases, refusals, failures, alarms, drift", "nobody", None
+    )
+    webhook_token: SecretStr | None = _variable("secret sent to it as `Authorization: Bearer`", "none", None)
+    price_cpu: float | None = _variable(
+        "price of an hour of CPU time, for `remint cost`", "none", None, ge=0.0, allow_inf_nan=False
+    )
+    price_gpu: float | None = _variable("price of an hour of one GPU", "none", None, ge=0.0, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
