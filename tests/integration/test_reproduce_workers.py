@@ -34,7 +34,7 @@ def farm(make_toy, prefect_server, tmp_path_factory):
     project.record(1, **PARAMETERS)
     toy.git("tag", "-a", "-m", "tokenizer@v1.0.0 to production: the first", "tokenizer#production#1")
     _tamper(project)
-    shared = {"REMINT_CACHE": str(folder / "cache"), "TOY_RAN": str(folder / "ran"), "REMINT_VANISHED": "30"}
+    shared = {"REMINT_CACHE": str(folder / "cache"), "TOY_RAN": str(folder / "ran"), "REMINT_VANISHED": "40"}
     shared |= {"TOY_WAIT": f"tokenizer:{folder / 'wait'}", "OMP_NUM_THREADS": "1"}
     with workers.farm(folder, toy.root, prefect_server.api, **shared) as made:
         for place in ("cache", "shared/dvc"):
