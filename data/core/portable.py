@@ -1,4 +1,4 @@
-"""`portable: true`: stages write the same bytes on every x86-64 processor with AVX2, Intel's or AMD's.
+"""`portable: true`: trainings write the same bytes on every x86-64 processor with AVX2, Intel's or AMD's.
 
 Libraries then choose the kernels of AVX2 everywhere. They read these variables while they load, so a stage that was
 started without them starts itself again with them, before it does anything else.

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -178,10 +178,20 @@ def reasons(stages: Sequence[Stage], then: Environments, now: Environments) -> d
     found = {}
     for stage in stages:
         if stage.name in then and stage.name in now:
-            every = environment.differences(then[stage.name], now[stage.name])
-            at_risk = "portable" in stage.params or not marked
-            found[stage.name] = [one for one in every if at_risk or not one.of_processor]
+            one, other = then[stage.name], now[stage.name]
+            if _renders(stage):
+                every = environment.differences(replace(one, portable=False), replace(other, portable=False))
+                found[stage.name] = [one for one in every if one.what == "cpu" or not one.of_processor]
+            else:
+                at_risk = "portable" in stage.params or not marked
+                every = environment.differences(one, other)
+                found[stage.name] = [one for one in every if at_risk or not one.of_processor]
     return found
+
+
+def _renders(stage: Stage) -> bool:
+    """Whether a stage uses Mitsuba, whose binaries take approximate roots from the processor: docs/portable.md."""
+    return "data.scenes.render" in stage.cmd
 
 
 def beforehand(stages: Sequence[Stage], then: Environments, now: Environments) -> str:
@@ -195,7 +205,9 @@ def beforehand(stages: Sequence[Stage], then: Environments, now: Environments) -
         why = "portable: true, as then" if here.portable else f"{here.machine}, as then"
         return f"the same bytes are expected: the same packages; {why}"
     line = f"other bytes are likely from {first} on: {'; '.join(map(str, known[first]))}"
-    if any(one.of_processor for one in known[first]):
+    if any(_renders(stage) for stage in stages if stage.name == first and known[first]):
+        line += "; --from inputs starts from the scenes that were recorded"
+    elif any(one.of_processor for one in known[first]):
         line += "; only what was trained with portable: true has the same on every processor"
     return line
 

@@ -74,3 +74,20 @@ def test_the_processor_explains_any_stage_of_a_graph_from_before_portable():
     old = (Stage("scenes", "cmd", params=("seed",)), Stage("proxy", "cmd", params=("seed", "proxy")))
     said = compare.explanation("scenes", old, everywhere(AMD), everywhere(INTEL))
     assert said.startswith("the processor explains it")
+
+
+def rendered(then, now):
+    """What is expected of scenes that Mitsuba makes, and of a training on them."""
+    stages = (
+        Stage("scenes", "python -m data.scenes.render", params=("seed",)),
+        Stage("proxy", "x", params=("portable",)),
+    )
+    return compare.beforehand(stages, *({one.name: place for one in stages} for place in (then, now)))
+
+
+def test_scenes_are_expected_to_differ_on_another_model_of_processor_whatever_is_portable():
+    words = "other bytes are likely from scenes on: cpu: AuthenticAMD family 25 model 17 then, GenuineIntel"
+    said = rendered(portable(AMD), portable(INTEL))
+    assert said.startswith(words)
+    assert said.endswith("; --from inputs starts from the scenes that were recorded")
+    assert rendered(portable(AMD), portable(AMD)).startswith("the same bytes are expected")
