@@ -215,7 +215,12 @@ class Store:
         lost = {path: oid for path, oid in wanted.items() if not self._holds_here(oid)}
         for damage in self.objects.damaged(lost):
             self.objects.remove(damage)
-        moved = self._moved(lost.values(), "fetch") if lost else 0
+        try:
+            moved = self._moved(lost.values(), "fetch") if lost else 0
+        except UserError as error:
+            raise type(error)(
+                f"{', '.join(path or oid for path, oid in lost.items())} is not in the cache; {error}"
+            ) from None
         if damaged := self.objects.damaged(lost):  # what has come was never read before
             for one in damaged:
                 self.objects.remove(one)

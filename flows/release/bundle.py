@@ -19,8 +19,6 @@ from typing import TYPE_CHECKING
 from data.core.digests import sha256
 from data.core.files import write
 from data.core.params import UserError, build
-from flows import repository
-from flows.release.gates.evaluation import context
 from flows.release.pointers import DIGEST, NAME, digest, text, values
 from flows.storage.protocol import SMALL, Bucket, NotThere, Taken, Watch
 from flows.storage.transfer import WrongContent
@@ -119,6 +117,8 @@ class Bundle:
 
 def pack(run: RunInfo, one: Registered, tag: str) -> Bundle:
     """A run's model as a bundle, read from the run's workspace; `tag` is the version's tag in git."""
+    from flows.release.gates.evaluation import context  # not above: who pulls a bundle has neither clone nor gates
+
     trained, judged = run.workspace / one.model.path, run.workspace / one.model.evaluated
     strangers = sorted(path.name for path in trained.iterdir() if path.name not in TRAINED) if trained.is_dir() else []
     if strangers:
@@ -147,6 +147,8 @@ def pack(run: RunInfo, one: Registered, tag: str) -> Bundle:
 
 def _lineage(run: RunInfo, one: Registered) -> Lineage:
     """What made the version, by its commit of record: that of the run that made it, which may be an earlier one."""
+    from flows import repository
+
     made = one.record
     parameters = run.parameters
     if made.commit != run.commit:

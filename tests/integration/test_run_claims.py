@@ -202,6 +202,6 @@ def test_a_schedule_follows_a_branch_of_origin_and_leaves_the_clone_as_it_is(toy
     assert asked == [(before, True, "base: 1"), (colleague.git("rev-parse", "HEAD"), False, "base: 9")]
     assert toy.git("rev-parse", "HEAD") == before
     monkeypatch.setenv("REMINT_BRANCH", "nightly/worst")
-    monkeypatch.setattr(origin, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(origin, "RETRY_SECONDS", 0.0)
     with pytest.raises(UserError, match="REMINT_BRANCH=nightly/worst cannot be fetched from origin: .*couldn't find"):
         started.retrain(settings.load(toy.root), "schedule", print)

@@ -57,7 +57,7 @@ def test_a_repository_without_origin_and_a_server_that_is_not_named(clone, monke
     ],
 )
 def test_another_server_that_is_not_there(clone, monkeypatch, variable, value, pool, words):
-    monkeypatch.setattr(serve.server, "check", lambda api: None)
+    monkeypatch.setattr(serve.connect, "check", lambda api: None)
     monkeypatch.setenv(variable, value)
     with pytest.raises(UserError, match=words):
         serve.check(settings.load(clone), pool)

@@ -45,10 +45,10 @@ def measure(workspace: Path, pairs: Sequence[Pair], environment: Mapping[str, st
     """Time every pair with the workspace's code, in a process of its own; what fails is said in the value."""
     if not pairs:
         return {}
-    there = [name for name in MODULES if (workspace / f"{name.replace('.', '/')}.py").exists()]
+    there = [name for name in MODULES if (workspace / f"{name.replace('.', '/')}.py").exists()] or MODULES
     try:
         done = subprocess.run(
-            confined.command([sys.executable, "-m", *there[:1]]),
+            confined.command([sys.executable, "-m", there[0]]),
             cwd=workspace,
             env=confined.variables(environment),
             input=json.dumps([asdict(pair) for pair in pairs]),
