@@ -223,7 +223,7 @@ def _words(root: Path, tag: str) -> str:
 
 
 def _weights(root: Path, tag: str) -> str:
-    found = re.search(r"^weights ([0-9a-f]{64})$", _words(root, tag), re.MULTILINE)
+    found = re.search(r"^weights ([0-9a-f]{64})( config [0-9a-f]{64})?$", _words(root, tag), re.MULTILINE)
     return found[1] if found else ""
 
 

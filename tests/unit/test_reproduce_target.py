@@ -11,7 +11,7 @@ import pytest
 from data.core.params import UserError
 from flows import settings
 from flows.catalogue import database, schema
-from flows.release import bundle, pointers
+from flows.release import bundle, pointers, tags
 from flows.release.pointers import Member, Pointer
 from flows.reproduce import target
 from flows.storage import bucket
@@ -48,7 +48,8 @@ class Clone:
         self.git("add", "--all")
         self.git("commit", "--quiet", "--message", f"Run {number}")
         self.tag(f"run/{number}", "HEAD")
-        words = f"tokenizer v{number} of run/{number}\n\nweights {weights(number)}"
+        config = "" if number == 1 else "c" * 64  # the first as an earlier Remint wrote it
+        words = tags.message("tokenizer", number, f"run/{number}", weights(number), config)
         self.tag(f"tokenizer@v{number}.0.0", "HEAD", words)
         return self.git("rev-parse", "HEAD")
 
