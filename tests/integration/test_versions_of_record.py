@@ -121,11 +121,14 @@ class Sequence:
         assert all(one.repaired for one in checks.examine(self.places, repair=True))
 
     def approve(self) -> None:
+        for one in self._waiting():
+            if one in self._waiting():  # a promotion judges again, by a policy that may ask for nothing
+                record.approve(self.places.catalogue, one.model, f"v{one.version}", "Ada", "looks well")
+                of_run.promote_run(self.places, one.family, one.run, "Ada", "")
+
+    def _waiting(self) -> list:
         with self.places.catalogue.read() as session:
-            waiting = queries.waiting(session, queries.production(session))
-        for one in waiting:
-            record.approve(self.places.catalogue, one.model, f"v{one.version}", "Ada", "looks well")
-            of_run.promote_run(self.places, one.family, one.run, "Ada", "")
+            return list(queries.waiting(session, queries.production(session)))
 
     def promote(self) -> None:
         runs = [name for name in tags.read(self.places.settings.root) if name.startswith("run/")]
