@@ -1,7 +1,7 @@
 """What this machine notes for itself, as small JSON files: written whole or not at all, and named when damaged.
 
 state.write(path, {"finished": True})
-state.read(path, Noted.from_json, "remove it, then: remint doctor")
+state.read(path, RunRecord.from_json, "remove it, then: remint doctor")
 """
 
 from __future__ import annotations

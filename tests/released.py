@@ -22,7 +22,7 @@ from data.core import manifest, samples, shards
 from data.core.digests import sha256
 from flows.pipeline import parameters
 from flows.pipeline.store import Store
-from flows.release import bundle, of_run, pointers, projections
+from flows.release import bundle, outcome, pointers, projections
 from flows.release.stores import Stores
 from flows.retrain import finalise
 from flows.runs import record
@@ -130,7 +130,7 @@ def train(
         store.close()
 
 
-def finished(places: Stores, ran: RunInfo) -> of_run.Release:
+def finished(places: Stores, ran: RunInfo) -> outcome.Release:
     """Register, judge and release a recorded run, as the flow does."""
     noted = record.load(places.settings, ran.id)
     assert noted is not None

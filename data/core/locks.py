@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import IO
 
 
-def take(path: Path, mode: str = "a", *, wait: bool = True) -> IO[str]:
+def take(path: Path, mode: str = "a", *, wait: bool = True, shared: bool = False) -> IO[str]:
     """The open file whose lock this process has until it closes the file or dies.
 
-    mode: of opening it. BlockingIOError if another process has the lock and `wait` is false.
+    mode: of opening it. shared: together with others that share it. BlockingIOError if another process keeps it and
+    `wait` is false.
     """
     file = path.open(mode)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
     except BaseException:
         file.close()
         raise

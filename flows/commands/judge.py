@@ -9,7 +9,7 @@ import click
 from flows.console import FAILED, OK, one_line_errors, print_json, say
 
 if TYPE_CHECKING:
-    from flows.release.of_run import Release
+    from flows.release.outcome import Release
 
 
 @click.command(short_help="Judge a recorded run by the present policy.")

@@ -14,8 +14,7 @@ from data.core.params import UserError
 from flows.console import FAILED, OK, one_line_errors, print_json, say
 
 if TYPE_CHECKING:
-    from flows.release.of_run import Release
-    from flows.release.outcome import Outcome
+    from flows.release.outcome import Outcome, Release
     from flows.runs.job import Job
     from flows.runs.values import RunInfo, StageResult
 
@@ -120,7 +119,7 @@ def _plan(ready: "Job") -> dict[str, Any]:
 
 def _retrain(ready: "Job", as_json: bool) -> int:
     """Run what the plan says, and print what came of it."""
-    from flows.release import of_run
+    from flows.release.outcome import Release
     from flows.retrain import launch
     from flows.runs.values import StageResult
     from flows.workers import claim
@@ -137,7 +136,7 @@ def _retrain(ready: "Job", as_json: bool) -> int:
     if outcome is None:
         results = [StageResult(stage.name, "current", 0.0) for stage in ready.stages]
         if as_json:
-            print_json(_summary(None, results, of_run.Release(), None, time.monotonic() - began))
+            print_json(_summary(None, results, Release(), None, time.monotonic() - began))
         else:
             newest = ready.newest or "dvc.lock"
             print(f"Nothing to do: all {len(ready.stages)} stages are as {newest} records them.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -107,9 +108,5 @@ def _files(objects: Objects, out: Mapping[str, Any], damaged: set[str]) -> dict[
 def _bring_again(settings: Settings, oid: str, what: str) -> None:
     """Take a damaged object out of the cache, and bring it again where a remote has it."""
     Objects(workspace.cache(settings)).path(oid).unlink(missing_ok=True)
-    with contextlib.suppress(UserError):  # no remote has it: the stage that makes it will run again
-        store = Store(settings.root, accepted.remote(settings))
-        try:
-            store.fetch({what: oid})
-        finally:
-            store.close()
+    with closing(Store(settings.root, accepted.remote(settings))) as store, contextlib.suppress(UserError):
+        store.fetch({what: oid})  # where no remote has it, the stage that makes it will run again

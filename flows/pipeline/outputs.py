@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
 
 from flows.pipeline import accepted
@@ -36,12 +37,9 @@ def last_steps(store: Store, entries: Iterable[Entry]) -> None:
 
 def inputs(settings: Settings, workspace: Path, entry: Entry, lock: Mapping[str, Entry]) -> None:
     """Put all that a stage reads into a workspace, with its shards."""
-    store = Store(workspace, accepted.remote(settings))
-    try:
+    with closing(Store(workspace, accepted.remote(settings))) as store:
         deps = [dep["path"] for dep in entry["deps"]]
         bring(store, lock.values(), lambda path: any(overlap(path, dep) for dep in deps))
-    finally:
-        store.close()
 
 
 def bring(store: Store, entries: Iterable[Entry], wanted: Wanted) -> None:

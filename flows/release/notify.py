@@ -33,8 +33,7 @@ from flows.settings import Settings
 
 if TYPE_CHECKING:
     from flows.catalogue.alarms import Alarm
-    from flows.release.of_run import Release
-    from flows.release.outcome import Outcome
+    from flows.release.outcome import Outcome, Release
     from flows.release.pointers import Pointer
     from flows.release.promote import Outcome as Promoted
     from flows.runs.values import RunInfo

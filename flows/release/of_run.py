@@ -5,13 +5,12 @@ Judged again, a run is held against what is in production now, by the policy tha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from flows import repository
 from flows.catalogue import journal, record
-from flows.catalogue.alarms import Alarm
 from flows.pipeline import families, integrity, workspace
 from flows.pipeline.families import Model
 from flows.pipeline.graph import Stage
@@ -20,31 +19,15 @@ from flows.pipeline.lock import read_lock
 from flows.pipeline.plan import overlap
 from flows.release import projections, promote, recorded, registry, tags
 from flows.release.gates import gate, policy
-from flows.release.gates.compare import InProduction, Number
-from flows.release.gates.decision import Decision
-from flows.release.pointers import Pointer
+from flows.release.outcome import Release
 from flows.release.promote import Outcome
 from flows.release.stores import Stores, who
-from flows.runs.registered import Registered
 from flows.runs.values import RunInfo, StageResult
 from flows.settings import Settings
 from models.tracking.experiments import GATE
 
 SHARD = ".tar"  # how shards end: what is large, and only stages read it
 JUDGEMENT = "judgement"  # kind of a journal entry
-
-
-@dataclass(frozen=True)
-class Release:
-    """What became of a run's models."""
-
-    registered: tuple[Registered, ...] = ()
-    alarms: tuple[Alarm, ...] = ()  # stages that were seen with two outputs for one input
-    bases: Mapping[str, Pointer | None] = field(default_factory=dict)  # by family, what was in production till now
-    before: Mapping[str, InProduction] = field(default_factory=dict)  # and its models
-    compared: Mapping[str, tuple[Number, ...]] = field(default_factory=dict)  # their numbers beside the run's
-    decisions: tuple[Decision, ...] = ()
-    outcomes: tuple[Outcome, ...] = ()  # by family
 
 
 def verify_models(settings: Settings, ran: RunInfo, family: str | None) -> None:

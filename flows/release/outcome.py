@@ -1,17 +1,36 @@
-"""What came of a run: its stages, what they cost, its models, its report."""
+"""What came of a run: its stages, what they cost, its models, its report. Values alone, which load nothing heavy."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.release.of_run import Release
 from flows.runs.values import RunInfo, StageResult
 from flows.stage.spending import Spending
 
 if TYPE_CHECKING:
+    from flows.catalogue.alarms import Alarm
+    from flows.release.gates.compare import InProduction, Number
+    from flows.release.gates.decision import Decision
+    from flows.release.pointers import Pointer
+    from flows.release.promote import Outcome as Promoted
+    from flows.runs.registered import Registered
     from flows.stage.process import StageFailed
+
+
+@dataclass(frozen=True)
+class Release:
+    """What became of a run's models."""
+
+    registered: tuple[Registered, ...] = ()
+    alarms: tuple[Alarm, ...] = ()  # stages that were seen with two outputs for one input
+    bases: Mapping[str, Pointer | None] = field(default_factory=dict)  # by family, what was in production till now
+    before: Mapping[str, InProduction] = field(default_factory=dict)  # and its models
+    compared: Mapping[str, tuple[Number, ...]] = field(default_factory=dict)  # their numbers beside the run's
+    decisions: tuple[Decision, ...] = ()
+    outcomes: tuple[Promoted, ...] = ()  # by family
 
 
 @dataclass

@@ -5,21 +5,15 @@
 Writing the pointer is the one moment at which the release becomes real. What comes before it is seen by nobody; what
 follows is worked out from the pointer log. So whoever finds a procedure open asks the bucket: if its pointer is there,
 the rest is completed, if not, it is undone. The intent keeps what stood before in every place.
-
-On the machine where it runs, a procedure has a file that is locked while its process lives: the operating system drops
-the lock however the process dies, so what was killed shows without a database. The end of a procedure removes its file.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select
@@ -28,7 +22,7 @@ from sqlalchemy.orm import Session
 from data.core.params import UserError
 from flows.catalogue import schema
 from flows.pipeline.reference import PRODUCTION
-from flows.release import anchors, notify, pointers, projections, tags
+from flows.release import anchors, killed, notify, pointers, projections, tags
 from flows.release.pointers import Pointer, title
 from flows.release.stores import Finding, Stores, opened
 from flows.settings import Settings
@@ -59,7 +53,7 @@ def carry_out(stores: Stores, kind: str, pointer: Pointer, upload: Callable[[], 
     upload: puts the members' bundles into the bucket; may be called again. Lost if another release took the number; on
     any other error nothing has changed. A place that does not answer is returned, and the procedure stays open.
     """
-    with held(stores.settings, pointer.procedure):
+    with killed.held(stores.settings, pointer.procedure):
         _intend(stores, kind, pointer)
         try:
             upload()
@@ -84,12 +78,12 @@ def carry_out(stores: Stores, kind: str, pointer: Pointer, upload: Callable[[], 
 
 def resume(stores: Stores, identifier: str) -> str:
     """Complete or undo an open procedure whose process is dead, and tell of a release; returns what was done."""
-    with held(stores.settings, identifier):
+    with killed.held(stores.settings, identifier):
         with stores.catalogue.read() as session:
             row = session.get(schema.Procedure, identifier)
             text, kind = (row.pointer, row.kind) if row is not None and row.state == "open" else ("", "")
         if not text:  # killed before it was open, or after it had ended
-            unmark(stores.settings, identifier)
+            killed.unmark(stores.settings, identifier)
             return ""
         pointer = pointers.parse(text.encode(), f"procedure {identifier}")
         if _was_written(stores, pointer):
@@ -110,8 +104,8 @@ def abandoned(stores: Stores) -> list[str]:
         rows = session.scalars(select(schema.Procedure).where(schema.Procedure.state == "open")).all()
         mine = {row.id for row in rows if row.before.get("host") == here}
         old = {row.id for row in rows if datetime.now(UTC) - row.created > ABANDONED}
-    unmarked = {name for name in mine if not _mark(stores.settings, name).exists()}
-    return sorted({*left_behind(stores.settings), *unmarked, *(old - mine)})
+    unmarked = {name for name in mine if not killed.mark(stores.settings, name).exists()}
+    return sorted({*killed.left_behind(stores.settings), *unmarked, *(old - mine)})
 
 
 def _note(stores: Stores, identifier: str, name: str, before: dict[str, Any] | None = None) -> None:
@@ -182,12 +176,12 @@ def _end(stores: Stores, identifier: str, state: str) -> None:
             row.state, row.ended = state, datetime.now(UTC)
 
     stores.catalogue.write(write)
-    unmark(stores.settings, identifier)
+    killed.unmark(stores.settings, identifier)
 
 
 def resume_killed_here(settings: Settings, say: Callable[[str], None]) -> None:
     """`resume_killed` if a promotion of this machine was killed; looks at one folder, which costs a run nothing."""
-    if left_behind(settings):
+    if killed.left_behind(settings):
         resume_killed(settings, say)
 
 
@@ -202,37 +196,3 @@ def resume_killed(settings: Settings, say: Callable[[str], None]) -> None:
                 say(f"A promotion had been interrupted: {said}.")
         for family in anchors.families(places.bucket, places.catalogue):
             anchors.check(places.bucket, places.catalogue, family, pointers.log(places.bucket, family), ends=False)
-
-
-@contextmanager
-def held(settings: Settings, identifier: str) -> Iterator[None]:
-    """Hold a procedure's mark; it stays, unlocked, unless it is removed before the end."""
-    mark = _mark(settings, identifier)
-    mark.parent.mkdir(parents=True, exist_ok=True)
-    with mark.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def unmark(settings: Settings, identifier: str) -> None:
-    """Remove the mark of a procedure that has ended."""
-    _mark(settings, identifier).unlink(missing_ok=True)
-
-
-def left_behind(settings: Settings) -> list[str]:
-    """The procedures of this machine whose process died."""
-    return sorted(path.name for path in _mark(settings, "").glob("*") if path.is_file() and _dead(path))
-
-
-def _mark(settings: Settings, identifier: str) -> Path:
-    return settings.home / "procedures" / identifier
-
-
-def _dead(mark: Path) -> bool:
-    """Whether a mark is there and nobody holds it."""
-    try:
-        with mark.open() as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, FileNotFoundError):
-        return False
-    return True

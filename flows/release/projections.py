@@ -15,10 +15,10 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from filelock import FileLock
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session, selectinload
 
+from data.core import locks
 from data.core.params import UserError
 from flows.catalogue import journal, schema
 from flows.pipeline.reference import PREVIOUS, PRODUCTION
@@ -38,7 +38,9 @@ def follow(stores: Stores, family: str, after: Callable[[str, list[Finding]], No
     Whoever corrects reads the log again afterwards: a slower process cannot leave an older alias behind.
     after: called with each place's name and what was corrected there.
     """
-    with FileLock(stores.settings.home / "locks" / family):  # one process of this machine at a time, the others wait
+    place = stores.settings.home / "locks" / family
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with locks.held(place):  # one process of this machine at a time, the others wait
         while True:
             log = pointers.log(stores.bucket, family)
             anchors.check(stores.bucket, stores.catalogue, family, log)

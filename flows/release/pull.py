@@ -17,8 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
+from data.core import locks
 from data.core.files import sync, write
 from data.core.params import UserError, near
 from flows.release import bundle, pointers
@@ -239,16 +238,20 @@ def _check_room(staging: Path, size: int) -> None:
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """One pull at a time into a folder. The lock's file is removed by its holder; a dead holder has lost the lock."""
-    lock = FileLock(folder.with_name(f".{folder.name}.remint-pull"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(f"another pull into {folder} is under way; wait for its end") from None
-    try:
-        yield
-    finally:
-        Path(lock.lock_file).unlink()
-        lock.release()
+    path = folder.with_name(f".{folder.name}.remint-pull")
+    while True:
+        try:
+            lock = locks.take(path, wait=False)
+        except BlockingIOError:
+            raise UserError(f"another pull into {folder} is under way; wait for its end") from None
+        with lock:
+            if os.fstat(lock.fileno()).st_nlink == 0:
+                continue  # its last holder removed the file between our open and our lock
+            try:
+                yield
+            finally:
+                path.unlink()
+            return
 
 
 @contextlib.contextmanager

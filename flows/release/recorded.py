@@ -6,7 +6,7 @@ import difflib
 import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -95,15 +95,12 @@ def opened(stores: Stores, found: RunInfo, family: str | None = None, whole: boo
     index = workspace.index_folder(chosen.worktrees / identifier)
     here = settings.child_environment(chosen) | {"DVC_SITE_CACHE_DIR": str(index)}
     with environment(here), workspace.opened(chosen, found.commit, identifier) as root:
-        store = Store(root, accepted.remote(chosen))
-        try:
+        with closing(Store(root, accepted.remote(chosen))) as store:
             store.checkout()
             if chosen.stages == "workers":
                 entries = [store.entry(stage) for stage in store.stages]
                 outputs.last_steps(store, [entry for entry in entries if entry is not None])
             remotes = list(store.repo.config.get("remote", {}))
-        finally:
-            store.close()
         if family is not None or whole:
             _check(chosen, found, root, family, bool(remotes))
         yield replace(found, workspace=root, parameters=parameters.digest(root))
@@ -128,11 +125,8 @@ def here(chosen: Settings) -> set[str]:
 
 def stages(ran: RunInfo) -> tuple[Stage, ...]:
     """The graph of a run whose outputs are in place."""
-    store = Store(ran.workspace)
-    try:
+    with closing(Store(ran.workspace)) as store:
         return store.stages
-    finally:
-        store.close()
 
 
 def results(stores: Stores, found: RunInfo, stages: Sequence[Stage]) -> tuple[StageResult, ...]:

@@ -6,16 +6,16 @@ import getpass
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data.core.params import UserError
 from flows import repository
-from flows.catalogue import database
-from flows.catalogue.database import Catalogue
 from flows.settings import Settings
-from flows.storage import bucket
-from flows.storage.protocol import Bucket
 from models.tracking import training_run
+
+if TYPE_CHECKING:
+    from flows.catalogue.database import Catalogue
+    from flows.storage.protocol import Bucket
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,9 @@ class Finding:
 @contextmanager
 def opened(settings: Settings) -> Iterator[Stores]:
     """The stores of these settings."""
+    from flows.catalogue import database  # not above: a run with nothing to do opens none, and loads no SQLAlchemy
+    from flows.storage import bucket
+
     settings.home.mkdir(parents=True, exist_ok=True)
     yield Stores(settings, database.open(settings), bucket.open(settings))
 

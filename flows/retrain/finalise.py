@@ -8,7 +8,7 @@ next one, or by `remint doctor --repair`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,8 @@ from flows.pipeline.graph import Stage
 from flows.pipeline.integrity import Objects
 from flows.pipeline.lock import read_lock
 from flows.pipeline.plan import overlap
-from flows.release.of_run import Release, judge, register, release
+from flows.release.of_run import judge, register, release
+from flows.release.outcome import Release
 from flows.runs import values as run
 from flows.runs.record import RunRecord, load, save
 from flows.runs.values import RunInfo, StageResult
@@ -109,11 +110,8 @@ def complete(stores: Stores, left: RunRecord) -> tuple[tuple[StageResult, ...], 
         if now is None or now.finished:
             return None
         with recorded.opened(stores, left.run, whole=True) as ran:
-            store = Store(ran.workspace)
-            try:
+            with closing(Store(ran.workspace)) as store:
                 stages = store.stages
-            finally:
-                store.close()
             made = register(stores, ran, stages, left.results)
             late = _overtaken(stores, ran, made)
             own = tuple(one for one in made.registered if one.model.family not in late)

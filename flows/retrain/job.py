@@ -9,7 +9,7 @@ Nothing here starts a server or runs a stage; what is planned to run is run by `
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -63,13 +63,10 @@ def prepared(
             started=started,
             trigger=trigger,
         )
-        store = Store(root, accepted.remote(chosen))
-        try:
+        with closing(Store(root, accepted.remote(chosen))) as store:
             made = plan.make(store.stages, store)
             parameters.serve(root, store.stages, made)
             yield Job(chosen, checkout, run, store.stages, made, changes, environment, store, newest=newest)
-        finally:
-            store.close()
 
 
 def newest_run(chosen: Settings) -> str | None:
@@ -83,11 +80,8 @@ def newest_run(chosen: Settings) -> str | None:
 def renewed(job: Job, tag: str | None) -> Iterator[Job]:
     """The job planned again from the run `tag`, which another process has recorded after this one looked."""
     workspace.start_from(job.settings, job.run.workspace, tag)
-    store = Store(job.run.workspace, accepted.remote(job.settings))
-    try:
+    with closing(Store(job.run.workspace, accepted.remote(job.settings))) as store:
         yield replace(job, plan=plan.make(store.stages, store), store=store, newest=tag)
-    finally:
-        store.close()
 
 
 def _opened(stack: ExitStack, chosen: Settings, commit: str) -> tuple[datetime, dict[str, str], Path]:

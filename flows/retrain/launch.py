@@ -12,10 +12,9 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from data.core.params import UserError
-from flows.release import notify, origin, procedure, stores
+from flows.release import killed, notify, origin, stores
 from flows.release.gates.policy import gates_of
 from flows.release.outcome import Outcome
-from flows.retrain import finalise
 from flows.retrain.job import newest_run, renewed
 from flows.retrain.progress import Progress, console
 from flows.runs import record
@@ -50,12 +49,13 @@ def bring_up_to_date(job: Job, say: Callable[[str], None]) -> Outcome | None:
 
     claim.UnderWay if another process does it already.
     """
-    procedure.resume_killed_here(job.settings, say)
+    if killed.left_behind(job.settings):
+        _resume_killed(job.settings, say)
     check(job)
     if job.plan.empty and not record.unfinished(job.settings):
         _withdraw(job, claim.clear(job, say))
         return None
-    procedure.resume_killed(job.settings, say)
+    _resume_killed(job.settings, say)
     with claim.held(job, say) as claimed, ExitStack() as stack:
         stack.callback(_withdraw, job, (job.run.id, *claimed.dead))  # not before: workers fetch dead runs' commits too
         now = newest_run(job.settings)
@@ -70,6 +70,12 @@ def bring_up_to_date(job: Job, say: Callable[[str], None]) -> Outcome | None:
         if job.plan.empty:
             return next(filter(None, reversed(completed)), None)
         return run(replace(job, check=claimed.check), shown, claimed.dead)
+
+
+def _resume_killed(settings: Settings, say: Callable[[str], None]) -> None:
+    from flows.release import procedure  # not before: a run with nothing to do loads no SQLAlchemy
+
+    procedure.resume_killed(settings, say)
 
 
 def run(job: Job, progress: Progress, dead: Collection[str] = ()) -> Outcome:
@@ -115,6 +121,8 @@ def complete(job: Job, left: RunRecord, progress: Progress, say: Callable[[str],
     """
     progress.note(f"run {left.run.id} was interrupted before its models were released: completing it")
     try:
+        from flows.retrain import finalise  # not before: a run with nothing to do loads none of it
+
         with stores.opened(job.settings) as places:
             done = finalise.complete(places, left)
     except UserError as error:

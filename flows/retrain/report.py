@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,7 +37,7 @@ from models.report.facts import Compared, Cost, Rule, RunFacts, StageRow, Verdic
 from models.report.graph import Graph
 
 if TYPE_CHECKING:
-    from flows.release.of_run import Release
+    from flows.release.outcome import Release
 
 
 DOCS = "data-docs"
@@ -52,11 +53,8 @@ def write(
 
     Raises UserError when the run's workspace holds no artifacts or the page cannot be written.
     """
-    store = Store(run.workspace)
-    try:
+    with closing(Store(run.workspace)) as store:
         stages = store.stages
-    finally:
-        store.close()
     facts = facts_of(run, stages, results, made, datetime.now(UTC))
     facts = replace(facts, lineage=draw_lineage(made.registered, settings), cost=cost_of(run, settings))
     material = collect.collect(run.workspace / "artifacts", run.workspace)

@@ -18,7 +18,7 @@ from flows.stage.spending import Estimate, duration, total
 if TYPE_CHECKING:
     from flows.release.gates.compare import Says
     from flows.release.gates.decision import Decision
-    from flows.release.of_run import Release
+    from flows.release.outcome import Release
 
 WORDS = {
     "ran": "done",

@@ -7,13 +7,13 @@ bound is REMINT_CACHE_GB, and in any case 2 GB that stay free for the stage.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from data.core import locks
 from flows.pipeline import workspace
 from flows.pipeline.store import Store
 from flows.settings import Settings
@@ -29,13 +29,13 @@ def in_use(settings: Settings, alone: bool = False) -> Iterator[bool]:
     """Nothing is removed from the cache meanwhile; `alone`, to remove from it: yields whether nobody relies on it."""
     folder = workspace.cache(settings) / "remint"
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "in-use.lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+    try:
+        lock = locks.take(folder / "in-use.lock", wait=not alone, shared=not alone)
+    except BlockingIOError:
+        yield False
+        return
+    with lock:
+        yield True
 
 
 def make_room(settings: Settings, store: Store) -> int:

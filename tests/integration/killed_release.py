@@ -30,7 +30,7 @@ from flows import repository
 from flows.catalogue import journal, schema
 from flows.catalogue.database import Catalogue
 from flows.doctor import checks
-from flows.release import bundle, of_run, pointers, procedure, projections, promote, recorded, rollback, stores
+from flows.release import bundle, killed, of_run, pointers, projections, promote, recorded, rollback, stores
 from flows.release.stores import Stores
 from flows.retrain import finalise
 from flows.runs import record
@@ -45,7 +45,7 @@ WRITES = (
     (Catalogue, "write"),
     (Catalogue, "begin"),
     (finalise, "save"),
-    (procedure, "unmark"),
+    (killed, "unmark"),
     (repository, "git"),
     *((MlflowClient, name) for name in ("set_registered_model_alias", "set_model_version_tag", "create_model_version")),
     *((MlflowClient, name) for name in ("create_run", "create_logged_model", "log_batch", "set_terminated")),

@@ -19,7 +19,7 @@ import models
 from data.core import manifest, samples, shards
 from data.core.params import UserError
 from flows.doctor import checks
-from flows.release import of_run, registry, stores, tags
+from flows.release import of_run, outcome, registry, stores, tags
 from flows.runs.values import RunInfo
 from flows.settings import Settings
 from models import registry as models_registry
@@ -147,7 +147,7 @@ def first(project, settings):
         os.environ["MLFLOW_TRACKING_URI"] = before
 
 
-def released(places: stores.Stores, run: RunInfo) -> of_run.Release:
+def released(places: stores.Stores, run: RunInfo) -> outcome.Release:
     """The last steps of the flow but its report."""
     return of_run.release(places, run, of_run.judge(places, run, of_run.register(places, run, [], [])))
 

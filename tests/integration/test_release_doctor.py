@@ -17,7 +17,7 @@ from flows import repository
 from flows.catalogue import schema
 from flows.cli import main
 from flows.doctor import checks, registered
-from flows.release import notify, pointers, procedure, stores, tags
+from flows.release import killed, notify, pointers, procedure, stores, tags
 from flows.runs import record
 from tests.released import git, places_agree, train
 
@@ -351,7 +351,7 @@ def test_bundles_of_a_release_whose_pointer_is_gone_are_not_collected(places):
 
 
 def test_a_mark_of_a_promotion_that_died_before_it_was_open_goes(places):
-    with procedure.held(places.settings, "images-2-dead"):
+    with killed.held(places.settings, "images-2-dead"):
         assert procedure.abandoned(places) == []  # it lives
     assert procedure.abandoned(places) == ["images-2-dead"]
     assert len(found(places, repair=True)) == 1

@@ -16,7 +16,7 @@ from data.core.params import UserError
 from flows.catalogue import journal, schema
 from flows.cli import main
 from flows.doctor import checks, registered
-from flows.release import bundle, of_run, pointers, procedure, promote, recorded, rollback, stores, tags
+from flows.release import bundle, killed, of_run, pointers, promote, recorded, rollback, stores, tags
 from flows.settings import Settings
 from tests.released import ARTIFACTS, finished, git, places_agree, train
 
@@ -58,7 +58,7 @@ def test_the_newest_run_is_promoted_whole_and_every_place_says_so(places):
         assert (row.state, row.kind, row.before["aliases"]["tokenizer"]) == ("done", "promote", {"production": 1})
         assert {step.name for step in row.steps} == {"bundles", "pointer", "catalogue", "MLflow", "git"}
     assert (root / "params.yaml").read_text() == "seed: 99\n"
-    assert procedure.left_behind(places.settings) == []
+    assert killed.left_behind(places.settings) == []
 
 
 def test_what_stands_is_not_released_again(places):
@@ -271,10 +271,10 @@ def test_a_place_that_fails_after_the_release_is_named_and_made_up_for(places, m
     assert "not followed everywhere (MLflow's registry failed: no space left)" in done.stderr
     assert "remint doctor --repair" in done.stderr
     assert not tags.in_git(places, "images", pointers.log(places.bucket, "images"))
-    assert len(procedure.left_behind(places.settings)) == 1
+    assert len(killed.left_behind(places.settings)) == 1
     assert all(result.repaired for result in checks.examine(places, repair=True))
     assert places_agree(places, "images") == 2
-    assert procedure.left_behind(places.settings) == []
+    assert killed.left_behind(places.settings) == []
 
 
 def test_a_promotion_from_an_older_state_loses_and_says_who_won(places):

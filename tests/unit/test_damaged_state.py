@@ -14,7 +14,7 @@ from flows.arrivals import batches
 from flows.arrivals.incoming import Item, memo
 from flows.garbage import releases
 from flows.pipeline import accepted
-from flows.release import procedure
+from flows.release import killed
 from flows.runs import record
 from flows.runs.values import RunInfo
 from flows.server import local
@@ -157,4 +157,4 @@ def test_a_file_has_its_name_only_once_its_bytes_are_on_the_disk(tmp_path, monke
 def test_a_folder_that_somebody_put_among_the_marks_is_no_procedure(tmp_path):
     chosen = Settings(root=tmp_path)
     (chosen.home / "procedures/folder").mkdir(parents=True)
-    assert procedure.left_behind(chosen) == []
+    assert killed.left_behind(chosen) == []

@@ -1,5 +1,8 @@
 """The house stays what it has become: no circles, few floors, and not one line more than its bar."""
 
+import subprocess
+import sys
+
 import pytest
 
 from tests import house
@@ -33,3 +36,9 @@ def test_a_circle_is_seen(tmp_path) -> None:
     found = house.measure(tmp_path)
     assert found.circles == [["flows.a", "flows.b"]]
     assert found.mutual == [("flows.a", "flows.b")]
+
+
+def test_a_run_with_nothing_to_do_loads_no_database_no_network_and_no_tracking() -> None:
+    loaded = "import sys, flows.retrain.job, flows.retrain.launch; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", loaded], cwd=house.ROOT, capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) & {"sqlalchemy", "mlflow", "prefect", "torch", "boto3", "dvc", "pandas"} == set()

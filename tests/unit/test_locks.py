@@ -35,3 +35,10 @@ def test_a_lock_file_that_is_not_there_is_made_by_who_takes_it_and_not_by_who_as
         locks.is_held(path)
     locks.take(path).close()
     assert not locks.is_held(path)
+
+
+def test_those_who_share_a_lock_keep_out_who_wants_it_alone(tmp_path):
+    path = tmp_path / "a.lock"
+    with locks.take(path, shared=True), locks.take(path, shared=True, wait=False):
+        assert locks.is_held(path)
+    assert not locks.is_held(path)

@@ -15,7 +15,7 @@ import pytest
 from flows.catalogue.alarms import Alarm
 from flows.release import notify
 from flows.release.gates.decision import Decision, Rule
-from flows.release.of_run import Release
+from flows.release.outcome import Release
 from flows.release.pointers import Member, Pointer
 from flows.release.promote import Outcome
 from flows.runs.values import RunInfo

@@ -9,7 +9,7 @@ from data.core.params import UserError
 from flows.pipeline.families import Model
 from flows.release import pointers
 from flows.release.gates.decision import Decision, Rule
-from flows.release.of_run import Release
+from flows.release.outcome import Release
 from flows.release.pointers import Member, Pointer, Standing, changes, standing
 from flows.release.promote import Outcome, check_fit, judged
 from flows.release.rollback import target

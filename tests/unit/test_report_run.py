@@ -12,7 +12,7 @@ from flows.pipeline.families import Model
 from flows.pipeline.graph import Stage
 from flows.release.gates.compare import InProduction, numbers
 from flows.release.gates.decision import Decision, Rule
-from flows.release.of_run import Release
+from flows.release.outcome import Release
 from flows.release.pointers import Member, Pointer
 from flows.release.promote import Outcome
 from flows.retrain import report

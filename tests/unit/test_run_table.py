@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 from flows.pipeline import families
 from flows.release.gates.compare import numbers
-from flows.release.of_run import Release
+from flows.release.outcome import Release
 from flows.runs import values
 from flows.runs.values import RunInfo, StageResult, headline
 from flows.show import table
