@@ -30,13 +30,14 @@ os.environ.update(
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def own_environment() -> Iterator[None]:
-    """A job that is prepared sets this process's environment, as a command's may be; afterwards it is as it was."""
-    from flows.release import recorded
-
-    with recorded.environment({}):
-        yield
+    """What is run in this process may set its environment, as a command does; afterwards it is as it was."""
+    before = dict(os.environ)
+    yield
+    if os.environ != before:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 @pytest.fixture(scope="session")

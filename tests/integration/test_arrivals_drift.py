@@ -24,15 +24,6 @@ from tests.arriving import deliver, git, photograph, project, release
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture(autouse=True)
-def environment() -> Iterator[None]:
-    """A run puts its settings into this process's environment."""
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
-
-
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     (tmp_path / "inbox").mkdir()

@@ -164,12 +164,16 @@ def world(s3_server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World
 
     folder = tmp_path_factory.mktemp("chaos")
     proxy = Proxy(int(s3_server["AWS_ENDPOINT_URL"].rsplit(":", 1)[1]))
-    os.environ.update(s3_server)
-    boto3.session.Session().client("s3", region_name="us-east-1").create_bucket(Bucket="chaos")
     chain.make(folder / "project", pace=0.2, steps=5)
     if postgres.programs() is None:
         pytest.skip("PostgreSQL is not installed; .ci/run names the package")
-    with postgres.server() as database, workers.prefect(folder / "prefect") as prefect, _small(folder) as small:
+    with (
+        recorded.environment(s3_server),
+        postgres.server() as database,
+        workers.prefect(folder / "prefect") as prefect,
+        _small(folder) as small,
+    ):
+        boto3.session.Session().client("s3", region_name="us-east-1").create_bucket(Bucket="chaos")
         port = workers.free_port()
         address = database.empty_database()
         variables = {

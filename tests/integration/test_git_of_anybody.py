@@ -201,7 +201,7 @@ def test_what_git_says_has_one_form(project, commit, configured, home):
 
 
 @pytest.mark.parametrize("configured", AT_ONCE, indirect=True)
-def test_a_run_plans_the_same_under_every_configuration(project, configured, home, own_environment):
+def test_a_run_plans_the_same_under_every_configuration(project, configured, home):
     with job.prepared(project.root) as ready:
         assert {step.action for step in ready.plan.steps} == {"current"}
     assert not (home / "was-run").exists()

@@ -15,7 +15,7 @@ from flows.retrain import finalise, job, launch
 from flows.runs import record
 from tests.released import finished, places_agree, train
 
-pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("own_environment")]
+pytestmark = pytest.mark.integration
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from flows.runs.job import Job
 from flows.stage import process
 from tests import arriving
 
-pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("own_environment")]
+pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
 
 

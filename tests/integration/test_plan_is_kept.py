@@ -14,7 +14,7 @@ from flows.pipeline import keys, plan, workspace
 from flows.pipeline.store import Store
 from tests import released
 
-pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("own_environment")]
+pytestmark = pytest.mark.integration
 
 LOCKS = ("none", "made", "other", "old")  # no entry; what the stage makes; other outputs; of other inputs
 CACHES = ("none", "made", "other", "both")  # which outputs it holds

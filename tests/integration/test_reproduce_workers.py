@@ -97,7 +97,7 @@ def left(farm):
     return [*farm.orders.store.list("stages/"), *(kept.glob("*") if kept.exists() else ()), *refs.split()]
 
 
-def test_that_nobody_serves_a_pool_is_said_before_anything_runs(farm, monkeypatch, own_environment):
+def test_that_nobody_serves_a_pool_is_said_before_anything_runs(farm, monkeypatch):
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     for name, value in farm.environment.items():

@@ -17,7 +17,7 @@ from flows.schedules import started
 from flows.workers import claim
 from tests.integration.conftest import Toy
 
-pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("own_environment")]
+pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")

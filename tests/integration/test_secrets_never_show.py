@@ -124,8 +124,8 @@ def project(make_toy, tmp_path_factory):
 
 @pytest.fixture
 def surroundings(project, monkeypatch):
-    """The project as the place to be, with the environment as it was afterwards."""
-    before, handler = dict(os.environ), signal.getsignal(signal.SIGTERM)
+    """The project as the place to be, and nothing named in the environment but its secrets."""
+    handler = signal.getsignal(signal.SIGTERM)
     for name in [key for key in os.environ if key.startswith(("REMINT_", "MLFLOW_", "PREFECT_", "AWS_"))]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(project)
@@ -133,8 +133,6 @@ def surroundings(project, monkeypatch):
     monkeypatch.setattr("flows.catalogue.database.RESTART_SECONDS", 0.0)
     os.environ.update(plain_secrets())
     yield
-    os.environ.clear()
-    os.environ.update(before)
     signal.signal(signal.SIGTERM, handler)
 
 
