@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.core.params import UserError
-from flows.settings import is_foreign
+from flows.foreign import is_foreign
 
+ORIGIN = "origin"  # the remote by which machines tell each other of commits and tags
 PLAIN = {  # settings that would change what git does here, or how it says it
     "core.hooksPath": "/dev/null",  # a run's commits are made by a program; DVC's post-checkout hook fetches outputs
     "core.fsmonitor": "false",  # a program, or a daemon in each run's worktree

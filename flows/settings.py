@@ -6,7 +6,6 @@ The fields of `Settings` are the one table of these variables; README's is made 
 import os
 import site
 import sys
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +14,7 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from data.core.params import UserError
+from flows.foreign import is_foreign
 from models.tracking.embedded import database_uri
 
 LONGEST = 380  # bytes of the home's path: SQLite takes 512, and DVC's own files there need 110 and a journal's ending
@@ -28,36 +28,9 @@ QUIET = {  # every tool's telemetry, update check and advertisements, off
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_OFFLINE": "1",
 }
-FOREIGN = {  # variables, by pattern, that no process of a run is given, and why: a commit decides what code runs
-    "PYTHON*": "where Python imports from, what it runs at its start and end, what becomes of warnings and asserts",
-    "__PYVENV_LAUNCHER__": "which Python it is",
-    "LD_PRELOAD": "code in every process; what CUDA needs is found by LD_LIBRARY_PATH, which stays",
-    "LD_AUDIT": "the same",
-    "DYLD_INSERT_LIBRARIES": "the same on a Mac",
-    "BASH_ENV": "a script that the shell of a stage runs first",
-    "BASH_FUNC_*": "functions of that shell, which can have the name of a program",
-    "ENV": "a script, of other shells",
-    "ZDOTDIR": "scripts, of zsh",
-    "GIT_*": "on which repository, index and objects git works: set inside a hook, and meant for another one",
-    "DVC_ROOT": "the same for DVC, inside a stage of another repository",
-    "DVC_STAGE": "the same",
-    "DVC_EXP_*": "the same, inside an experiment",
-}
-OWN_GIT = (  # of these the ones by which a person is known, and reaches origin
-    "GIT_AUTHOR_[NE]*",
-    "GIT_COMMITTER_[NE]*",
-    "GIT_CONFIG_*[!S]",  # not GIT_CONFIG_PARAMETERS, which is for one command
-    "GIT_SSH*",
-    "GIT_ASKPASS",
-    "GIT_SSL_*",
-    "GIT_HTTP_*",
-    "GIT_PROXY_*",
-    "GIT_EXEC_PATH",
-    "GIT_DISCOVERY_ACROSS_FILESYSTEM",
-    "GIT_TEST_ASSUME_DIFFERENT_OWNER",  # a checkout of somebody else's, as tests have it
-)
 
 
+PLACES = ("production", "checkpoints", "remote", "ledger", "arrived")  # each a folder or s3://bucket/prefix
 PLACE, HOME = "a folder or `s3://bucket/prefix`", "in `REMINT_HOME`"
 
 
@@ -116,18 +89,16 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _complete(cls, values: dict) -> dict:
-        """Relative folders are meant from the main checkout; databases and production lie in the home."""
+        """Relative folders are meant from the main checkout; where nothing is named, everything lies in the home."""
         root = Path(values["root"]).resolve()
         home = root / Path(values.get("home") or ".remint").expanduser()
         uri = values.get("mlflow_uri") or database_uri(home / "mlflow.db")
         catalogue = values.get("catalogue") or database_uri(home / "catalogue.db")
-        production = values.get("production") or str(home / "production")
-        checkpoints = str(values.get("checkpoints") or home / "checkpoints")
-        if "://" not in checkpoints:  # a stage works in a worktree that goes with its run; this must stay
-            checkpoints = str(root / Path(checkpoints).expanduser())
-        places = {"mlflow_uri": uri, "catalogue": catalogue, "production": production, "checkpoints": checkpoints}
-        places |= {name: values.get(name) or str(home / name) for name in ("remote", "ledger", "arrived")}
-        return values | {"root": root, "home": home, **places}
+        named = {name: values.get(name) or str(home / name) for name in PLACES}
+        if values.get("incoming"):
+            named["incoming"] = values["incoming"]
+        places = {name: at if "://" in at else str(root / Path(at).expanduser()) for name, at in named.items()}
+        return values | {"root": root, "home": home, "mlflow_uri": uri, "catalogue": catalogue, **places}
 
     @property
     def worktrees(self) -> Path:
@@ -155,19 +126,12 @@ def load(root: Path) -> Settings:
     return found
 
 
-def is_foreign(variable: str) -> bool:
-    """Whether no process of a run is given a variable of this name."""
-    return any(fnmatchcase(variable, pattern) for pattern in FOREIGN) and not any(
-        fnmatchcase(variable, pattern) for pattern in OWN_GIT
-    )
-
-
 def child_environment(settings: Settings) -> dict[str, str]:
     """The environment of every process that a run starts, and of the run itself.
 
     All telemetry is off, and Prefect, MLflow and DVC keep their state in the home. Values that the user has set for a
     tool's own behaviour (as PREFECT_API_DATABASE_CONNECTION_URL), proxies, devices and thread counts stay, but not
-    what would choose a stage's code (FOREIGN).
+    what would choose a stage's code (`flows.foreign`).
     """
     prefect_home = settings.home / "prefect"
     kept = {name: value for name, value in os.environ.items() if not is_foreign(name)}

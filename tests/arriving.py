@@ -133,7 +133,7 @@ def release(settings: Settings, photographs: int = 8) -> None:
     commit, weights = git(root, "rev-parse", "HEAD"), sha256(folder / "model.safetensors")
     lineage = Lineage("run", commit, "run/run", "d" * 64, "e" * 64, {"photos": "f.dir"}, {})
     manifest = Manifest("depth-small", 1, weights, "depth-small@v1.0.0", files, lineage, Evaluation("0" * 64, {}))
-    store = bucket.open(settings)
+    store = bucket.at(settings.production)
     digest = bundle.publish(store, Bundle(manifest, paths))
     member = pointers.Member("depth-small", 1, weights, "depth-small@v1.0.0", digest)
     pointers.append(store, pointers.Pointer("depth", 1, (member,), "run", commit, "ann", "better", "2026", ""))

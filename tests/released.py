@@ -20,14 +20,12 @@ from safetensors.numpy import save_file
 
 from data.core import manifest, samples, shards
 from data.core.digests import sha256
-from flows.pipeline import parameters
+from flows.pipeline import parameters, run, run_record
+from flows.pipeline.run import RunInfo, StageResult
 from flows.pipeline.store import Store
 from flows.release import bundle, outcome, pointers, projections
 from flows.release.stores import Stores
 from flows.retrain import finalise
-from flows.runs import record
-from flows.runs import values as run
-from flows.runs.values import RunInfo, StageResult
 from flows.settings import Settings
 
 ARTIFACTS = {
@@ -132,7 +130,7 @@ def train(
 
 def finished(places: Stores, ran: RunInfo) -> outcome.Release:
     """Register, judge and release a recorded run, as the flow does."""
-    noted = record.load(places.settings, ran.id)
+    noted = run_record.load(places.settings, ran.id)
     assert noted is not None
     done = finalise.complete(places, noted)
     assert done is not None

@@ -99,7 +99,7 @@ class Production:
 
 def find(settings: Settings) -> Production | None:
     """The depth models in production; None before the first release."""
-    store = bucket.open(settings)
+    store = bucket.at(settings.production)
     pointer = pointers.newest(store, FAMILY)
     if pointer is None:
         return None

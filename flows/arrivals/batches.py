@@ -112,8 +112,7 @@ class Log:
 
 def open(settings: Settings) -> Log:
     """The log that the settings name: REMINT_ARRIVED."""
-    address = settings.arrived
-    here = address.rstrip("/") if "://" in address else str((settings.root / Path(address).expanduser()).absolute())
+    here = settings.arrived.rstrip("/")
     kept = settings.home / "watch" / hashlib.sha256(here.encode()).hexdigest()[:12]
     return Log(bucket.at(here, VARIABLE), f"{here}/photographs", kept)
 

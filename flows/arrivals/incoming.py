@@ -50,7 +50,7 @@ def open(settings: Settings) -> FolderIncoming | S3Incoming:
     if not address:
         raise UserError(f"{VARIABLE} names no place to watch: set it to a folder or s3://bucket/prefix")
     if "://" not in address:
-        return FolderIncoming(settings.root / Path(address).expanduser())
+        return FolderIncoming(Path(address))
     found = bucket.at(address, VARIABLE)  # its checks of the address
     assert isinstance(found, S3Bucket)
     return S3Incoming(found.bucket, found.prefix.rstrip("/"), variable=VARIABLE)

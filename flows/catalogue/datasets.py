@@ -10,7 +10,7 @@ from typing import Any
 
 from flows.pipeline.graph import Stage
 from flows.pipeline.lock import Entry
-from flows.runs.values import BROKEN, StageResult
+from flows.pipeline.run import BROKEN, StageResult
 
 VALIDATE, REPORT = "validate", Path("artifacts/validate/report.json")
 PHOTOGRAPH = "^[0-9a-f]{12}-"  # how keys of tiles begin: data.photos.collect names them by the photograph's bytes

@@ -19,11 +19,10 @@ import yaml
 
 from data.core.params import UserError
 from flows import repository
-from flows.pipeline import accepted, workspace
+from flows.pipeline import accepted, run_record, workspace
 from flows.pipeline.accepted import Accepted
-from flows.runs import record
-from flows.runs.tagged import commits
-from flows.runs.values import RECORDED, SET, run_tag
+from flows.pipeline.run import RECORDED, SET, run_tag
+from flows.pipeline.run_tags import commits
 from flows.settings import Settings
 from models.tracking.embedded import database_file
 
@@ -49,7 +48,7 @@ class Runs:
 
     def known(self, identifier: str) -> str | None:
         """The commit with which a run was noted here or is in the catalogue; None where it is in neither."""
-        noted = record.load(self.settings, identifier)
+        noted = run_record.load(self.settings, identifier)
         return noted.run.commit if noted else self._catalogue.get(identifier)
 
     def doubt(self, identifier: str, commit: str) -> str:

@@ -29,12 +29,12 @@ from flows.pipeline import lock as locked
 from flows.pipeline.environment import Environment
 from flows.pipeline.graph import Stage
 from flows.pipeline.reference import GTO_TAG, RUN_TAG
-from flows.runs.values import BROKEN, RunInfo, StageResult, run_tag, started_at
+from flows.pipeline.run import BROKEN, RunInfo, StageResult, run_tag, started_at
 from flows.settings import Settings
 from models.tracking.training_run import COMMIT
 
 if TYPE_CHECKING:
-    from flows.runs.registered import Registered
+    from flows.catalogue.registered import Registered
     from flows.stage.spending import Usage
 
 RESUMED = "going on from step"  # what a training that found its checkpoint prints, see models.core.callbacks.Resume

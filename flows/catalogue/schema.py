@@ -120,7 +120,7 @@ class Execution(Base):
     seconds: Mapped[float]  # that the run waited for it
     host: Mapped[str]
     action: Mapped[str]  # "ran", "resumed" (ran on from a checkpoint), "restored", "current", "failed", "stopped"
-    # what all attempts at it cost, see flows.runs.values.Usage; NULL where it was not measured
+    # what all attempts at it cost, see flows.pipeline.run.Usage; NULL where it was not measured
     machine_seconds: Mapped[float | None]
     cpu_seconds: Mapped[float | None]
     gpu_seconds: Mapped[float | None]

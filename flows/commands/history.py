@@ -27,7 +27,7 @@ def history(family: str, as_json: bool) -> None:
         from flows.storage import bucket
 
         chosen = settings.load(repository.find(Path.cwd()).main)
-        where = bucket.open(chosen)
+        where = bucket.at(chosen.production)
         check_family(chosen, where, family)
         log = pointers.log(where, family)
         anchors.hold(chosen, family, log)

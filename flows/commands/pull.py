@@ -72,7 +72,7 @@ def production() -> "Bucket":
     from flows import repository, settings
 
     try:
-        return bucket.open(settings.load(repository.find(Path.cwd()).main))
+        return bucket.at(settings.load(repository.find(Path.cwd()).main).production)
     except UserError as error:
         raise UserError(f"{error}; or say where production is: REMINT_PRODUCTION=s3://bucket/prefix") from None
 

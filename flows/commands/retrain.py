@@ -14,9 +14,9 @@ from data.core.params import UserError
 from flows.console import FAILED, OK, one_line_errors, print_json, say
 
 if TYPE_CHECKING:
+    from flows.pipeline.job import Job
+    from flows.pipeline.run import RunInfo, StageResult
     from flows.release.outcome import Outcome, Release
-    from flows.runs.job import Job
-    from flows.runs.values import RunInfo, StageResult
 
 LISTED = 5  # uncommitted paths named before they are counted
 
@@ -94,11 +94,11 @@ def _estimated(ready: "Job", plan_only: bool) -> "Job":
 
 def _show(ready: "Job", as_json: bool) -> int:
     """Print a plan."""
-    from flows.runs import record
+    from flows.pipeline import run_record
     from flows.show import table
 
     _say_uncommitted(ready)
-    for left in record.unfinished(ready.settings):
+    for left in run_record.unfinished(ready.settings):
         say(f"run {left.run.id} was interrupted before its models were released: the next run completes it first")
     if as_json:
         print_json(_plan(ready))
@@ -119,9 +119,9 @@ def _plan(ready: "Job") -> dict[str, Any]:
 
 def _retrain(ready: "Job", as_json: bool) -> int:
     """Run what the plan says, and print what came of it."""
+    from flows.pipeline.run import StageResult
     from flows.release.outcome import Release
     from flows.retrain import launch
-    from flows.runs.values import StageResult
     from flows.workers import claim
 
     began = time.monotonic()

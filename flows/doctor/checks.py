@@ -20,13 +20,11 @@ from data.core.params import UserError
 from flows import repository
 from flows.catalogue import journal, known_runs, schema
 from flows.doctor import registered, stored
-from flows.pipeline import workspace
+from flows.pipeline import run_record, run_tags, workspace
+from flows.pipeline.run import run_tag
 from flows.release import anchors, pointers, procedure, projections, recorded, tags
 from flows.release.stores import Finding, Stores
 from flows.retrain import finalise
-from flows.runs import record
-from flows.runs import tagged as run_tags
-from flows.runs.values import run_tag
 
 
 @dataclass(frozen=True)
@@ -167,7 +165,7 @@ def strangers(stores: Stores) -> Iterator[Finding]:
 def unfinished(stores: Stores) -> Iterator[Finding]:
     """Runs that were recorded and whose models were never registered and judged."""
     damaged: dict[str, UserError] = {}
-    found = record.unfinished(stores.settings, damaged.__setitem__)
+    found = run_record.unfinished(stores.settings, damaged.__setitem__)
     for name, error in damaged.items():
         yield Finding("run", name, "noted in a file that is damaged", "", None, str(error))
     for left in found:

@@ -13,14 +13,13 @@ from sqlalchemy import func, select, tuple_
 
 from data.core.params import UserError
 from flows.catalogue import schema
-from flows.pipeline import workspace
+from flows.pipeline import run_tags, workspace
 from flows.pipeline.reference import RUN_TAG
+from flows.pipeline.run import run_tag
+from flows.pipeline.run_record import unfinished
 from flows.release import of_run, pointers, projections, recorded
 from flows.release.pointers import Member
 from flows.release.stores import Finding, Stores
-from flows.runs import tagged
-from flows.runs.record import unfinished
-from flows.runs.values import run_tag
 from models import registry
 from models.tracking import training_run
 
@@ -81,7 +80,7 @@ def _unrecorded(stores: Stores) -> Iterator[Finding]:
             by_run[run.removeprefix(run_tag(""))][name] = version
     left = unfinished(stores.settings, lambda name, error: None)  # what is damaged, the doctor names
     busy = {*workspace.living(stores.settings), *(one.run.id for one in left)}
-    there = tagged.commits(stores.settings.root)
+    there = run_tags.commits(stores.settings.root)
     for run, versions in sorted(by_run.items()):
         if run in busy or _young(stores, run, versions):
             continue

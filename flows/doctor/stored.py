@@ -20,12 +20,12 @@ from flows.pipeline import accepted, workspace
 from flows.pipeline.families import models_of
 from flows.pipeline.integrity import Objects
 from flows.pipeline.lock import lock_in
+from flows.pipeline.run import run_tag
 from flows.pipeline.store import Store
 from flows.release import bundle, recorded, tags
 from flows.release.bundle import File, Manifest
 from flows.release.pointers import READERS, Member, Pointer
 from flows.release.stores import Finding, Stores
-from flows.runs.values import run_tag
 from flows.settings import Settings
 
 LOOKED_AT = 20  # newest runs in whose dvc.lock is looked for what an object is of

@@ -31,7 +31,7 @@ KEY = re.compile(r"(bundles/([^/]+)/([0-9a-f]{64}))/.+")
 
 
 def find(place: Place) -> Iterator[Garbage]:
-    where = bucket.open(place.settings)
+    where = bucket.at(place.settings.production)
     orphans = _orphans(where)
     if orphans:
         catalogue = database.open(place.settings)
@@ -45,7 +45,7 @@ def find(place: Place) -> Iterator[Garbage]:
 
 def delete(place: Place, item: Garbage) -> None:
     """In a transaction of the catalogue, so that no promotion can begin meanwhile and find it there."""
-    where = bucket.open(place.settings)
+    where = bucket.at(place.settings.production)
     with database.open(place.settings).begin() as session:
         _refuse_beside_a_promotion(session)
         if item.what in _named(where):
@@ -60,7 +60,7 @@ KIND = Kind("bundle", find, delete, alone)
 
 def commits(settings: Settings) -> set[str]:
     """The commits that releases were made from."""
-    found = {one.commit for one in _pointers(bucket.open(settings))}
+    found = {one.commit for one in _pointers(bucket.at(settings.production))}
     return {commit for commit in found if re.fullmatch(r"[0-9a-f]{40}", commit)}
 
 

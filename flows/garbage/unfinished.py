@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from data.core import checkpoint_store
 from data.core.params import UserError
 from flows.garbage.place import Garbage, InTheWay, Kind, Place, alone, newest, remove, size
-from flows.settings import Settings
+from flows.settings import PLACES, Settings
 
 if TYPE_CHECKING:
     from flows.storage.uploads import Uploads
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 NAME = re.compile(r"[\w@-]+-[0-9a-f]{16}")
 WHY = "no run works, and none has gone on from it"
 LEAST_SECONDS = 86400.0
-PLACES = ("production", "checkpoints", "remote", "ledger")  # settings that may name a place on S3
 
 
 def checkpoints(place: Place) -> Iterator[Garbage]:

@@ -111,8 +111,7 @@ def remote(settings: Settings) -> Bucket | None:
 
 def exchanged(settings: Settings) -> Bucket:
     """DVC's remote, by which machines exchange outputs: REMINT_REMOTE."""
-    address = settings.remote
-    return bucket.at(address if "://" in address else str(settings.root / Path(address).expanduser()), "REMINT_REMOTE")
+    return bucket.at(settings.remote, "REMINT_REMOTE")
 
 
 def _place(oid: str) -> str:

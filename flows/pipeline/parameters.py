@@ -15,9 +15,9 @@ from typing import Any
 from data.core import digests, params, plain_yaml
 from data.core.params import UserError, near
 from flows import repository
+from flows.foreign import is_foreign
 from flows.pipeline.graph import Stage
 from flows.pipeline.plan import Plan
-from flows.settings import is_foreign
 
 RECIPES = Path("models/recipes")
 FILE = Path("params.yaml")

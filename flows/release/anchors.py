@@ -129,7 +129,7 @@ def check(bucket: Bucket, catalogue: Catalogue, family: str, log: Sequence[Point
 def hold(settings: Settings, family: str, log: Sequence[Pointer]) -> None:
     """`check` where there is a catalogue; none is made to answer a question."""
     if database.exists(settings):
-        check(buckets.open(settings), database.open(settings), family, log)
+        check(buckets.at(settings.production), database.open(settings), family, log)
 
 
 def _raw(bucket: Bucket, family: str) -> dict[int, str]:

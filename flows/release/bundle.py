@@ -24,8 +24,8 @@ from flows.storage.protocol import SMALL, Bucket, NotThere, Taken, Watch
 from flows.storage.transfer import WrongContent
 
 if TYPE_CHECKING:
-    from flows.runs.registered import Registered
-    from flows.runs.values import RunInfo
+    from flows.catalogue.registered import Registered
+    from flows.pipeline.run import RunInfo
 
 MANIFEST = "manifest.json"
 NEEDED = ("model.safetensors", "config.json")

@@ -33,10 +33,10 @@ from flows.settings import Settings
 
 if TYPE_CHECKING:
     from flows.catalogue.alarms import Alarm
+    from flows.pipeline.run import RunInfo
     from flows.release.outcome import Outcome, Release
     from flows.release.pointers import Pointer
     from flows.release.promote import Outcome as Promoted
-    from flows.runs.values import RunInfo
 
 TRIES, WAIT_SECONDS, TIMEOUT_SECONDS = 4, 0.5, 5.0  # waits double: a dead webhook costs a run 25 s at most
 Event = Literal["run-failed", "gate-refused", "approval-wanted", "released", "alarm", "drift"]

@@ -17,12 +17,12 @@ from flows.pipeline.graph import Stage
 from flows.pipeline.integrity import Objects
 from flows.pipeline.lock import read_lock
 from flows.pipeline.plan import overlap
+from flows.pipeline.run import RunInfo, StageResult
 from flows.release import projections, promote, recorded, registry, tags
 from flows.release.gates import gate, policy
 from flows.release.outcome import Release
 from flows.release.promote import Outcome
 from flows.release.stores import Stores, who
-from flows.runs.values import RunInfo, StageResult
 from flows.settings import Settings
 from models.tracking.experiments import GATE
 

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 from data.core.params import UserError
 from flows import repository
+from flows.pipeline import run_tags
 from flows.release import tags
-from flows.runs import tagged
+from flows.repository import ORIGIN
 from flows.settings import Settings
 from flows.storage.retry import retry
 
 if TYPE_CHECKING:
     from flows.release.promote import Outcome
 
-NAME = "origin"
 RETRY_SECONDS = 60.0
 
 
@@ -26,19 +26,19 @@ def branch_of(run: str) -> str:
 
 def fetch_tags(root: Path) -> None:
     """Know every run and release of every machine; UserError if origin is not there or a tag was moved."""
-    if NAME not in repository.git(root, "remote").split():
+    if ORIGIN not in repository.git(root, "remote").split():
         raise UserError(
-            f"{root} has no remote '{NAME}', and workers fetch a run's commit from there; "
-            f"git remote add {NAME} ADDRESS, or REMINT_STAGES=here"
+            f"{root} has no remote '{ORIGIN}', and workers fetch a run's commit from there; "
+            f"git remote add {ORIGIN} ADDRESS, or REMINT_STAGES=here"
         )
-    repository.git(root, "fetch", "--quiet", "--no-auto-gc", "--no-prune", NAME, "refs/tags/*:refs/tags/*")
+    repository.git(root, "fetch", "--quiet", "--no-auto-gc", "--no-prune", ORIGIN, "refs/tags/*:refs/tags/*")
 
 
 def newest(settings: Settings) -> str | None:
     """The newest commit of the branch that schedules follow; None where they follow HEAD."""
     if not settings.branch:
         return None
-    known = f"refs/remotes/{NAME}/{settings.branch}"
+    known = f"refs/remotes/{ORIGIN}/{settings.branch}"
     what = f"+refs/heads/{settings.branch}:{known}"
     try:
         retry(
@@ -48,12 +48,12 @@ def newest(settings: Settings) -> str | None:
             "--quiet",
             "--no-auto-gc",
             "--no-prune",
-            NAME,
+            ORIGIN,
             what,
             seconds=RETRY_SECONDS,
         )
     except UserError as error:
-        raise UserError(f"REMINT_BRANCH={settings.branch} cannot be fetched from {NAME}: {error}") from None
+        raise UserError(f"REMINT_BRANCH={settings.branch} cannot be fetched from {ORIGIN}: {error}") from None
     return repository.git(settings.root, "rev-parse", "--verify", f"{known}^{{commit}}")
 
 
@@ -63,14 +63,14 @@ def offer(root: Path, run: str, commit: str) -> None:
         _push(root, f"{commit}:refs/heads/{branch_of(run)}")
     except UserError as error:
         raise UserError(
-            f"the commit of the run cannot be pushed, and workers fetch it from {NAME}: {error}; "
+            f"the commit of the run cannot be pushed, and workers fetch it from {ORIGIN}: {error}; "
             "ask for the right to push, or REMINT_STAGES=here"
         ) from None
 
 
 def withdraw(root: Path, run: str) -> None:
     """Delete the branch of a run; none there is fine."""
-    repository.git(root, "push", "--quiet", NAME, "--delete", f"refs/heads/{branch_of(run)}", check=False)
+    repository.git(root, "push", "--quiet", ORIGIN, "--delete", f"refs/heads/{branch_of(run)}", check=False)
 
 
 def publish(root: Path, commit: str) -> None:
@@ -79,9 +79,9 @@ def publish(root: Path, commit: str) -> None:
     A released version may be of an earlier run. Other tags are the user's own, or those of runs that were never meant
     for other machines.
     """
-    shown = repository.git(root, "ls-remote", "--tags", NAME)
+    shown = repository.git(root, "ls-remote", "--tags", ORIGIN)
     there = {line.partition("refs/tags/")[2] for line in shown.splitlines()}
-    theirs = {f"run/{identifier}" for identifier in tagged.commits(root)}
+    theirs = {f"run/{identifier}" for identifier in run_tags.commits(root)}
     known = {name: at for name, at in tags.read(root).items() if name in theirs or "@v" in name or "#" in name}
     commits = {commit, *(at for name, at in known.items() if "#" in name)}
     ours = {name for name, at in known.items() if at in commits}
@@ -96,4 +96,4 @@ def follow(settings: Settings, outcome: Outcome) -> None:
 
 
 def _push(root: Path, *what: str) -> None:
-    repository.git(root, "push", "--quiet", "--atomic", "--no-verify", NAME, *what)
+    repository.git(root, "push", "--quiet", "--atomic", "--no-verify", ORIGIN, *what)

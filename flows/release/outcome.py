@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.runs.values import RunInfo, StageResult
+from flows.pipeline.run import RunInfo, StageResult
 from flows.stage.spending import Spending
 
 if TYPE_CHECKING:
     from flows.catalogue.alarms import Alarm
+    from flows.catalogue.registered import Registered
     from flows.release.gates.compare import InProduction, Number
     from flows.release.gates.decision import Decision
     from flows.release.pointers import Pointer
     from flows.release.promote import Outcome as Promoted
-    from flows.runs.registered import Registered
     from flows.stage.process import StageFailed
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.pipeline.families import Model, models_of
-from flows.runs.values import RunInfo
+from flows.pipeline.run import RunInfo
 from models.tracking import training_run
 
 

@@ -8,16 +8,16 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from data.core.params import UserError, near
+from flows.catalogue.registered import Registered
 from flows.pipeline.families import Model, models_of
 from flows.pipeline.reference import GTO_TAG
+from flows.pipeline.run import RunInfo
 from flows.release import bundle, pointers, procedure
 from flows.release.bundle import Bundle
 from flows.release.gates.decision import Decision
 from flows.release.pointers import Member, Pointer, changes, title
 from flows.release.procedure import Lost
 from flows.release.stores import Finding, Stores
-from flows.runs.registered import Registered
-from flows.runs.values import RunInfo
 from flows.settings import Settings
 from flows.storage.protocol import Bucket
 

@@ -16,16 +16,14 @@ from sqlalchemy import select
 from data.core.params import UserError, near
 from flows import repository, settings
 from flows.catalogue import known_runs, schema
-from flows.pipeline import accepted, families, outputs, parameters, workspace
+from flows.pipeline import accepted, families, outputs, parameters, run, run_record, run_tags, workspace
 from flows.pipeline.graph import Stage
 from flows.pipeline.integrity import MEND, Objects
 from flows.pipeline.lock import read_lock
 from flows.pipeline.plan import overlap
+from flows.pipeline.run import RunInfo, StageResult, run_tag
 from flows.pipeline.store import Store
 from flows.release.stores import Stores
-from flows.runs import record, tagged
-from flows.runs import values as run
-from flows.runs.values import RunInfo, StageResult, run_tag
 from flows.settings import Settings
 
 NAMED = 3  # runs that an error lists
@@ -34,11 +32,11 @@ NAMED = 3  # runs that an error lists
 def find(stores: Stores, wanted: str | None) -> RunInfo:
     """The run of this id or tag, the newest one without either; UserError if its tag is not where it was put.
 
-    One of which only the tag is known must be as a run leaves it, see `flows.runs.tagged`. Its workspace is that of the
-    main checkout until `opened` gives it one.
+    One of which only the tag is known must be as a run leaves it, see `flows.pipeline.run_tags`. Its workspace is that
+    of the main checkout until `opened` gives it one.
     """
     root = stores.settings.root
-    there, rows = tagged.commits(root), _rows(stores)
+    there, rows = run_tags.commits(root), _rows(stores)
     known = sorted({*there, *rows})
     if not known:
         raise UserError(f"no run has been recorded in {root}{_shallow(stores)}; the first: remint retrain")
@@ -64,7 +62,7 @@ def find(stores: Stores, wanted: str | None) -> RunInfo:
             f"run {identifier} is known by its tag alone, and {doubt}; promote it where it ran, or bring what DVC "
             "remembers of it: dvc fetch --run-cache --all-tags"
         )
-    noted = record.load(stores.settings, identifier)
+    noted = run_record.load(stores.settings, identifier)
     if noted:
         return noted.run
     return _of_row(root, row) if row else _of_tag(root, identifier, commit)
@@ -78,7 +76,7 @@ def _newest(stores: Stores, rows: Mapping[str, schema.Run]) -> str | None:
 
 def _lost(stores: Stores, tag: str) -> str:
     """What became of the tag of a run that is known, and the next step."""
-    wrong = tagged.strangers(stores.settings.root).get(tag)
+    wrong = run_tags.strangers(stores.settings.root).get(tag)
     if wrong:
         return f"{tag} is {wrong}; git tag -d {tag}, then: remint doctor --repair"
     return f"{tag} was deleted or not fetched; git fetch --tags, or: remint doctor --repair{_shallow(stores)}"
@@ -131,7 +129,7 @@ def stages(ran: RunInfo) -> tuple[Stage, ...]:
 
 def results(stores: Stores, found: RunInfo, stages: Sequence[Stage]) -> tuple[StageResult, ...]:
     """What became of the run's stages as far as this machine noted it; elsewhere they are just there."""
-    noted = record.load(stores.settings, found.id)
+    noted = run_record.load(stores.settings, found.id)
     return noted.results if noted and noted.results else tuple(StageResult(one.name, "current", 0.0) for one in stages)
 
 

@@ -17,14 +17,14 @@ from data.core import plain_yaml
 from data.core.digests import sha256
 from data.core.params import UserError
 from flows import repository
+from flows.catalogue.registered import DATA, DVC_LOCK, Record, Registered
 from flows.console import say
 from flows.pipeline.families import Model, evaluation_of, models_of, parents_of
 from flows.pipeline.lock import data_of
 from flows.pipeline.reference import RUN_TAG
+from flows.pipeline.run import RunInfo, headline
 from flows.release import packing, tags
 from flows.release.stores import Stores
-from flows.runs.registered import DATA, DVC_LOCK, Record, Registered
-from flows.runs.values import RunInfo, headline
 from flows.settings import Settings
 from models.core.saved import weights_digest
 from models.metrics import METRICS

@@ -58,7 +58,7 @@ def opened(settings: Settings) -> Iterator[Stores]:
     from flows.storage import bucket
 
     settings.home.mkdir(parents=True, exist_ok=True)
-    yield Stores(settings, database.open(settings), bucket.open(settings))
+    yield Stores(settings, database.open(settings), bucket.at(settings.production))
 
 
 def who(settings: Settings) -> str:

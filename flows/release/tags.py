@@ -21,7 +21,7 @@ from flows.release.pointers import Pointer, standing, title
 from flows.release.stores import Finding, Stores
 
 if TYPE_CHECKING:
-    from flows.runs.registered import Registered
+    from flows.catalogue.registered import Registered
 
 _FETCH = "this clone does not have the commit: git fetch --tags, with --unshallow in a shallow clone"
 

@@ -63,7 +63,9 @@ def weights_of_release(settings: Settings, target: Target, into: Path) -> Path |
     if not target.bundle:
         return None
     try:
-        bundle.fetch(bucket.open(settings), target.model.name, target.bundle, into, only=("model.safetensors",))
+        bundle.fetch(
+            bucket.at(settings.production), target.model.name, target.bundle, into, only=("model.safetensors",)
+        )
     except UserError:
         return None
     return into / "model.safetensors"

@@ -13,13 +13,13 @@ from flows.pipeline.families import read_metrics
 from flows.pipeline.graph import Stage
 from flows.pipeline.lock import Entry
 from flows.pipeline.plan import overlap
+from flows.pipeline.run import StageResult
 from flows.pipeline.store import as_recorded
 from flows.release.outcome import Outcome
 from flows.reproduce import compare, originals
 from flows.reproduce.compare import DIFFERENT, FAILED, StageProof, Tolerance, Verdict, Weights
 from flows.reproduce.remake import Remake
 from flows.reproduce.target import Target
-from flows.runs.values import StageResult
 from models.core.saved import weights_digest
 
 

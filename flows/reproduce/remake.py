@@ -27,14 +27,14 @@ from flows import settings as settings_
 from flows.pipeline import accepted, environment, graph, parameters, plan, workspace
 from flows.pipeline.environment import Environment
 from flows.pipeline.graph import Stage
+from flows.pipeline.job import Again, Job
 from flows.pipeline.lock import Entry, read_lock
 from flows.pipeline.plan import Plan, Step
+from flows.pipeline.run import RunInfo
 from flows.pipeline.store import Store, as_recorded
 from flows.reproduce import originals
 from flows.reproduce.target import Target
 from flows.retrain.progress import Progress
-from flows.runs.job import Again, Job
-from flows.runs.values import RunInfo
 from flows.server import connect
 from flows.settings import Settings
 

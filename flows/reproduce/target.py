@@ -93,7 +93,7 @@ def in_production(settings: Settings) -> list[Target]:
 
 def _of_release(settings: Settings, name: str, family: str, alias: str) -> Claim | None:
     """The version that holds an alias by the newest pointer; None if nothing was released or nothing holds it."""
-    place = bucket.open(settings)
+    place = bucket.at(settings.production)
     log = pointers.log(place, family)
     anchors.hold(settings, family, log)
     member = getattr(pointers.standing(log).get(name), alias, None)

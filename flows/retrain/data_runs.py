@@ -13,7 +13,7 @@ from flows.console import say
 from flows.pipeline import parameters
 from flows.pipeline.graph import Stage
 from flows.pipeline.lock import read_lock
-from flows.runs.values import RunInfo, StageResult
+from flows.pipeline.run import RunInfo, StageResult
 from models.tracking import training_run
 from models.tracking.experiments import GATE, experiment, family_of
 

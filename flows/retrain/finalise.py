@@ -1,8 +1,8 @@
 """What a run does once its stages are done, each step a plain function: record, register, judge, release, report.
 
 The run's tag comes first: what the registry names can then always be made again from git. Its record says how far it
-has come (`flows.runs.record`), so that a run that was interrupted between its tag and its release is completed by the
-next one, or by `remint doctor --repair`.
+has come (`flows.pipeline.run_record`), so that a run that was interrupted between its tag and its release is completed
+by the next one, or by `remint doctor --repair`.
 """
 
 from __future__ import annotations
@@ -15,16 +15,15 @@ from typing import TYPE_CHECKING
 
 from data.core import locks
 from flows import repository
-from flows.pipeline import environment, integrity, workspace
+from flows.pipeline import environment, integrity, run, workspace
 from flows.pipeline.graph import Stage
 from flows.pipeline.integrity import Objects
 from flows.pipeline.lock import read_lock
 from flows.pipeline.plan import overlap
+from flows.pipeline.run import RunInfo, StageResult
+from flows.pipeline.run_record import RunRecord, load, save
 from flows.release.of_run import judge, register, release
 from flows.release.outcome import Release
-from flows.runs import values as run
-from flows.runs.record import RunRecord, load, save
-from flows.runs.values import RunInfo, StageResult
 from flows.settings import Settings
 
 if TYPE_CHECKING:

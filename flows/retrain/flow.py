@@ -21,15 +21,14 @@ from prefect.states import Completed, Crashed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from data.core.params import UserError
-from flows.pipeline import workspace
+from flows.pipeline import run_record, workspace
+from flows.pipeline.job import Job
+from flows.pipeline.run import StageResult
 from flows.release import of_run, origin, stores
 from flows.release.outcome import Outcome
 from flows.retrain import finalise
 from flows.retrain.progress import Progress
 from flows.retrain.scheduler import Conductor
-from flows.runs import record
-from flows.runs.job import Job
-from flows.runs.values import StageResult
 from flows.workers import dispatch
 from flows.workers.dispatch import Dispatcher
 
@@ -180,4 +179,4 @@ def _finish(job: Job, progress: Progress, outcome: Outcome, workers: Dispatcher 
         outcome.release = made = step("release", lambda: of_run.release(places, run, made))
     push_tags()
     outcome.report = step("report", lambda: finalise.report(settings, run, results, made))
-    record.save(settings, run, results, finished=True)
+    run_record.save(settings, run, results, finished=True)

@@ -19,10 +19,10 @@ from flows import repository, settings
 from flows.arrivals import run_inputs
 from flows.catalogue import known_runs
 from flows.pipeline import accepted, parameters, plan, workspace
+from flows.pipeline.job import Job
+from flows.pipeline.run import SET, RunInfo, run_id, run_tag
 from flows.pipeline.store import Store
 from flows.release import origin
-from flows.runs.job import Job
-from flows.runs.values import SET, RunInfo, run_id, run_tag
 from flows.settings import Settings
 
 if TYPE_CHECKING:

@@ -12,14 +12,14 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from data.core.params import UserError
+from flows.pipeline import run_record
+from flows.pipeline.job import Job
+from flows.pipeline.run_record import RunRecord
 from flows.release import killed, notify, origin, stores
 from flows.release.gates.policy import gates_of
 from flows.release.outcome import Outcome
 from flows.retrain.job import newest_run, renewed
 from flows.retrain.progress import Progress, console
-from flows.runs import record
-from flows.runs.job import Job
-from flows.runs.record import RunRecord
 from flows.server import connect
 from flows.settings import Settings
 from flows.workers import claim, flowruns, pools
@@ -52,7 +52,7 @@ def bring_up_to_date(job: Job, say: Callable[[str], None]) -> Outcome | None:
     if killed.left_behind(job.settings):
         _resume_killed(job.settings, say)
     check(job)
-    if job.plan.empty and not record.unfinished(job.settings):
+    if job.plan.empty and not run_record.unfinished(job.settings):
         _withdraw(job, claim.clear(job, say))
         return None
     _resume_killed(job.settings, say)
@@ -66,7 +66,7 @@ def bring_up_to_date(job: Job, say: Callable[[str], None]) -> Outcome | None:
                 say(f"{damage}; it is taken out of the cache, and brought or made again")
             job = stack.enter_context(renewed(job, now))
         shown = stack.enter_context(console())
-        completed = [complete(job, left, shown, say) for left in record.unfinished(job.settings)]
+        completed = [complete(job, left, shown, say) for left in run_record.unfinished(job.settings)]
         if job.plan.empty:
             return next(filter(None, reversed(completed)), None)
         return run(replace(job, check=claimed.check), shown, claimed.dead)

@@ -9,7 +9,7 @@ import time
 from typing import Protocol
 
 from flows.console import say
-from flows.runs.values import StageResult
+from flows.pipeline.run import StageResult
 from flows.show.table import WORDS
 
 BEAT_SECONDS = 60.0  # without a terminal: how often a stage that works says where it is

@@ -17,15 +17,15 @@ from sqlalchemy.orm import Session
 from data.core import digests
 from data.core.params import UserError
 from flows.catalogue import costs, database
+from flows.catalogue.registered import Registered
 from flows.catalogue.schema import ModelVersion
 from flows.pipeline.graph import Stage
+from flows.pipeline.run import RunInfo, StageResult, headline
 from flows.pipeline.store import Store
 from flows.release.gates import judge
 from flows.release.gates.decision import Decision, cell, interval
 from flows.release.pointers import title
 from flows.release.promote import Outcome
-from flows.runs.registered import Registered
-from flows.runs.values import RunInfo, StageResult, headline
 from flows.settings import Settings
 from flows.show import cost
 from flows.show.lineage import picture

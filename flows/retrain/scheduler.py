@@ -22,12 +22,12 @@ from prefect.states import Completed
 from flows.pipeline import environment, graph
 from flows.pipeline.families import read_metrics
 from flows.pipeline.graph import Stage
+from flows.pipeline.job import Job
+from flows.pipeline.run import StageResult
 from flows.release.outcome import Outcome
 from flows.retrain import task_artifacts
 from flows.retrain.progress import Progress
 from flows.retrain.progress_artifact import Bar
-from flows.runs.job import Job
-from flows.runs.values import StageResult
 from flows.stage import process
 from flows.stage.budget import LOOK_SECONDS, Account
 from flows.stage.measure import Meter

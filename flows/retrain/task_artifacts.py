@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from flows.pipeline.graph import Stage
-from flows.runs.values import StageResult
+from flows.pipeline.run import StageResult
 
 FIGURES = 2  # per stage; MLflow has them all
 PIXELS = 1000  # longest side: an artifact is a row of Prefect's database

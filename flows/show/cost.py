@@ -18,7 +18,7 @@ from flows.catalogue.costs import RunCost
 from flows.pipeline import environment, parameters
 from flows.pipeline.graph import Stage
 from flows.pipeline.plan import Plan
-from flows.runs.values import RunInfo
+from flows.pipeline.run import RunInfo
 from flows.settings import Settings
 from flows.show.columns import columns
 from flows.show.lineage.words import size

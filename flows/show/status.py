@@ -11,10 +11,10 @@ from sqlalchemy.orm import Session
 
 from flows.catalogue import queries
 from flows.catalogue.queries import InProduction, Noted, Past, Standing, Unfinished, Waiting
+from flows.pipeline.run import headline
 from flows.release import pointers
 from flows.release.gates import decision as words
 from flows.release.pointers import Pointer
-from flows.runs.values import headline
 from flows.show.columns import columns
 from models.metrics import METRICS
 

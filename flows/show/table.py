@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from flows.pipeline.plan import Plan
+from flows.pipeline.run import StageResult, headline
 from flows.release.gates import decision as words
-from flows.runs.values import StageResult, headline
 from flows.show.columns import columns
 from flows.stage.spending import Estimate, duration, total
 

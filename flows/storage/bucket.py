@@ -6,18 +6,14 @@ import re
 from pathlib import Path
 
 from data.core.params import UserError
-from flows.settings import Settings
 from flows.storage.protocol import Bucket, check_key
 
 
-def open(settings: Settings) -> Bucket:
-    """Where this project publishes its releases: REMINT_PRODUCTION."""
-    address = settings.production
-    return at(address if "://" in address else str(settings.root / Path(address).expanduser()))
-
-
 def at(address: str, variable: str = "REMINT_PRODUCTION") -> Bucket:
-    """The bucket at a folder or s3://bucket/prefix; `variable` is what messages tell to correct."""
+    """The bucket at a folder or s3://bucket/prefix; `variable` is what messages tell to correct.
+
+    Without one it is where releases are published.
+    """
     if "://" not in address:
         from flows.storage.folder import FolderBucket
 

@@ -111,7 +111,7 @@ def environment(order: Order, here: Environment) -> None:
 def _tips(root: Path, patterns: list[str]) -> dict[str, str]:
     """Commit by full reference name, of origin's branches and tags that match one of the patterns."""
     tips = {}
-    for line in repository.git(root, "ls-remote", "--heads", "--tags", "origin").splitlines():
+    for line in repository.git(root, "ls-remote", "--heads", "--tags", repository.ORIGIN).splitlines():
         oid, _, name = line.partition("\t")
         name = name.removesuffix("^{}")  # of an annotated tag two lines come: the tag's own first, then its commit
         short = re.sub(r"^refs/(heads|tags)/", "", name)
@@ -122,7 +122,15 @@ def _tips(root: Path, patterns: list[str]) -> dict[str, str]:
 
 def _fetch(root: Path, names: list[str]) -> None:
     repository.git(
-        root, "fetch", "--quiet", "--no-tags", "--no-auto-gc", "--no-prune", "--no-write-fetch-head", "origin", *names
+        root,
+        "fetch",
+        "--quiet",
+        "--no-tags",
+        "--no-auto-gc",
+        "--no-prune",
+        "--no-write-fetch-head",
+        repository.ORIGIN,
+        *names,
     )
 
 

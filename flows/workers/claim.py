@@ -20,11 +20,10 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from data.core.params import UserError
 from flows.pipeline import workspace
-from flows.runs.job import Job
+from flows.pipeline.job import Job
 from flows.settings import Settings
 from flows.storage import bucket
 from flows.storage.protocol import Bucket, NotThere, Taken
@@ -98,8 +97,7 @@ def clear(job: Job, say: Callable[[str], None]) -> list[str]:
 
 def opened(settings: Settings) -> Bucket:
     """The bucket that orchestrators and workers share: REMINT_LEDGER."""
-    address = settings.ledger
-    return bucket.at(address if "://" in address else str(settings.root / Path(address).expanduser()), "REMINT_LEDGER")
+    return bucket.at(settings.ledger, "REMINT_LEDGER")
 
 
 def _take(job: Job, store: Bucket, say: Callable[[str], None]) -> Claim:

@@ -24,9 +24,9 @@ from pathlib import Path
 from data.core.params import UserError
 from flows.pipeline import keys, outputs, workspace
 from flows.pipeline.graph import Stage
+from flows.pipeline.job import Job
 from flows.pipeline.keys import Entry
 from flows.pipeline.plan import overlap
-from flows.runs.job import Job
 from flows.stage.process import Action, StageFailed, Stopped
 from flows.stage.spending import Reading
 from flows.storage.retry import retry

@@ -16,7 +16,6 @@ import re
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from data.core.params import UserError
@@ -157,9 +156,7 @@ class Orders:
 
 def opened(settings: Settings) -> Orders:
     """The orders that orchestrators and workers share: REMINT_LEDGER."""
-    address = settings.ledger
-    here = address if "://" in address else str(settings.root / Path(address).expanduser())
-    return Orders(bucket.at(here, "REMINT_LEDGER"))
+    return Orders(bucket.at(settings.ledger, "REMINT_LEDGER"))
 
 
 def _attempt(values: Mapping[str, Any]) -> Attempt:

@@ -12,7 +12,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from data.core.params import UserError, near
-from flows.runs.job import Job
+from flows.pipeline.job import Job
 from flows.server import connect
 from flows.workers import flowruns
 

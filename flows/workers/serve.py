@@ -24,7 +24,6 @@ from data.core.params import UserError, near
 from flows import repository, settings
 from flows.console import ends, say
 from flows.pipeline import accepted, workspace
-from flows.release import origin
 from flows.server import connect
 from flows.settings import Settings
 from flows.stage import confined
@@ -154,10 +153,10 @@ def check(chosen: Settings, pool: str) -> None:
 def _settings(place: Path) -> Settings:
     """The settings of the clone around `place`; UserError where it has no origin."""
     checkout = repository.find(place)
-    if origin.NAME not in repository.git(checkout.main, "remote").split():
+    if repository.ORIGIN not in repository.git(checkout.main, "remote").split():
         raise UserError(
-            f"{checkout.main} has no remote '{origin.NAME}', and a worker fetches the runs' commits from there; "
-            f"work in a clone, or: git remote add {origin.NAME} ADDRESS"
+            f"{checkout.main} has no remote '{repository.ORIGIN}', and a worker fetches the runs' commits from there; "
+            f"work in a clone, or: git remote add {repository.ORIGIN} ADDRESS"
         )
     return settings.load(checkout.main)
 

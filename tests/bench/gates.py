@@ -32,12 +32,12 @@ import numpy as np
 import yaml
 
 from data.scenes.grammar import NAMES
+from flows.catalogue.registered import Registered
 from flows.pipeline.families import Model, models_of
 from flows.release.gates import compare
 from flows.release.gates.compare import InProduction, Measured, Samples
 from flows.release.gates.judge import decide
 from flows.release.gates.policy import Gate, gates_of
-from flows.runs.registered import Registered
 
 ROOT = Path(__file__).parents[2]
 POOLS = Path(__file__).with_name("paired_differences.json")

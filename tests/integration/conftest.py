@@ -131,8 +131,8 @@ def make_toy() -> Callable[[Path], Toy]:
 @pytest.fixture(scope="session")
 def two_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project whose first run is released; the second is registered and not judged. To be copied, not changed."""
+    from flows.pipeline import run_record
     from flows.release import of_run, recorded, stores
-    from flows.runs import record
     from tests import released
 
     root = tmp_path_factory.mktemp("released") / "project"
@@ -141,11 +141,11 @@ def two_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with stores.opened(chosen) as places:
         released.finished(places, first)
         second = released.train(chosen, 2)
-        noted = record.load(chosen, second.id)
+        noted = run_record.load(chosen, second.id)
         assert noted is not None
         with recorded.opened(places, second) as ran:
             of_run.register(places, ran, [], noted.results)
-        record.save(chosen, second, noted.results, finished=True)
+        run_record.save(chosen, second, noted.results, finished=True)
     return root
 
 

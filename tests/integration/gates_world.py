@@ -21,14 +21,14 @@ from safetensors.numpy import save_file
 
 from data.core.digests import sha256
 from flows.catalogue import database
+from flows.catalogue.registered import Registered
 from flows.catalogue.schema import ModelVersion, Run
 from flows.pipeline.families import evaluation_of, models_of
+from flows.pipeline.run import RunInfo
 from flows.release import bundle, pointers
 from flows.release.gates.gate import decide_run
 from flows.release.pointers import Member, Pointer
 from flows.release.stores import Stores
-from flows.runs.registered import Registered
-from flows.runs.values import RunInfo
 from flows.settings import Settings
 from flows.storage import bucket, protocol
 from models.core.saved import weights_digest
@@ -109,7 +109,7 @@ class World:
 
     @property
     def bucket(self) -> protocol.Bucket:
-        return bucket.open(self.settings)
+        return bucket.at(self.settings.production)
 
     @cached_property
     def catalogue(self) -> database.Catalogue:

@@ -30,10 +30,10 @@ from flows import repository
 from flows.catalogue import journal, schema
 from flows.catalogue.database import Catalogue
 from flows.doctor import checks
+from flows.pipeline import run_record
 from flows.release import bundle, killed, of_run, pointers, projections, promote, recorded, rollback, stores
 from flows.release.stores import Stores
 from flows.retrain import finalise
-from flows.runs import record
 from flows.settings import Settings
 from flows.storage import folder
 
@@ -54,7 +54,7 @@ READING = ("for-each-ref", "rev-parse", "config", "cat-file", "ls-tree", "show",
 
 
 def newest(places: Stores) -> Any:
-    found = record.load(places.settings, recorded.find(places, None).id)
+    found = run_record.load(places.settings, recorded.find(places, None).id)
     assert found is not None
     return found
 

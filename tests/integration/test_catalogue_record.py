@@ -19,12 +19,12 @@ import yaml
 from sqlalchemy import func, select
 
 from flows.catalogue import database, journal, queries, record
+from flows.catalogue.registered import Registered
 from flows.catalogue.schema import DataVersion, Edge, Entry, Execution, ModelVersion, Photograph, Run
 from flows.pipeline import lock as stages
 from flows.pipeline.families import Model
 from flows.pipeline.graph import Stage
-from flows.runs.registered import Registered
-from flows.runs.values import RunInfo, StageResult
+from flows.pipeline.run import RunInfo, StageResult
 from flows.settings import Settings
 from flows.stage.spending import Usage
 

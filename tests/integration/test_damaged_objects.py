@@ -12,10 +12,10 @@ from data.core.params import UserError
 from flows.doctor import stored
 from flows.pipeline import integrity, plan
 from flows.pipeline.integrity import Objects
+from flows.pipeline.run import RunInfo
 from flows.pipeline.store import Store
 from flows.release import of_run, recorded
 from flows.retrain import finalise
-from flows.runs.values import RunInfo
 from flows.settings import Settings
 from tests.released import ARTIFACTS
 

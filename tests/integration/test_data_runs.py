@@ -4,11 +4,11 @@ import json
 
 import pytest
 
+from flows.pipeline import run_record
+from flows.pipeline.run import StageResult
 from flows.pipeline.store import Store
 from flows.release import tags
 from flows.retrain import data_runs
-from flows.runs import record
-from flows.runs.values import StageResult
 
 pytestmark = pytest.mark.integration
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.integration
 def test_a_run_that_made_data_shows_it_in_an_experiment_of_its_own(places, capsys):
     root, client = places.settings.root, places.mlflow()
     newest = max(name for name in tags.read(root) if name.startswith("run/")).removeprefix("run/")
-    ran = record.load(places.settings, newest).run
+    ran = run_record.load(places.settings, newest).run
     store = Store(root)
     try:
         stages = store.stages

@@ -148,7 +148,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def release_three_times(root: Path, scratch: Path, commits: Mapping[int, str]) -> None:
-    store = bucket.open(settings.load(root))
+    store = bucket.at(settings.load(root).production)
     previous = ""
     for number, commit in commits.items():
         members = (
@@ -258,7 +258,7 @@ def test_a_clone_without_the_runs_still_compares_what_the_bucket_holds(project, 
 
 @pytest.mark.parametrize("name", ["manifest.json", "per_sample.parquet"])
 def test_a_bundle_that_was_changed_is_named_and_not_believed(remint, project, name):
-    store = bucket.open(settings.load(project))
+    store = bucket.at(settings.load(project).production)
     member = next(one for one in pointers.read(store, "images", 2).members if one.model == "tokenizer")
     path = project / ".remint/production" / bundle.prefix("tokenizer", member.bundle) / name
     content = path.read_bytes()

@@ -72,7 +72,7 @@ def lock(named: list[str]) -> str:
 
 
 def release(chosen, number: int, commit: str) -> None:
-    where = bucket.open(chosen)
+    where = bucket.at(chosen.production)
     before = pointers.newest(where, "images")
     member = Member("tokenizer", 1, "0" * 64, "tokenizer@v1.0.0", "1" * 64)
     previous = pointers.digest(before) if before else ""

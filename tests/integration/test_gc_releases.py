@@ -33,7 +33,7 @@ def place(settings, hours=0.0, grace=HOUR, living=()):
 
 def bundle(settings, model: str, what: str) -> str:
     """A bundle's files as they lie in the bucket; returns its digest."""
-    where = bucket.open(settings)
+    where = bucket.at(settings.production)
     manifest = json.dumps({"model": model, "files": [{"name": "model.safetensors", "size": len(what)}]}).encode()
     digest = hashlib.sha256(manifest + what.encode()).hexdigest()
     where.create(f"bundles/{model}/{digest}/model.safetensors", what.encode())
@@ -42,7 +42,7 @@ def bundle(settings, model: str, what: str) -> str:
 
 
 def release(settings, family: str, bundles: dict[str, str]) -> None:
-    where = bucket.open(settings)
+    where = bucket.at(settings.production)
     before = pointers.newest(where, family)
     members = tuple(Member(model, 1, "0" * 64, f"{model}@v1.0.0", digest) for model, digest in sorted(bundles.items()))
     number, previous = (before.number + 1, pointers.digest(before)) if before else (1, "")
@@ -56,7 +56,7 @@ def procedure(settings, state: str) -> None:
 
 
 def present(settings) -> set[str]:
-    return {key.rpartition("/")[0] for key in bucket.open(settings).list("bundles/")}
+    return {key.rpartition("/")[0] for key in bucket.at(settings.production).list("bundles/")}
 
 
 def collected(place) -> list[str]:
@@ -70,7 +70,7 @@ def collected(place) -> list[str]:
 def test_what_any_release_named_stays_and_the_rest_goes_after_the_grace_period(settings):
     rng = random.Random(3)
     digests = [bundle(settings, rng.choice(["tokenizer", "maskgit"]), f"weights {i}") for i in range(20)]
-    models = {key.split("/")[2]: key.split("/")[1] for key in bucket.open(settings).list("bundles/")}
+    models = {key.split("/")[2]: key.split("/")[1] for key in bucket.at(settings.production).list("bundles/")}
     named = set()
     for _ in range(6):
         for family in ("images", "depth"):
@@ -130,13 +130,13 @@ def test_a_promotion_between_finding_and_removing_keeps_its_bundle(settings, eve
         release(settings, "images", {"tokenizer": digest})
     with pytest.raises(InTheWay):
         releases.delete(place(settings, hours=2), item)
-    assert len(bucket.open(settings).list(f"{item.what}/")) == 2
+    assert len(bucket.at(settings.production).list(f"{item.what}/")) == 2
 
 
 def test_a_removal_that_was_killed_leaves_no_readable_bundle_and_is_completed(settings, monkeypatch):
     digest = bundle(settings, "tokenizer", "weights")
     collected(place(settings))
-    where = bucket.open(settings)
+    where = bucket.at(settings.production)
     removed = []
 
     class Dying(type(where)):

@@ -9,10 +9,10 @@ from sqlalchemy import select
 from flows.catalogue import schema
 from flows.cli import main
 from flows.doctor import checks
+from flows.pipeline import run_record
 from flows.release import of_run, pointers
 from flows.release.outcome import Outcome
 from flows.retrain import finalise, job, launch
-from flows.runs import record
 from tests.released import finished, places_agree, train
 
 pytestmark = pytest.mark.integration
@@ -24,7 +24,7 @@ def run(monkeypatch):
     started = []
 
     def pretend(ready, shown, dead):
-        started.append((ready, [one.run.id for one in record.unfinished(ready.settings)]))
+        started.append((ready, [one.run.id for one in run_record.unfinished(ready.settings)]))
         return Outcome(ready.run)
 
     monkeypatch.setattr(launch, "run", pretend)
@@ -33,7 +33,7 @@ def run(monkeypatch):
 
 def test_a_run_with_other_parameters_completes_first_what_was_interrupted(places, run):
     left = [train(places.settings, seed).id for seed in (3, 4)]
-    assert [one.run.id for one in record.unfinished(places.settings)] == left
+    assert [one.run.id for one in run_record.unfinished(places.settings)] == left
     said = CliRunner().invoke(main, ["retrain", "--plan"]).stderr
     assert all(f"run {one} was interrupted before its models were released" in said for one in left)
     with job.prepared(places.settings.root, assignments=["seed=77"]) as ready:
@@ -64,7 +64,7 @@ def test_an_older_run_is_not_judged_after_a_newer_one(places):
     finished(places, newer)
     results = list(checks.examine(places, repair=True))
     assert [(one.finding.subject, one.repaired) for one in results] == [(older.id, True)]
-    assert record.unfinished(places.settings) == []
+    assert run_record.unfinished(places.settings) == []
     for family in ("images", "depth"):
         assert pointers.newest(places.bucket, family).run == newer.id
     with places.catalogue.read() as session:
@@ -78,7 +78,7 @@ def test_only_a_family_with_a_newer_verdict_is_left_out_and_the_newer_run_is_nam
     older = train(places.settings, 3)
     newer = train(places.settings, 4)
     of_run.promote_run(places, "images", newer.id, "Ada", "")
-    noted = record.load(places.settings, older.id)
+    noted = run_record.load(places.settings, older.id)
     outcomes = {one.family: one for one in finalise.complete(places, noted)[1].outcomes}
     assert {name: one.state for name, one in outcomes.items()} == {"images": "lost", "depth": "released"}
     assert f"run {newer.id} was since" in str(outcomes["images"])

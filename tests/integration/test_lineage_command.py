@@ -15,12 +15,12 @@ from sqlalchemy.orm import Session
 
 from flows import settings
 from flows.catalogue import database, reference
+from flows.catalogue.registered import Registered
 from flows.catalogue.schema import DataVersion, Edge, Execution, Member, ModelVersion, Photograph, Release, Run
 from flows.cli import main
 from flows.pipeline import families
 from flows.pipeline import lock as stages
 from flows.retrain import report
-from flows.runs.registered import Registered
 from flows.show.lineage import down, up
 
 pytestmark = pytest.mark.integration

@@ -16,8 +16,8 @@ from data.core import manifest
 from data.core.params import UserError
 from data.photos import listing
 from flows.arrivals import run_inputs
+from flows.pipeline.job import Job
 from flows.retrain import job
-from flows.runs.job import Job
 from flows.stage import process
 from tests import arriving
 

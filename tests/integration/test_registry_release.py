@@ -19,8 +19,8 @@ import models
 from data.core import manifest, samples, shards
 from data.core.params import UserError
 from flows.doctor import checks
+from flows.pipeline.run import RunInfo
 from flows.release import of_run, outcome, registry, stores, tags
-from flows.runs.values import RunInfo
 from flows.settings import Settings
 from models import registry as models_registry
 from models.depth import net as depth

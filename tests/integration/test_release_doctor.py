@@ -17,8 +17,8 @@ from flows import repository
 from flows.catalogue import schema
 from flows.cli import main
 from flows.doctor import checks, registered
+from flows.pipeline import run_record
 from flows.release import killed, notify, pointers, procedure, stores, tags
-from flows.runs import record
 from tests.released import git, places_agree, train
 
 pytestmark = pytest.mark.integration
@@ -271,7 +271,7 @@ def test_a_run_that_stopped_before_its_release_is_finished(places):
     assert len(found(places, repair=True)) == 1
     assert places_agree(places, "images") == places_agree(places, "depth") == 2
     assert pointers.newest(places.bucket, "images").run == ran.id
-    noted = record.load(places.settings, ran.id)
+    noted = run_record.load(places.settings, ran.id)
     assert noted is not None
     assert noted.finished
 

@@ -10,9 +10,9 @@ import pytest
 
 from data.core.params import UserError
 from flows import repository, settings
+from flows.pipeline import run
 from flows.release import origin
 from flows.retrain import job, launch
-from flows.runs import values
 from flows.schedules import started
 from flows.workers import claim
 from tests.integration.conftest import Toy
@@ -118,8 +118,8 @@ def test_who_waited_for_a_run_that_ended_has_nothing_left_to_do(toy):
     with job.prepared(toy.root) as late:
         identifier = f"29990101T000000Z-{late.run.base_commit[:7]}"
         subprocess.run(["dvc", "repro", "--quiet"], cwd=toy.root, check=True)
-        recorded = repository.commit(toy.root, f"{values.RECORDED} {identifier}", ["dvc.lock"])
-        repository.tag(toy.root, values.run_tag(identifier), "x", recorded)
+        recorded = repository.commit(toy.root, f"{run.RECORDED} {identifier}", ["dvc.lock"])
+        repository.tag(toy.root, run.run_tag(identifier), "x", recorded)
         assert not late.plan.empty
         assert launch.bring_up_to_date(late, lambda text: None) is None
 
@@ -134,8 +134,8 @@ def test_a_forged_run_changes_no_plan(toy):
     one, other = re.findall(r"path: artifacts/right/[ab]\n +hash: md5\n +md5: (\S+)", lock.read_text())
     lock.write_text(lock.read_text().replace(one, other))  # an object that the cache has
     identifier = f"29990101T000000Z-{toy.git('rev-parse', 'HEAD')[:7]}"
-    forged = repository.commit(toy.root, f"{values.RECORDED} {identifier}", ["dvc.lock"])
-    repository.tag(toy.root, values.run_tag(identifier), "Run", forged)
+    forged = repository.commit(toy.root, f"{run.RECORDED} {identifier}", ["dvc.lock"])
+    repository.tag(toy.root, run.run_tag(identifier), "Run", forged)
     toy.git("reset", "--quiet", "--hard", "HEAD^")
     with job.prepared(toy.root) as ready:
         assert (ready.newest, ready.plan.empty) == (None, True)

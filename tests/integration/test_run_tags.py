@@ -8,8 +8,8 @@ from data.core.params import UserError
 from flows import repository
 from flows.catalogue import known_runs
 from flows.doctor import checks
+from flows.pipeline import run
 from flows.release import of_run, recorded, stores, tags
-from flows.runs import values
 from flows.settings import Settings
 from tests.released import git
 
@@ -38,7 +38,7 @@ def forge(root, old, new, path="dvc.lock", message="", name=""):
     text = (root / path).read_text()
     assert old in text
     (root / path).write_text(text.replace(old, new, 1))
-    message = message or f"{values.RECORDED} {identifier}"
+    message = message or f"{run.RECORDED} {identifier}"
     git(root, "commit", "-q", "-m", message, "--", path)
     git(root, "tag", "-a", "-m", "Run", f"run/{identifier}")
     return f"run/{identifier}"

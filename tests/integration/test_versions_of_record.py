@@ -13,12 +13,12 @@ from sqlalchemy import select
 from data.core.params import UserError
 from flows.catalogue import queries, schema
 from flows.doctor import checks
+from flows.pipeline.run_record import load
 from flows.release import bundle, of_run, packing, pointers, projections, recorded, rollback, stores, tags
 from flows.release.gates import record
 from flows.release.stores import Stores
 from flows.reproduce import target
 from flows.retrain import finalise
-from flows.runs.record import load
 from tests.released import ARTIFACTS, EVALUATED, POLICY, copied, finished, git, train
 
 pytestmark = pytest.mark.integration

@@ -13,10 +13,9 @@ from flows import state
 from flows.arrivals import batches
 from flows.arrivals.incoming import Item, memo
 from flows.garbage import releases
-from flows.pipeline import accepted
+from flows.pipeline import accepted, run_record
+from flows.pipeline.run import RunInfo
 from flows.release import killed
-from flows.runs import record
-from flows.runs.values import RunInfo
 from flows.server import local
 from flows.settings import Settings
 from flows.storage.folder import FolderBucket
@@ -30,8 +29,8 @@ ORDER = Order("tokens", "k" * 64, "c" * 40, {}, "r1", "gpu")
 
 def run_note(root):
     chosen = Settings(root=root)
-    record.save(chosen, RUN, [], finished=False)
-    return chosen.runs / "r1" / "run.json", lambda: record.load(chosen, "r1"), "then: remint doctor"
+    run_record.save(chosen, RUN, [], finished=False)
+    return chosen.runs / "r1" / "run.json", lambda: run_record.load(chosen, "r1"), "then: remint doctor"
 
 
 def stack_processes(root):

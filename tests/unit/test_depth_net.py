@@ -11,11 +11,11 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from data.core.params import UserError
+from flows.catalogue.registered import Registered
 from flows.pipeline.families import models_of
+from flows.pipeline.run import RunInfo
 from flows.release import bundle, pointers
 from flows.release.pull import pull
-from flows.runs.registered import Registered
-from flows.runs.values import RunInfo
 from flows.storage.folder import FolderBucket
 from models.core import saved as models_saved
 from models.depth import net

@@ -12,8 +12,8 @@ from pathlib import Path
 from flows import repository
 from flows.pipeline import environment
 from flows.pipeline.environment import Environment
+from flows.pipeline.run import RunInfo, StageResult
 from flows.retrain import finalise
-from flows.runs.values import RunInfo, StageResult
 from flows.settings import Settings
 
 ROOT = Path(__file__).parents[2]

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flows.catalogue.registered import Registered
 from flows.pipeline.families import Model
 from flows.release.gates.compare import InProduction, Measured, Samples, Speed
 from flows.release.gates.decision import Decision, Rule, says, settle
 from flows.release.gates.judge import SAME, decide
 from flows.release.gates.policy import Gate, Latency
-from flows.runs.registered import Registered
 
 BOUND = {"maskgit": "tokenizer"}
 FAMILY = {"tokenizer": "images", "maskgit": "images", "samba": "images"}

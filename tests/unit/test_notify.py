@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from flows.catalogue.alarms import Alarm
+from flows.pipeline.run import RunInfo
 from flows.release import notify
 from flows.release.gates.decision import Decision, Rule
 from flows.release.outcome import Release
 from flows.release.pointers import Member, Pointer
 from flows.release.promote import Outcome
-from flows.runs.values import RunInfo
 from flows.settings import Settings, child_environment
 
 NOTICE = notify.Notice("drift", "photographs", "brightness of 60 new photographs: 0.4, over 0.25", trigger="drift")

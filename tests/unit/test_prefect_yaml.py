@@ -55,7 +55,7 @@ def test_the_committed_file_names_flows_that_take_its_parameters() -> None:
         ({"deployments": [NIGHTLY | {"schedules": [{"corn": "30 1 * * *"}]}]}, "did you mean 'cron'"),
         ({"deployments": [{"name": "nightly"}]}, "deployment nightly.entrypoint is missing"),
         ({"deployments": ["nightly"]}, "deployment 1 must be a section"),
-        ({"deployments": [NIGHTLY | {"entrypoint": "flows/runs/values.py:run"}]}, "must name a module and a function"),
+        ({"deployments": [NIGHTLY | {"entrypoint": "flows/pipeline/run.py:run"}]}, "must name a module and a function"),
     ],
 )
 def test_a_mistake_names_the_entry(tmp_path: Path, changes: dict, said: str) -> None:

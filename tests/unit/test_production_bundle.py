@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from data.core.params import UserError
+from flows.catalogue.registered import Registered
 from flows.pipeline.families import models_of
+from flows.pipeline.run import RunInfo
 from flows.release import bundle
-from flows.runs.registered import Registered
-from flows.runs.values import RunInfo
 from flows.storage.folder import FolderBucket
 
 

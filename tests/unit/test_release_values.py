@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from data.core.params import UserError
+from flows.catalogue.registered import Registered
 from flows.pipeline.families import Model
 from flows.release import pointers
 from flows.release.gates.decision import Decision, Rule
@@ -14,7 +15,6 @@ from flows.release.pointers import Member, Pointer, Standing, changes, standing
 from flows.release.promote import Outcome, check_fit, judged
 from flows.release.rollback import target
 from flows.release.stores import Finding
-from flows.runs.registered import Registered
 from flows.show import status, table
 
 

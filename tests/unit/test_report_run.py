@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from data.core.params import UserError
+from flows.catalogue.registered import Registered
 from flows.pipeline.families import Model
 from flows.pipeline.graph import Stage
+from flows.pipeline.run import RunInfo, StageResult
 from flows.release.gates.compare import InProduction, numbers
 from flows.release.gates.decision import Decision, Rule
 from flows.release.outcome import Release
@@ -17,8 +19,6 @@ from flows.release.pointers import Member, Pointer
 from flows.release.promote import Outcome
 from flows.retrain import report
 from flows.retrain.report import facts_of
-from flows.runs.registered import Registered
-from flows.runs.values import RunInfo, StageResult
 from models.report.facts import Compared, RunFacts
 
 STARTED = datetime(2026, 1, 1, tzinfo=UTC)

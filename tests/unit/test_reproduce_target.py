@@ -91,7 +91,7 @@ def clone(template, tmp_path, monkeypatch):
 
 def release(clone: Clone, commit: str, version: int) -> None:
     """Put a version of the tokenizer into production in the clone's bucket."""
-    place, files, paths = bucket.open(clone.settings), [], {}
+    place, files, paths = bucket.at(clone.settings.production), [], {}
     for name, content in (("config.json", b"{}"), ("model.safetensors", b"weights %d" % version)):
         paths[name] = clone.root / ".remint" / name
         paths[name].parent.mkdir(exist_ok=True)

@@ -5,11 +5,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
-from flows.pipeline import families
+from flows.pipeline import families, run
+from flows.pipeline.run import RunInfo, StageResult, headline
 from flows.release.gates.compare import numbers
 from flows.release.outcome import Release
-from flows.runs import values
-from flows.runs.values import RunInfo, StageResult, headline
 from flows.show import table
 
 
@@ -63,12 +62,12 @@ def test_without_production_the_column_stays_empty():
 
 def test_the_id_of_a_run_sorts_by_time_and_names_the_commit():
     started = datetime(2026, 11, 21, 1, 24, 34, tzinfo=UTC)
-    assert values.run_id(started, "1a2b3c4d5e") == "20261121T012434Z-1a2b3c4"
+    assert run.run_id(started, "1a2b3c4d5e") == "20261121T012434Z-1a2b3c4"
 
 
 def test_a_run_survives_json():
     one = RunInfo("id", "run/id", "c", "b", Path("/w"), True, "p", datetime(2026, 1, 2, tzinfo=UTC), "retrain")
-    assert values.from_json(json.loads(json.dumps(values.to_json(one)))) == one
+    assert run.from_json(json.loads(json.dumps(run.to_json(one)))) == one
 
 
 def test_nested_metrics_are_joined_by_dots(tmp_path):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from flows.pipeline import run_record
+from flows.pipeline.run import RunInfo
 from flows.repository import git, tag
-from flows.runs import record
-from flows.runs.values import RunInfo
 from flows.settings import Settings
 
 RUN = RunInfo("r1", "run/r1", "c" * 40, "b" * 40, Path("gone"), False, "p", datetime(2026, 1, 1, tzinfo=UTC), "retrain")
@@ -23,12 +23,12 @@ def settings(tmp_path: Path) -> Settings:
         git(tmp_path, "commit", "--quiet", "--allow-empty", "-m", identifier)
         tag(tmp_path, f"run/{identifier}", "Run", "HEAD")
         head = git(tmp_path, "rev-parse", "HEAD")
-        record.save(made, replace(RUN, id=identifier, tag=f"run/{identifier}", commit=head), [], finished=False)
+        run_record.save(made, replace(RUN, id=identifier, tag=f"run/{identifier}", commit=head), [], finished=False)
     return made
 
 
 def unfinished(settings: Settings) -> list[str]:
-    return [one.run.id for one in record.unfinished(settings)]
+    return [one.run.id for one in run_record.unfinished(settings)]
 
 
 def test_runs_that_died_before_their_release_are_unfinished_the_oldest_first(settings: Settings) -> None:
@@ -44,7 +44,7 @@ def test_a_run_that_another_process_is_just_finishing_is_left_to_it(settings: Se
 
 
 def test_a_run_that_ended_or_never_got_its_tag_is_not_unfinished(settings: Settings) -> None:
-    first, second = record.unfinished(settings)
-    record.save(settings, first.run, [], finished=True)
+    first, second = run_record.unfinished(settings)
+    run_record.save(settings, first.run, [], finished=True)
     git(settings.root, "tag", "--delete", second.run.tag)
     assert unfinished(settings) == []

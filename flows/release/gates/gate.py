@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from flows.catalogue.registered import Registered
 from flows.pipeline.families import Model, metrics_in, models_of
 from flows.pipeline.lock import data_of, read_lock
+from flows.pipeline.run import RunInfo
 from flows.release import bundle
 from flows.release.gates import record, speed
 from flows.release.gates.compare import InProduction, Measured, NotComparable, Number, Speed, numbers, read_samples
@@ -20,8 +22,6 @@ from flows.release.gates.judge import decide, stands
 from flows.release.gates.policy import REQUIRED, Gate, gates_of
 from flows.release.pointers import Pointer
 from flows.release.stores import Stores
-from flows.runs.registered import Registered
-from flows.runs.values import RunInfo
 from flows.settings import Settings, child_environment
 from flows.storage.protocol import Bucket
 from models.metrics import METRICS

@@ -19,10 +19,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from flows.catalogue.registered import Registered
 from flows.release.gates.compare import InProduction, Measured, NotComparable, Paired, Speed, pair
 from flows.release.gates.decision import APPROVAL, Decision, Rule, approval, settle
 from flows.release.gates.policy import REQUIRED, Gate
-from flows.runs.registered import Registered
 from models.metrics import metric
 
 NOISE = 0.05  # chance at which a release of equal models may pass for better

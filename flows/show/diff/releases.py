@@ -15,18 +15,18 @@ from data.core import plain_yaml
 from data.core.digests import sha256
 from data.core.params import UserError
 from flows import repository
+from flows.catalogue.registered import DATA, DVC_LOCK, Registered
 from flows.catalogue.schema import ModelVersion
 from flows.pipeline.families import Model, evaluation_of, models_in, models_of, parents_of
 from flows.pipeline.lock import data_of
 from flows.pipeline.reference import RUN_TAG
+from flows.pipeline.run import RunInfo
 from flows.release import bundle, pointers, recorded
 from flows.release.bundle import Manifest
 from flows.release.gates import record
 from flows.release.gates.compare import NotComparable, Samples, numbers, read_samples
 from flows.release.gates.policy import Gate, gates_at
 from flows.release.stores import Stores
-from flows.runs.registered import DATA, DVC_LOCK, Registered
-from flows.runs.values import RunInfo
 from flows.show.diff import commits
 from flows.show.diff.comparison import Comparison, DataPair, Member, Side, Version
 from flows.show.lineage.down import Code, data_version

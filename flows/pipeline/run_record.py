@@ -8,9 +8,8 @@ from typing import Any
 
 from data.core.params import UserError
 from flows import repository, state
-from flows.pipeline import workspace
-from flows.runs import values as run
-from flows.runs.values import RunInfo, StageResult
+from flows.pipeline import run, workspace
+from flows.pipeline.run import RunInfo, StageResult
 from flows.settings import Settings
 
 RECORD = "run.json"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flows import repository
-from flows.runs.values import run_tag
+from flows.pipeline.run import run_tag
 
 FORM = re.compile(r"run/(\d{8}T\d{6}Z-([0-9a-f]{7}))")  # start, and the commit that was HEAD
 

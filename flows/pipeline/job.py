@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from flows.pipeline.graph import Stage
 from flows.pipeline.keys import Entry
 from flows.pipeline.plan import Plan
+from flows.pipeline.run import RunInfo
 from flows.pipeline.store import Store
 from flows.repository import Checkout
-from flows.runs.values import RunInfo
 from flows.settings import Settings
 from flows.stage.budget import Budget
 
