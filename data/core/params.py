@@ -1,7 +1,7 @@
 """Parameters: one section of `params.yaml` becomes one frozen dataclass; anything unexpected is an error.
 
     steps: Annotated[int, Range(1, 10_000_000)]
-    precision: Literal["32-true", "bf16-mixed"]
+    precision: Literal["auto", "32-true", "bf16-mixed"]
 
 What a field takes is declared with it; what several of them take together, the dataclass checks in `__post_init__`.
 """

@@ -90,7 +90,9 @@ class Learning:
     lr: Rate
     ema: Annotated[float, Range(0, below=1)]
     clip: Annotated[float, Range(above=0)]
-    precision: Literal["32-true", "bf16-mixed"]  # 16-mixed would need its gradients unscaled before they are clipped
+    precision: Literal[
+        "auto", "32-true", "bf16-mixed"
+    ]  # 16-mixed would need its gradients unscaled before they are clipped
 
     def __post_init__(self) -> None:
         if self.warmup > self.steps:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 
 from torch import nn
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import AdamW, Optimizer
+
+from models.core.muon import Muon
 
 
 def adamw(
@@ -35,7 +37,7 @@ def muon_adamw(
     rest = [(n, p) for n, p in named if n not in inside]
     if not matrices:
         raise ValueError(f"no 2-D parameter has {' or '.join(marks)} in its name")
-    muon = Muon(matrices, lr=muon_lr, weight_decay=weight_decay, momentum=0.95, adjust_lr_fn="original")
+    muon = Muon(matrices, lr=muon_lr, weight_decay=weight_decay)
     return [muon, _adamw(rest, lr, weight_decay, betas)]
 
 

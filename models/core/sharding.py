@@ -4,7 +4,7 @@
 
 Nets that do not fit on one device can be trained so; for those that do, `ddp` sends less. A block's weights are
 gathered while it works and dropped again (`torch.distributed.fsdp.fully_shard`; Zhao et al. 2023). The optimisers work
-on the shares (PyTorch's DTensor); for Muon each matrix's update is gathered once a step.
+on the shares (PyTorch's DTensor); Muon gathers each matrix's update once a step (`models.core.muon`).
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
-from torch.optim import Optimizer, _muon
+from torch.optim import Optimizer
 
-_orthogonalise = _muon._zeropower_via_newtonschulz
 BESIDE_FORWARD = ("begin_quantising",)  # methods of nets that use their weights and are called from outside
 
 
@@ -34,7 +33,6 @@ class Sharded(DDPStrategy):
     def __init__(self) -> None:
         super().__init__()
         self.whole: dict[str, nn.Module] = {}
-        _muon._zeropower_via_newtonschulz = orthogonalised  # type: ignore[assignment]
 
     def model_to_device(self) -> None:
         """Shares go to the device as they are cut, so that it never holds a whole net."""
@@ -92,14 +90,6 @@ def follow(optimisers: list[Optimizer], before: dict[str, nn.Module], after: dic
     for optimiser in optimisers:
         for group in optimiser.param_groups:
             group["params"] = [new[parameter] for parameter in group["params"]]
-
-
-def orthogonalised(update: Tensor, *how: Any) -> Tensor:
-    """What Muon makes of a matrix. By itself it would gather shares for each of its 15 products: 7 times as slow."""
-    if not isinstance(update, DTensor):
-        return _orthogonalise(update, *how)
-    made = _orthogonalise(update.full_tensor(), *how)
-    return distribute_tensor(made, update.device_mesh, update.placements, src_data_rank=None)  # all ranks have it
 
 
 def whole(tensor: Tensor) -> Tensor:

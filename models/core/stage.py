@@ -78,7 +78,7 @@ def open(stage: str, inputs: dict[str, Path], out: Path, params: Any) -> Iterato
     In a process that makes a part of it (`data.core.partitions`) or is not the first rank (`models.core.ranks`) nothing
     is written or tracked, and the block ends when its share is done.
     """
-    from models.core import ranks
+    from models.core import device, ranks
 
     for name, path in inputs.items():
         if not path.exists():
@@ -86,6 +86,7 @@ def open(stage: str, inputs: dict[str, Path], out: Path, params: Any) -> Iterato
     settle(getattr(params, "threads", None))
     digests = {name: digest(path) for name, path in inputs.items()}
     values = {**_flat(dataclasses.asdict(params)), "portable": portable.active()}
+    values |= {key: device.precision(value) for key, value in values.items() if key.split(".")[-1] == "precision"}
     checkpoint = checkpoint_store.address(stage, values, digests, ("data", "models"))
     tags = {"stage": stage, **{f"input.{k}": v for k, v in digests.items()}}
     if partitions.asked() or ranks.rank() > 0:

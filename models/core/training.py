@@ -115,13 +115,14 @@ class Task(LightningModule):
 @dataclass(frozen=True)
 class Fit:
     """How long and how: `warmup` and `steps` in steps, `end` the final learning-rate factor, EMA with the ramp
-    (1+s)/(10+s) up to `ema`; `precision` as Lightning's ("32-true", "bf16-mixed"); `portable` wins over it."""
+    (1+s)/(10+s) up to `ema`; `precision` as Lightning's ("32-true", "bf16-mixed"), or "auto": `models.core.device`;
+    `portable` wins over it."""
 
     steps: int
     warmup: int
     end: float = 0.05
     ema: float = 0.999
-    precision: str = "bf16-mixed"
+    precision: str = "auto"
     log_every: int = 20
     val_every: int = 0  # 0: only after the last step
     unit: str = field(default="images", repr=False)
@@ -156,7 +157,7 @@ def fit(task: Task, batches: Batches, plan: Fit, run: Run, validation: list[Batc
     ]
     trainer = _trainer(
         **plan.accelerate.trainer(),
-        precision="32-true" if portable.active() else plan.precision,
+        precision=_precision(plan, run),
         max_epochs=1,
         limit_train_batches=plan.steps,
         val_check_interval=plan.val_every or plan.steps,
@@ -188,6 +189,16 @@ def fit(task: Task, batches: Batches, plan: Fit, run: Run, validation: list[Batc
     if checkpoints:
         run.when_done.append(checkpoints.forget)
     return recorder.rows
+
+
+def _precision(plan: Fit, run: Run) -> Any:
+    """Lightning's name for it."""
+    name = "32-true" if portable.active() else device.precision(plan.precision)
+    if name != plan.precision:
+        run.say(f"precision {name}")
+    elif name == "bf16-mixed" and not device.multiplies_bfloat16(device.best()):
+        run.say("precision bf16-mixed: this processor only emulates it, many times slower than precision auto")
+    return name
 
 
 def _trainer(**arguments: Any) -> Trainer:

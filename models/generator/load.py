@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.core import params, portable
+from data.core import params
 from data.core.params import UserError
 from models.core import device, saved
 from models.core.images import to_array, unit
@@ -87,7 +87,7 @@ def draw_tokens(generator: Generator, labels: Tensor, seed: int, how: Any = None
 
     def predict(tokens: Tensor, classes: Tensor) -> Tensor:
         # as it was trained, and faster
-        with torch.autocast(tokens.device.type, torch.bfloat16, enabled=not portable.active()):
+        with torch.autocast(tokens.device.type, torch.bfloat16, enabled=device.multiplies_bfloat16(tokens.device)):
             return net(tokens, classes)
 
     kind, how = kinds.code(generator.kind), how or generator.sampling

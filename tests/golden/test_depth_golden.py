@@ -8,8 +8,8 @@ from models.depth.learn import Pairs, learn
 from models.depth.params import LearnParams, NetParams
 from models.tracking.training_run import NullTracker
 
-TRAIN = [13.84065, 10.08775, 7.52595, 7.38169, 6.76224]
-VAL = 7.04468
+TRAIN = [13.840737, 10.082973, 7.544501, 7.393208, 6.79209]
+VAL = 7.078794
 
 SIZES = NetParams(
     image_size=32, patch_size=8, dim=16, layers=2, heads=2, taps=(0, 1, 2), factors=(2, 1, 0.5), neck=(8, 8, 8),
@@ -42,7 +42,6 @@ def train(folder):
 
 def test_ten_steps_give_the_committed_losses(tmp_path):
     _, rows = train(tmp_path)
-    # Muon orthogonalises in bfloat16: an Intel with AMX was seen 0.004 from these, AVX2 0.013, older ones 0.06.
-    # To the last bit, on any processor: test_portable_golden.py.
-    assert [row["train_loss"] for row in rows] == pytest.approx(TRAIN, abs=0.1)
-    assert rows[-1]["val_loss"] == pytest.approx(VAL, abs=0.1)
+    # in float32; to the last bit, on any processor: test_portable_golden.py
+    assert [row["train_loss"] for row in rows] == pytest.approx(TRAIN, abs=2e-3)
+    assert rows[-1]["val_loss"] == pytest.approx(VAL, abs=2e-3)

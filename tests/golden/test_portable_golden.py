@@ -14,11 +14,11 @@ from tests import processors
 
 ROOT = Path(__file__).parents[2]
 EXPECTED = {  # of each training: its held-out loss and a digest of its weights
-    "depth": "7.036961555480957 134a066658195531",
-    "maskgit": "2.682239532470703 5dc7165988af4695",
-    "proxy": "0.11550235748291016 a7c803ac8edc1421",
-    "tokenizer-warmup": "5.429150104522705 cfda565f8803febf",
-    "tokenizer": "0.2154468446969986 3aa62aaae145e749",
+    "depth": "7.078792572021484 36bded1403d5b9b1",
+    "maskgit": "2.6822004318237305 bd36d6e7da9ca4f0",
+    "proxy": "0.11549287289381027 fe1d1e5d9c8bc958",
+    "tokenizer-warmup": "5.443027973175049 85f9457f7486d46c",
+    "tokenizer": "0.21544639766216278 65a53349f5c19d76",
     "fwd": "2.6696107123556962",
     "ssim": "0.01844540927430029",
     "plane": "0.5010046707001202",

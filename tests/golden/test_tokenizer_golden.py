@@ -21,7 +21,7 @@ FINE_TUNE = FineTuneParams(
     seed=5, threads=1, muon_lr=0.005, l1=0.1, perceptual=0.1, adversarial=0.01, lecam=0.001,
     critic_start=0.5, critic_lr=1e-3, critic_width=4, critic_stages=1, **STEPS,
 )  # fmt: skip
-EXPECTED = {"proxy": 0.115477, "tokenizer-warmup": 5.458593, "tokenizer": 0.215446}
+EXPECTED = {"proxy": 0.115493, "tokenizer-warmup": 5.443028, "tokenizer": 0.215446}
 
 
 def chain(folder):
@@ -50,5 +50,5 @@ def losses(tmp_path_factory):
 
 @pytest.mark.parametrize("stage", EXPECTED)
 def test_ten_steps_give_the_committed_losses(losses, stage):
-    # Muon orthogonalises in bfloat16: other kernels were seen to end 5e-5 of them from these
-    assert losses[stage] == pytest.approx(EXPECTED[stage], rel=2e-3)
+    # in float32; to the last bit, on any processor: test_portable_golden.py
+    assert losses[stage] == pytest.approx(EXPECTED[stage], rel=2e-4)

@@ -146,7 +146,7 @@ def test_a_removal_that_was_killed_leaves_no_readable_bundle_and_is_completed(se
             removed.append(key)
             super().delete(key)
 
-    monkeypatch.setattr(bucket, "open", lambda settings: Dying(where.root))
+    monkeypatch.setattr(bucket, "at", lambda address: Dying(where.root))
     with pytest.raises(KeyboardInterrupt):
         collected(place(settings, hours=2))
     monkeypatch.undo()

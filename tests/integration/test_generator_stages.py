@@ -33,7 +33,7 @@ PARAMS = {
             "label_drop": 0.1,
             "ema": 0.9,
             "clip": 1.0,
-            "precision": "bf16-mixed",
+            "precision": "auto",
         }
     },
     "evaluate": {"maskgit": {"samples_per_class": 8, "probe_steps": 12, "probe_batch": 8}},

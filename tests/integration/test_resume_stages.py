@@ -22,7 +22,7 @@ DRIVER = Path(__file__).with_name("killed_stage.py")
 STEPS, SIZE = 14, 32
 EVERY = 3  # steps between checkpoints: most kills lose some, which are trained again
 LEARN = {"steps": STEPS, "batch": 4, "warmup": 2, "lr": 1e-3, "muon_lr": 0.02, "ema": 0.9, "clip": 1.0}
-MIXED = LEARN | {"precision": "bf16-mixed"}
+MIXED = LEARN | {"precision": "auto"}
 QUANTISED = MIXED | {"bypass": 0.34, "commitment": 0.25}
 DEPTH = {
     "net": {"image_size": SIZE, "patch_size": 8, "dim": 16, "layers": 2, "heads": 2, "taps": [0, 1, 2]}

@@ -21,7 +21,7 @@ from models.tokenizer.tokenizer import load
 
 pytestmark = pytest.mark.integration
 
-STEPS = {"steps": 6, "batch": 4, "lr": 1e-3, "warmup": 2, "ema": 0.9, "clip": 1.0, "precision": "bf16-mixed"}
+STEPS = {"steps": 6, "batch": 4, "lr": 1e-3, "warmup": 2, "ema": 0.9, "clip": 1.0, "precision": "auto"}
 QUANTISED = {"bypass": 0.34, "commitment": 0.25, "muon_lr": 0.02}
 PARAMS = {
     "seed": 3,

@@ -154,7 +154,7 @@ def test_a_value_that_is_meant_passes(key, value):
         ("proxy.steps", 0, "params.yaml: proxy.steps must be at least 1 and at most 100,000,000, not 0"),
         ("proxy.warmup", 2000, "params.yaml: proxy: warmup is 2000, more than all steps (1000)"),
         ("validate.max_drift", NAN, "params.yaml: validate.max_drift must be a finite number, not nan"),
-        ("proxy.precision", "bf16", "proxy.precision must be one of 32-true, bf16-mixed, not 'bf16'"),
+        ("proxy.precision", "bf16", "proxy.precision must be one of auto, 32-true, bf16-mixed, not 'bf16'"),
         ("tokenizer.critic_stages", 7, "halved so often, nothing is left of scenes.size 64; at most 6"),
         ("depth.teacher.net.dim", 1536, "the giant's blocks are SwiGLU, which is not built here"),
         ("depth.teacher.net.patch_size", 16, ""),
