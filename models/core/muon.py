@@ -29,8 +29,8 @@ class Muon(Optimizer):
     def __init__(self, params: Iterable[nn.Parameter], lr: float, weight_decay: float, momentum: float = 0.95) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
         for group in self.param_groups:
-            if wrong := next((p for p in group["params"] if p.ndim != 2), None):
-                raise ValueError(f"Muon trains matrices, not a parameter of shape {tuple(wrong.shape)}")
+            if wrong := [tuple(p.shape) for p in group["params"] if p.ndim != 2]:
+                raise ValueError(f"Muon trains matrices, not a parameter of shape {wrong[0]}")
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from models.core import sharding
+from models.core import device, sharding
 from models.core.optim import muon_adamw
 from models.maskgit.generator import Net as MaskGit
 from tests.workers import free_port
@@ -43,7 +43,6 @@ def _steps(rank: int, name: str, world: int, steps: int, port: int, results: mul
         known = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": rank, "WORLD_SIZE": world}
         os.environ |= {key: str(value) for key, value in known.items()}
         distributed.init_process_group("gloo")
-        sharding.Sharded()  # Muon's part of it
         net = DistributedDataParallel(net) if name.startswith("ddp") else sharding.shard(net, _mesh(world))
     optimisers = muon_adamw(net, 0.02, 1e-3)
     tokens = torch.randint(1024, (BATCH // world, 32))
@@ -51,7 +50,7 @@ def _steps(rank: int, name: str, world: int, steps: int, port: int, results: mul
     best = float("inf")
     for _ in range(steps):
         began = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=device.multiplies_bfloat16(torch.device("cpu"))):
             logits = net(tokens, labels)
         nn.functional.cross_entropy(logits.float().mT, tokens).backward()
         for optimiser in optimisers:
