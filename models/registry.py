@@ -21,6 +21,7 @@ LOADERS = {
     "sampler": "models.generator.load",
     "backbone_config": "models.depth.net",  # transformers' Depth Anything
 }
+HELP = "it is not loaded; remint doctor says what helps"
 REFERENCE = re.compile(r"(?P<name>[a-z0-9][a-z0-9-]*)@(?P<which>[A-Za-z][A-Za-z0-9_-]*)")
 
 
@@ -43,7 +44,9 @@ def loader_of(folder: Path) -> str:
         if key in config:
             return module
     path = saved.find(folder) / "config.json"
-    raise UserError(f"{path} is of no model that can be loaded: it has none of the keys {', '.join(LOADERS)}")
+    raise UserError(
+        f"{path} is of no model that can be loaded: it has none of the keys {', '.join(LOADERS)}; name another folder"
+    )
 
 
 def fetch(reference: str) -> Path:
@@ -92,10 +95,10 @@ def _inside(packed: Path, reference: str) -> Path:
         about = yaml.safe_load((packed / "MLmodel").read_text())
         named = str(about["flavors"]["python_function"]["artifacts"]["model"]["path"])
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise UserError(f"{reference}: its MLmodel file says of no model where it lies ({error!r})") from None
+        raise UserError(f"{reference}: its MLmodel file says of no model where it lies ({error!r}); {HELP}") from None
     folder = (packed / named).resolve()
     if not folder.is_relative_to(packed.resolve()):
-        raise UserError(f"{reference}: its MLmodel file names {named!r}, which lies outside of it; it is not loaded")
+        raise UserError(f"{reference}: its MLmodel file names {named!r}, which lies outside of it; {HELP}")
     return folder
 
 

@@ -105,7 +105,9 @@ def read(folder: Path) -> pa.Table:
     try:
         table = pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+        raise UserError(
+            f"{path} cannot be read: {str(error).splitlines()[0]}; run the stage that makes it again"
+        ) from None
     missing = [name for name in SCHEMA.names if name not in table.column_names]
     if missing:
         raise UserError(f"{path} lacks the columns {', '.join(missing)}; make it again with the stage of today")

@@ -112,7 +112,7 @@ def read(path: str | Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; run from the repository's root") from None
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+        raise UserError(f"{path} cannot be read: {error.strerror}; correct its permissions") from None
     except plain_yaml.Refused as error:
         raise UserError(f"{path}:{error}") from None
     if not isinstance(values, dict):

@@ -27,7 +27,9 @@ class Samples:
         rows = manifest.read(self.folder).to_pylist()
         self.rows = [r for r in rows if split is None or r["split"] == split]
         if not self.rows:
-            raise UserError(f"{self.folder}/manifest.parquet has no samples in split '{split}'")
+            raise UserError(
+                f"{self.folder}/manifest.parquet has no samples in split '{split}'; raise held_out_share or count"
+            )
         self.keys = [r["key"] for r in self.rows]
         self.labels = np.array([r["label"] for r in self.rows], dtype=np.int64)
         self.class_names = _classes(self.folder / "info.json")

@@ -93,7 +93,9 @@ def read(folder: Path, entry: Entry) -> dict[str, bytes]:
     """One sample's {suffix: bytes}. UserError names shard and sample when the checksum differs, or when the bytes are
     anything else than what `pack` writes: a link, a name of another sample's, a size that is not true."""
     if not re.fullmatch(r"[\w-][\w.-]*", entry.shard) or entry.offset < 0 or entry.size < 0:
-        raise UserError(f"{folder}: the manifest puts sample {entry.key} outside the folder, at {entry.shard!r}")
+        raise UserError(
+            f"{folder}: the manifest puts sample {entry.key} outside the folder, at {entry.shard!r}; run its stage again"
+        )
     try:
         with (folder / entry.shard).open("rb") as file:
             file.seek(entry.offset)
@@ -109,7 +111,9 @@ def read(folder: Path, entry: Entry) -> dict[str, bytes]:
     try:
         return unpack(entry.key, packed)
     except ValueError as error:
-        raise UserError(f"{folder / entry.shard}: sample {entry.key} is refused: {error}") from None
+        raise UserError(
+            f"{folder / entry.shard}: sample {entry.key} is refused: {error}; run its stage again"
+        ) from None
 
 
 def unpack(key: str, packed: bytes) -> dict[str, bytes]:

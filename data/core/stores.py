@@ -146,7 +146,9 @@ class Bucket:
         try:  # a session of its own: boto3's common one keeps the first credentials that it saw
             self.client: Any = boto3.session.Session().client("s3", region_name=region, config=config)
         except (ValueError, BotoCoreError):
-            raise UserError(f"AWS_ENDPOINT_URL or AWS_REGION is not valid: {self.address} cannot be reached") from None
+            raise UserError(
+                f"AWS_ENDPOINT_URL or AWS_REGION is not valid: {self.address} cannot be reached; correct them"
+            ) from None
 
     def list(self) -> list[Stored]:
         with _as_os_errors(self.address):

@@ -49,7 +49,9 @@ def read(path: Path) -> tuple[Path, dict[str, dict[str, str]]]:
         if not inside or entry.keys() not in ({"sha256"}, {"reason"}) or not all(map(_is_text, entry.values())):
             raise UserError(f"{path}: {name!r} must have a place in the folder and either sha256 or reason")
     if not folder.is_dir():
-        raise UserError(f"photos.source: {folder}, whose photographs {path} lists, is not on this machine")
+        raise UserError(
+            f"photos.source: {folder}, whose photographs {path} lists, is not on this machine; put it there"
+        )
     return folder, entries
 
 

@@ -46,7 +46,10 @@ def read(path: str | Path) -> dict[str, dict[str, list[int]]]:
             f"validate.previous: {path} does not exist; copy an earlier statistics.json there, or set it to null"
         ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"validate.previous: {path} is no statistics.json of this stage ({error!r})") from None
+        raise UserError(
+            f"validate.previous: {path} is no statistics.json of this stage ({error!r}); "
+            "copy one there, or set it to null"
+        ) from None
 
 
 def compare(now: dict[str, dict[str, list[int]]], before: dict[str, dict[str, list[int]]]) -> pd.DataFrame:

@@ -41,6 +41,7 @@ class Accelerate:
         if batch % self.world:
             raise UserError(
                 f"batch is {batch}, which {self.devices} devices x {self.nodes} nodes (accelerate) cannot share evenly"
+                f"; make it a multiple of {self.world}"
             )
         return batch // self.world
 

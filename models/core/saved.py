@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 LARGEST = 1 << 20  # bytes of a config.json
+AGAIN = "bring the model again"  # what helps where its files do not fit together
 
 
 def write(folder: Path, state: dict[str, Any], config: dict[str, Any]) -> None:
@@ -41,9 +42,9 @@ def config(folder: str | Path) -> dict[str, Any]:
             raise ValueError(f"it has {path.stat().st_size:,} bytes, more than {LARGEST:,}")
         values = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once, parse_constant=_no_number)
     except RecursionError:
-        raise UserError(f"{path} cannot be read: it is nested too deeply; bring the model again") from None
+        raise UserError(f"{path} cannot be read: it is nested too deeply; {AGAIN}") from None
     except (OSError, ValueError) as error:  # also what is not UTF-8
-        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}; bring the model again") from None
+        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}; {AGAIN}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path} must hold a JSON object, not {type(values).__name__}")
     return values
@@ -72,12 +73,12 @@ def restore(make: Callable[[], nn.Module], state: dict[str, Any], folder: str | 
         with torch.device("meta"):
             wanted = {name: tuple(x.shape) for name, x in make().state_dict().items()}
     except Exception as error:  # whatever a net's layers say of sizes that do not fit together
-        raise UserError(f"{place / 'config.json'} describes no net: {' '.join(str(error).split())}") from None
+        raise UserError(f"{place / 'config.json'} describes no net: {' '.join(str(error).split())}; {AGAIN}") from None
     found = {name: tuple(x.shape) for name, x in state.items()}
     if wrong := next((name for name in sorted(wanted.keys() | found) if wanted.get(name) != found.get(name)), None):
         raise UserError(
             f"{place / 'config.json'} describes another net than model.safetensors: {wrong} is "
-            f"{found.get(wrong, 'missing')} there, {wanted.get(wrong, 'nothing')} by the description"
+            f"{found.get(wrong, 'missing')} there, {wanted.get(wrong, 'nothing')} by the description; {AGAIN}"
         )
     net = make()
     net.load_state_dict(state)

@@ -39,7 +39,9 @@ def learn(
     """Train a net of the given sizes on `train`; returns it with averaged weights, and the curves."""
     for side in train.images.shape[1:3]:
         if side % sizes.patch_size:
-            raise UserError(f"pictures of {side} pixels are no multiple of net.patch_size ({sizes.patch_size})")
+            raise UserError(
+                f"pictures of {side} pixels are no multiple of net.patch_size ({sizes.patch_size}); choose one"
+            )
     torch.manual_seed(seed)
     made = net.build(**asdict(sizes))
     images, disparities = torch.from_numpy(train.images), torch.from_numpy(train.disparities)

@@ -143,11 +143,16 @@ def load(folder: str | Path) -> nn.Module:
             str(place), use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True
         )
     except Exception as error:  # whatever transformers says of values that do not fit together
-        raise UserError(f"{path} describes no Depth Anything net: {' '.join(str(error).split())[:200]}") from None
+        raise UserError(
+            f"{path} describes no Depth Anything net: {' '.join(str(error).split())[:200]}; {saved.AGAIN}"
+        ) from None
     net, about = loaded
     wrong = {*about["missing_keys"], *about["unexpected_keys"], *(name for name, *_ in about["mismatched_keys"])}
     if wrong:  # transformers would have drawn them at random
-        raise UserError(f"{path} describes another net than model.safetensors: {min(wrong)} and {len(wrong) - 1} more")
+        raise UserError(
+            f"{path} describes another net than model.safetensors: {min(wrong)} and {len(wrong) - 1} more; "
+            f"{saved.AGAIN}"
+        )
     return for_cpu(net).eval()
 
 

@@ -61,7 +61,9 @@ def load(folder: Path) -> Generator:
     arguments = params.arguments(kind.Net, stored.net, f"{where} net")
     sampling = params.build(kinds.params(stored.kind).Sampling, stored.sampler, f"{where} sampler")
     if arguments["classes"] != len(stored.classes):
-        raise UserError(f"{where} net.classes is {arguments['classes']}, but classes names {len(stored.classes)}")
+        raise UserError(
+            f"{where} net.classes is {arguments['classes']}, but classes names {len(stored.classes)}; {saved.AGAIN}"
+        )
     net = saved.restore(lambda: build(stored.kind, arguments), state, folder)
     return Generator(net, stored.kind, sampling, stored.classes, stored.tokenizer)
 

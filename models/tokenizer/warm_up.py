@@ -75,7 +75,7 @@ def network(p: WarmUpParams, proxy: VQGAN, image_size: int) -> dict:
     """The arguments of `TiTok`, as config.json keeps them; UserError where the pictures cannot be divided so."""
     for name, pixels in (("warmup.patch", p.patch), ("the proxy's places", proxy.downscale)):
         if image_size % pixels:
-            raise UserError(f"pictures of {image_size} pixels are no multiple of {name} ({pixels})")
+            raise UserError(f"pictures of {image_size} pixels are no multiple of {name} ({pixels}); change one")
     return {
         "image_size": image_size,
         "patch": p.patch,
