@@ -94,7 +94,7 @@ def read(folder: Path, entry: Entry) -> dict[str, bytes]:
     anything else than what `pack` writes: a link, a name of another sample's, a size that is not true."""
     if not re.fullmatch(r"[\w-][\w.-]*", entry.shard) or entry.offset < 0 or entry.size < 0:
         raise UserError(
-            f"{folder}: the manifest puts sample {entry.key} outside the folder, at {entry.shard!r}; run its stage again"
+            f"{folder}: the manifest puts sample {entry.key} outside the folder, at {entry.shard!r}; make it again"
         )
     try:
         with (folder / entry.shard).open("rb") as file:
