@@ -132,7 +132,7 @@ def find(start: Path) -> Checkout:
         raise UserError(f"{root} has no commit yet, and a run works from one: git add -A && git commit -m 'Start'")
     for needed in ("dvc.yaml", "params.yaml", ".dvc"):
         if not git(root, "ls-tree", "--name-only", "HEAD", needed):
-            raise UserError(f"commit {head[:7]} of {root} has no {needed}, so there is no graph to run")
+            raise UserError(f"commit {head[:7]} of {root} has no {needed}, so there is no graph to run; commit one")
     common = Path(git(root, "rev-parse", "--path-format=absolute", "--git-common-dir"))
     changed = git(root, "status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=normal")
     return Checkout(

@@ -117,7 +117,7 @@ def load(root: Path) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = "REMINT_" + "_".join(str(part) for part in first["loc"]).upper()
-        raise UserError(f"{name}={first.get('input')!r}: {first['msg']}") from None
+        raise UserError(f"{name}={first.get('input')!r}: {first['msg']}; set it otherwise, or unset it") from None
     if len(os.fsencode(found.home)) > LONGEST:
         raise UserError(
             f"the path of {found.home} is too long: SQLite opens no file below it if it has more than {LONGEST} bytes; "

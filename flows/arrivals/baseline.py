@@ -75,7 +75,9 @@ class Production:
         with contextlib.closing(Store(self.settings.root)) as store:
             files = store.brought(oid)
         if not files:
-            raise UserError(f"the photographs of {self.title} are neither in DVC's cache nor in its remote")
+            raise UserError(
+                f"the photographs of {self.title} are neither in DVC's cache nor in its remote; dvc fetch them"
+            )
         made = self._worked_out(files)
         state.write(kept, asdict(made))
         return made

@@ -56,7 +56,7 @@ def listed(root: Path, settings: Settings, changes: Mapping[str, Any]) -> dict[s
     if settings.photos is not None and source == FOLDER.as_posix():
         place = settings.photos.expanduser().absolute()
         if not _is_folder(place):
-            raise UserError(f"REMINT_PHOTOS={settings.photos}: there is no such folder")
+            raise UserError(f"REMINT_PHOTOS={settings.photos}: there is no such folder; name another, or unset it")
     elif isinstance(source, str) and source and _is_folder(root / Path(source).expanduser()):
         place = root / Path(source).expanduser()
     else:

@@ -104,7 +104,7 @@ class Catalogue:
                     "whole or not at all: run the command again"
                 ) from error
             if isinstance(error, OperationalError):
-                raise UserError(f"the catalogue {self.name}: {_words(error)}") from error
+                raise UserError(f"the catalogue {self.name}: {_words(error)}; see REMINT_CATALOGUE") from error
             raise
 
     def _connect(self, session: Session) -> None:

@@ -39,7 +39,7 @@ def _number(session: Session, model: str, which: str | None) -> int:
     if which not in (PRODUCTION, PREVIOUS):
         raise UserError(f"{model} has no alias '{which}'{near(which, (PRODUCTION, PREVIOUS, 'v1, v2, ...'))}")
     if which not in standing:
-        raise UserError(f"{model} has no {which} version: no release holds one; versions are named as {model}@v1")
+        raise UserError(f"{model} has no {which} version: no release holds one; name a version, as {model}@v1")
     return standing[which]
 
 

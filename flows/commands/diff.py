@@ -100,7 +100,7 @@ def _sides(bucket: "Bucket", family: str, before: str | None, after: str | None)
     newest = pointers.newest(bucket, family)
     production = str(newest.number) if newest else None
     if before is None and newest is not None and newest.number < 2:
-        raise UserError(f"{family} has one release, and nothing to compare it with")
+        raise UserError(f"{family} has one release, and nothing to compare it with; name a run")
     if after is None and before is not None and not before.isdecimal() and before != PRODUCTION:
         before, after = PRODUCTION, before
     asked = (str(newest.number - 1) if newest and before is None else before, after or PRODUCTION)

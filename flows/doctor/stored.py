@@ -59,11 +59,15 @@ def mend(stores: Stores, manifest: Manifest, file: File) -> None:
     with recorded.opened(stores, recorded.find(stores, manifest.lineage.run)) as ran:
         model = next((one for one in models_of(ran.workspace) if one.name == manifest.model), None)
         if model is None:
-            raise UserError(f"run {ran.id} has no model {manifest.model}")
+            raise UserError(
+                f"run {ran.id} has no model {manifest.model}; bring its bundle back from a copy of the bucket"
+            )
         folder = model.path if file.name in bundle.TRAINED else model.evaluated
         path = ran.workspace / folder / file.name
         if not path.is_file() or sha256(path) != file.sha256:
-            raise UserError(f"{folder / file.name} of run {ran.id} is not in DVC's cache here, or is damaged too")
+            raise UserError(
+                f"{folder / file.name} of run {ran.id} is not in DVC's cache here, or damaged; dvc fetch, then again"
+            )
         key = f"{bundle.prefix(manifest.model, bundle.digest(manifest))}/{file.name}"
         stores.bucket.delete(key)
         stores.bucket.upload(key, path, file.sha256)

@@ -47,7 +47,7 @@ class Store:
         try:
             self.repo = Repo(str(self.root), config=self._config())
         except DvcException as error:
-            raise UserError(f"DVC cannot open {self.root}: {error}") from None
+            raise UserError(f"DVC cannot open {self.root}: {error}; see .dvc/config and dvc doctor") from None
         for name in ("_lock", "_dvc_stages"):
             self.__dict__.pop(name, None)
         self.objects = Objects(Path(self.repo.cache.local_cache_dir))
@@ -224,11 +224,11 @@ class Store:
         if damaged := self.objects.damaged(lost):  # what has come was never read before
             for one in damaged:
                 self.objects.remove(one)
-            raise WrongContent(f"{damaged[0]}, as DVC's remote has it")
+            raise WrongContent(f"{damaged[0]}, as DVC's remote has it; restore it there")
         lacking = {path: oid for path, oid in lost.items() if not self._holds_here(oid)}
         for path, oid in lacking.items():
             if not self.accepted.holds(oid):
-                raise NotThere(f"{path} is neither in the cache nor in DVC's remote")
+                raise NotThere(f"{path} is neither in the cache nor in DVC's remote; dvc push it where it is")
         if lacking:
             raise UserError(f"{', '.join(lacking)} could not be fetched whole from DVC's remote; look at its server")
         return moved
@@ -256,7 +256,7 @@ class Store:
             return 0  # a list of files that the one side lacks: who asked looks at what has come
         except (DvcException, OSError) as error:
             words = " ".join(str(error).split()).partition(". ")[0]
-            raise UserError(f"DVC cannot {how} outputs: {words or type(error).__name__}") from None
+            raise UserError(f"DVC cannot {how} outputs: {words or type(error).__name__}; look at the remote") from None
         except Exception as error:  # of the libraries for S3, which have many kinds
             raise UserError(f"DVC cannot {how} outputs ({type(error).__name__}); look at the remote's server") from None
         paths = [self.objects.path(info.value) for info in done.transferred]
@@ -284,7 +284,9 @@ class Store:
         if not oid.endswith(".dir"):
             return {"": oid}
         if not self._has_list(oid):
-            raise UserError(f"{oid}, the list of an output's files, is neither in the cache nor in the remote")
+            raise UserError(
+                f"{oid}, the list of an output's files, is neither in the cache nor in the remote; dvc push it"
+            )
         return {"/".join(name): info.value for name, (_, info) in self._tree(oid).iteritems() if info}
 
     def _deps(self, stage: Stage) -> dict[str, Any]:

@@ -124,7 +124,7 @@ def pack(run: RunInfo, one: Registered, tag: str) -> Bundle:
     if strangers:
         raise UserError(
             f"{one.model.name} cannot be published: its folder {one.model.path} holds {strangers[0]}, and a bundle "
-            f"would leave it out; of a model it takes {', '.join(TRAINED)}"
+            f"would leave it out; of a model it takes {', '.join(TRAINED)}; write it beside that folder"
         )
     paths = {name: (trained if name in TRAINED else judged) / name for name in sorted(FILES)}
     there = {name: path for name, path in paths.items() if name in NEEDED or path.exists()}
@@ -139,9 +139,11 @@ def pack(run: RunInfo, one: Registered, tag: str) -> Bundle:
             evaluation=Evaluation(context(run.workspace, one.model), {k: float(v) for k, v in one.metrics.items()}),
         )
     except FileNotFoundError as error:
-        raise UserError(f"{one.model.name} cannot be published: {error.filename} does not exist") from None
+        raise UserError(
+            f"{one.model.name} cannot be published: {error.filename} does not exist; its stage has to write it"
+        ) from None
     except ValueError as error:
-        raise UserError(f"{one.model.name} cannot be published: {error}") from None
+        raise UserError(f"{one.model.name} cannot be published: {error}; run its stages again") from None
     return Bundle(manifest, there)
 
 
@@ -251,7 +253,7 @@ def parse(raw: bytes, model: str, name: str, where: str) -> Manifest:
         raise UserError(f"{where} has the wrong content: expected sha256 {name}, found {found}; it was changed")
     manifest = build(Manifest, values(raw, where, "a bundle's manifest"), where)
     if manifest.model != model:
-        raise UserError(f"{where} is of the model {manifest.model}, not {model}; it was moved")
+        raise UserError(f"{where} is of the model {manifest.model}, not {model}; it was moved. Publish the model again")
     if text(manifest).encode() != raw:
         raise UserError(f"{where} is not as Remint writes it; publish the model again")
     return manifest
@@ -260,7 +262,7 @@ def parse(raw: bytes, model: str, name: str, where: str) -> Manifest:
 def prefix(model: str, name: str) -> str:
     """Where a bundle lies; UserError for a name that could lead elsewhere."""
     if not NAME.fullmatch(model) or not DIGEST.fullmatch(name):
-        raise UserError(f"{model!r} with digest {name!r} names no bundle")
+        raise UserError(f"{model!r} with digest {name!r} names no bundle; publish the model again: remint doctor")
     return f"bundles/{model}/{name}"
 
 
@@ -283,4 +285,6 @@ def _check(path: Path, where: str) -> None:
                 pass
         except SafetensorError as error:
             reason = str(error).splitlines()[0]
-            raise UserError(f"{where} is not a safetensors file ({reason}); nothing was installed") from None
+            raise UserError(
+                f"{where} is not a safetensors file ({reason}); nothing was installed. Publish the model again"
+            ) from None

@@ -90,7 +90,9 @@ def read(bucket: Bucket, family: str, number: int) -> Pointer:
         there = f"the newest is {family}@{last}" if last else "there is none yet"
         raise UserError(f"{bucket.name} has no release {number} of {family}; {there}") from None
     if (pointer.family, pointer.number) != (family, number):
-        raise UserError(f"{where} says that it is {pointer.family}@{pointer.number}; it was changed or moved")
+        raise UserError(
+            f"{where} says that it is {pointer.family}@{pointer.number}; it was changed or moved. Restore it"
+        )
     return pointer
 
 
@@ -145,7 +147,7 @@ def values(raw: bytes, where: str, what: str) -> dict[str, Any]:
         found = json.loads(raw, parse_constant=_no_number)
         newer = found.pop("format") > FORMAT
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise UserError(f"{where} is not {what}") from None
+        raise UserError(f"{where} is not {what}. Restore it from a copy of the bucket") from None
     if newer:
         raise UserError(f"{where} was written by a newer version of Remint; update this one")
     return found
@@ -155,7 +157,7 @@ def parse(raw: bytes, where: str) -> Pointer:
     """The pointer in these bytes; UserError if they are not exactly what `text` writes."""
     pointer = build(Pointer, values(raw, where, "a release's pointer; it was changed or damaged"), where)
     if text(pointer).encode() != raw:
-        raise UserError(f"{where} was changed: it is not as Remint writes it")
+        raise UserError(f"{where} was changed: it is not as Remint writes it. Restore it from a copy of the bucket")
     return pointer
 
 

@@ -141,7 +141,7 @@ def check_fit(own: Sequence[Registered]) -> None:
         if parent and one.parents.get(parent) != weights.get(parent):
             raise UserError(
                 f"{one.model.name} v{one.version} was trained with {parent} {one.parents.get(parent)}, and the release "
-                f"has {parent} {weights.get(parent)}: they do not fit together"
+                f"has {parent} {weights.get(parent)}: they do not fit together; retrain"
             )
 
 

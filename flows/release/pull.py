@@ -158,7 +158,7 @@ def _manifest(bucket: Bucket, pointer: Pointer, member: Member) -> bundle.Manife
     if manifest.weights != member.weights:
         raise UserError(
             f"{pointer.family}@{pointer.number} names weights {member.weights} of {member.model}, but its bundle holds "
-            f"{manifest.weights}; nothing was installed"
+            f"{manifest.weights}; nothing was installed. Ask who keeps the bucket (remint doctor)"
         )
     return manifest
 

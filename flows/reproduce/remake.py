@@ -129,7 +129,9 @@ def _job(
     stages = _chosen(store.stages, [one.model.stage for one in targets], source)
     lock = read_lock(root)
     if missing := [stage.name for stage in stages if stage.name not in lock]:
-        raise UserError(f"the dvc.lock of {target.tag} records no {', '.join(missing)}: nothing to compare with")
+        raise UserError(
+            f"the dvc.lock of {target.tag} records no {', '.join(missing)}: nothing to compare with; name another"
+        )
     altered = _altered(stages, store, lock, target)
     folder, again = settings.home / "reproductions" / identifier, None
     if here is None:
@@ -214,7 +216,9 @@ def _altered(
         sources = [dep for dep in stage.deps if not any(plan.overlap(dep, out) for out in outs)]
         contents = {dep: store.content(stage, dep, {}) for dep in sources}
         if gone := [dep for dep, content in contents.items() if content is None]:
-            raise UserError(f"{target.tag} was made from {gone[0]}, which is not here; stage {stage.name} needs it")
+            raise UserError(
+                f"{target.tag} was made from {gone[0]}, which is not here; stage {stage.name} needs it; put it there"
+            )
         said = tuple(plan.differences(stage, as_recorded(lock[stage.name]), store.params(stage), contents))
         found |= {stage.name: said} if said else {}
     return found

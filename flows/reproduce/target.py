@@ -211,11 +211,13 @@ def _model(root: Path, name: str, tag: str, commit: str) -> Model:
         raise UserError(f"{tag} is commit {commit[:12]}, which this clone does not have{_fetch(root)}")
     for needed in ("dvc.yaml", "dvc.lock", "params.yaml"):
         if not repository.git(root, "ls-tree", "--name-only", commit, needed):
-            raise UserError(f"{tag} is commit {commit[:12]}, which has no {needed}: no run was recorded there")
+            raise UserError(
+                f"{tag} is commit {commit[:12]}, which has no {needed}: no run was recorded there; name another version"
+            )
     for model in families.models_in(repository.file_at(root, commit, "dvc.yaml") or ""):
         if model.name == name:
             return model
-    raise UserError(f"{tag} is commit {commit[:12]}, whose dvc.yaml has no artifact '{name}'")
+    raise UserError(f"{tag} is commit {commit[:12]}, whose dvc.yaml has no artifact '{name}'; name another version")
 
 
 def _words(root: Path, tag: str) -> str:

@@ -159,7 +159,7 @@ def _tracking_is_open(opening: subprocess.Popen, settings: Settings, progress: P
     said = [line for line in words.splitlines() if line.strip() and not line.startswith(("(Background", "[SQL"))]
     if opening.returncode != 0:
         last = said[-1].removeprefix("data.core.params.UserError: ") if said else f"exit code {opening.returncode}"
-        raise UserError(f"MLflow cannot open {mlflow_server.shown(settings.mlflow_uri)}: {last}")
+        raise UserError(f"MLflow cannot open {mlflow_server.shown(settings.mlflow_uri)}: {last}; see REMINT_MLFLOW_URI")
     for line in said:
         if line.startswith("tracking: "):
             progress.note(line)

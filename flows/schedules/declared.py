@@ -81,7 +81,7 @@ def load_flow(one: Deployment, path: Path) -> Flow[..., Any]:
     try:
         loaded = importlib.import_module(module)
     except ImportError as error:
-        raise UserError(f"{where}: entrypoint {one.entrypoint} cannot be imported ({error})") from None
+        raise UserError(f"{where}: entrypoint {one.entrypoint} cannot be imported ({error}); correct it") from None
     flow = getattr(loaded, function, None)
     if not isinstance(flow, Flow):
         flows = [name for name, value in vars(loaded).items() if isinstance(value, Flow)]

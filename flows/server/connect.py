@@ -120,7 +120,7 @@ def _start(home: Path, environment: Mapping[str, str]) -> str:
         process.kill()
         code = process.wait()
     ended = f"did not answer in {local.START_SECONDS} s" if code == -signal.SIGKILL else f"ended with exit code {code}"
-    raise UserError(f"Prefect's server {ended}; its words are in {log}")
+    raise UserError(f"Prefect's server {ended}; see its words in {log}")
 
 
 @contextmanager

@@ -154,7 +154,7 @@ def _wait_for(page: Page, server: subprocess.Popen, home: Path) -> None:
             return
         except (OSError, urllib.error.URLError):
             time.sleep(0.2)
-    raise UserError(f"{page.tool}'s server did not start; its words are in {_log(page.tool, home)}")
+    raise UserError(f"{page.tool}'s server did not start; see its words in {_log(page.tool, home)}")
 
 
 def _watch(servers: Mapping[str, subprocess.Popen], home: Path) -> None:
@@ -162,7 +162,7 @@ def _watch(servers: Mapping[str, subprocess.Popen], home: Path) -> None:
     while True:
         for tool, server in servers.items():
             if server.poll() is not None:
-                raise UserError(f"{tool}'s server ended; its words are in {_log(tool, home)}")
+                raise UserError(f"{tool}'s server ended; see its words in {_log(tool, home)}")
         time.sleep(0.5)
 
 

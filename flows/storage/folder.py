@@ -29,7 +29,7 @@ class FolderBucket:
         with self._explained("read", key), self._path(key).open("rb") as file:
             data = file.read(limit + 1)
         if len(data) > limit:
-            raise UserError(f"{self.name}/{key} has more than {limit} bytes, which no such file has; it is not read")
+            raise UserError(f"{self.name}/{key} has more than {limit} bytes, which no such file has; remove it")
         return data
 
     def create(self, key: str, data: bytes) -> None:
@@ -55,12 +55,12 @@ class FolderBucket:
                     digest.update(chunk)
             found = digest.hexdigest()
             if sha256 and found != sha256:
-                raise UserError(f"{path} was changed: expected sha256 {sha256}, found {found}; it is not published")
+                raise UserError(f"{path} was changed: expected sha256 {sha256}, found {found}; make it again")
             if digests.sha256(fresh) != found:
                 raise UserError(f"{self.name} does not keep what is written to it ({key}); {self.next_step}")
             if not _link(fresh, target) and (there := digests.sha256(target)) != found:
                 raise UserError(
-                    f"{self.name}/{key} holds other bytes: sha256 {there}, not {found}; what is published never changes"
+                    f"{self.name}/{key} holds other bytes: sha256 {there}, not {found}; remint doctor says more"
                 )
 
     def download(self, key: str, path: Path, size: int, sha256: str, watch: Watch | None = None) -> None:
@@ -70,9 +70,7 @@ class FolderBucket:
             with self._explained("download", key), source.open("rb") as file:
                 found = os.fstat(file.fileno()).st_size
                 if found != size:
-                    raise UserError(
-                        f"{self.name}/{key} has {found} bytes, {size} were announced; nothing was installed"
-                    )
+                    raise UserError(f"{self.name}/{key} has {found} bytes, {size} were announced; publish it again")
                 file.seek(offset)
                 while chunk := file.read(CHUNK):
                     yield chunk

@@ -76,7 +76,9 @@ class S3Bucket:
         try:
             return boto3.session.Session().client("s3", region_name=region, config=config)
         except (ValueError, aws.BotoCoreError):
-            raise UserError(f"AWS_ENDPOINT_URL or AWS_REGION is not valid, so {self.name} cannot be reached") from None
+            raise UserError(
+                f"AWS_ENDPOINT_URL or AWS_REGION is not valid, so {self.name} cannot be reached; correct them"
+            ) from None
 
     def read(self, key: str, limit: int = SMALL) -> bytes:
         def whole() -> bytes:
@@ -85,9 +87,7 @@ class S3Bucket:
             for chunk in _body(answer):
                 data += chunk
                 if len(data) > limit:
-                    raise UserError(
-                        f"{self.name}/{key} has more than {limit} bytes, which no such file has; it is not read"
-                    )
+                    raise UserError(f"{self.name}/{key} has more than {limit} bytes, which no such file has; remove it")
             return bytes(data)
 
         return self._patiently(key, whole)
@@ -111,7 +111,7 @@ class S3Bucket:
     def upload(self, key: str, path: Path, sha256: str = "") -> None:
         found = digests.sha256(path)
         if sha256 and found != sha256:
-            raise UserError(f"{path} was changed: expected sha256 {sha256}, found {found}; it is not published")
+            raise UserError(f"{path} was changed: expected sha256 {sha256}, found {found}; make it again")
         size = path.stat().st_size
         with self._explained("upload", key):
             if self._same(key, size, found):
@@ -132,9 +132,7 @@ class S3Bucket:
                 )
                 begins, total = _extent(answer)
                 if total != size:
-                    raise UserError(
-                        f"{self.name}/{key} has {total} bytes, {size} were announced; nothing was installed"
-                    )
+                    raise UserError(f"{self.name}/{key} has {total} bytes, {size} were announced; publish it again")
                 for chunk in _body(answer):
                     fresh = chunk[max(0, offset - begins) :]  # a server may ignore the range
                     begins += len(chunk)
@@ -238,7 +236,7 @@ class S3Bucket:
         if there["ContentLength"] != size or found != sha256:
             raise UserError(
                 f"{self.name}/{key} holds other bytes: {there['ContentLength']} of sha256 {found}, not {size} of "
-                f"{sha256}; what is published never changes"
+                f"{sha256}; what is published never changes: remint doctor"
             )
         return True
 

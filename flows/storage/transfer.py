@@ -80,7 +80,9 @@ def _fill(source: Source, partial: Path, size: int, what: str, tell: Watch, algo
                 for chunk in source(have):
                     if have + len(chunk) > size:
                         file.truncate(0)
-                        raise UserError(f"{what} has more bytes than the {size} announced; nothing was installed")
+                        raise UserError(
+                            f"{what} has more bytes than the {size} announced; nothing was installed. Publish it again"
+                        )
                     file.write(chunk)
                     digest.update(chunk)
                     have += len(chunk)
@@ -102,7 +104,7 @@ def announced(what: str, size: int, there: int, sha256: str, found: str) -> None
     if there != size:
         raise WrongContent(f"{what} was changed: expected {size} bytes, found {there}")
     if found != sha256:
-        raise WrongContent(f"{what} was changed: expected sha256 {sha256}, found {found}")
+        raise WrongContent(f"{what} was changed: expected sha256 {sha256}, found {found}; publish it again")
 
 
 def wait(attempt: int) -> None:

@@ -121,7 +121,7 @@ class Dispatcher:
             deps = {dep: retry(self.job.store.content, stage, dep, produced, stop=stop) for dep in stage.deps}
             missing = [dep for dep, oid in deps.items() if oid is None]
             if missing:
-                raise UserError(f"{', '.join(missing)} does not exist in commit {self.job.run.commit[:7]}")
+                raise UserError(f"{', '.join(missing)} does not exist in commit {self.job.run.commit[:7]}; commit it")
             key = self.job.store.key(stage, deps)
         if key is None:
             raise UserError("it has no deps or no outs, so its result cannot be known again; name them in dvc.yaml")

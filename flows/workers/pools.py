@@ -43,12 +43,14 @@ def check_for(job: Job) -> None:
     api = job.settings.prefect_api
     if not api:
         raise UserError(
-            "REMINT_STAGES=workers needs REMINT_PREFECT_API, the address of the Prefect server that the workers ask"
+            "REMINT_STAGES=workers needs REMINT_PREFECT_API: set it to the Prefect server that the workers ask"
         )
     connect.check(api)
     for stage in todo:
         if not stage.deps or not stage.outs:
-            raise UserError(f"dvc.yaml: stage '{stage.name}' has no deps or no outs, so its result cannot be shared")
+            raise UserError(
+                f"dvc.yaml: stage '{stage.name}' has no deps or no outs, so its result cannot be shared; name them"
+            )
     connect.use(api)
     for pool in sorted({stage.meta.pool for stage in todo}):
         check(pool)

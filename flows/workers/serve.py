@@ -139,7 +139,7 @@ def gpus() -> tuple[str, ...]:
 def check(chosen: Settings, pool: str) -> None:
     """UserError that names the variable of whatever does not answer."""
     if not chosen.prefect_api:
-        raise UserError("REMINT_PREFECT_API is not set: a worker gets its work from a Prefect server")
+        raise UserError("REMINT_PREFECT_API is not set: name the Prefect server that a worker gets its work from")
     retry(connect.check, chosen.prefect_api, seconds=ANSWER_SECONDS)
     retry(mlflow_server.check, chosen.mlflow_uri, seconds=ANSWER_SECONDS)
     claim.opened(chosen).list("runs/")

@@ -63,9 +63,11 @@ def _wanted(book: orders.Orders, place: str) -> orders.Attempt:
     except NotThere:
         raise UserError(f"nobody wants '{place[:200]}' any more: its run has ended") from None
     if found.place != place:
-        raise UserError(f"the attempt at '{place[:200]}' says that it is another")
+        raise UserError(f"the attempt at '{place[:200]}' says that it is another; remove it from the bucket")
     if os.environ.get("REMINT_POOL", found.order.pool) != found.order.pool:
-        raise UserError(f"the stage is for pool {found.order.pool}, and this worker serves {os.environ['REMINT_POOL']}")
+        raise UserError(
+            f"the stage is for pool {found.order.pool}, this worker has {os.environ['REMINT_POOL']}; see remint deploy"
+        )
     return found
 
 

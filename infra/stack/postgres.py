@@ -87,4 +87,4 @@ def _run(folder: Path, program: str, *arguments: str) -> None:
         if done.returncode:
             out.seek(0)
             words = out.read().strip().splitlines() or [f"exit code {done.returncode}"]
-            raise UserError(f"PostgreSQL's {program} failed: {words[-1]}; its log is {folder / 'log'}")
+            raise UserError(f"PostgreSQL's {program} failed: {words[-1]}; see its log, {folder / 'log'}")

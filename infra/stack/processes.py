@@ -51,7 +51,7 @@ def start(
                 start_new_session=True,
             )
         except OSError as error:
-            raise UserError(f"{name} cannot be started: {command[0]}: {error.strerror}") from None
+            raise UserError(f"{name} cannot be started: {command[0]}: {error.strerror}; install it") from None
     return Process(name, service, child.pid, _born(child.pid))
 
 

@@ -99,4 +99,4 @@ def _script(root: Path, verb: str, folder: Path, *arguments: str, keys: tuple[st
         check=False,
     )
     if done.returncode:
-        raise UserError(f"the S3 server did not {verb}; its words are in {folder / 'start.log'}")
+        raise UserError(f"the S3 server did not {verb}; see its words in {folder / 'start.log'}")

@@ -146,7 +146,7 @@ def test_a_server_that_a_killed_run_started_serves_the_next_run_and_ends_with_it
 def test_a_server_that_never_answers_is_ended_and_the_run_says_where_its_words_are(machine, monkeypatch):
     monkeypatch.setattr(local, "START_SECONDS", 3)
     monkeypatch.setattr(connect, "COMMAND", (sys.executable, "-c", SLOW))
-    said = r"Prefect's server did not answer in 3 s; its words are in .*server.log"
+    said = r"Prefect's server did not answer in 3 s; see its words in .*server.log"
     with pytest.raises(UserError, match=said), connect.borrowed(Settings(root=machine.root), os.environ):
         raise AssertionError
     assert local.there(machine.home) is None
@@ -154,6 +154,6 @@ def test_a_server_that_never_answers_is_ended_and_the_run_says_where_its_words_a
 
 def test_a_server_that_breaks_off_is_named_with_its_exit_code(machine, monkeypatch):
     monkeypatch.setattr(connect, "COMMAND", (sys.executable, "-c", "raise SystemExit(7)"))
-    said = r"Prefect's server ended with exit code 7; its words are in .*server.log"
+    said = r"Prefect's server ended with exit code 7; see its words in .*server.log"
     with pytest.raises(UserError, match=said), connect.borrowed(Settings(root=machine.root), os.environ):
         raise AssertionError

@@ -103,5 +103,5 @@ def test_servers_that_run_elsewhere_are_named_and_not_started(tmp_path, capsys):
 def test_a_server_that_cannot_start_is_named_with_its_log(tmp_path, monkeypatch):
     broken = pages.Page("MLflow", "http://127.0.0.1:9", "http://127.0.0.1:9/health", ["false"])
     monkeypatch.setattr(pages, "mlflow_page", lambda _: broken)
-    with pytest.raises(UserError, match=r"MLflow's server did not start; its words are in .*mlflow-ui\.log"):
+    with pytest.raises(UserError, match=r"MLflow's server did not start; see its words in .*mlflow-ui\.log"):
         pages.serve(Settings(root=tmp_path, prefect_api="http://prefect:4200/api"))

@@ -38,7 +38,9 @@ def of_data(session: Session, digest: str) -> Trace:
         names = ", ".join(f"{stage} {text[:PHOTO_DIGITS]}" for stage, text in known) or "none"
         raise UserError(f"no data version '{digest}' (at least {SHORTEST} digits of its digest); the newest: {names}")
     if len({one.digest for one in found}) > 1:
-        raise UserError(f"'{digest}' is ambiguous: {_some([f'{one.stage} {one.digest[:16]}' for one in found])}")
+        raise UserError(
+            f"'{digest}' is ambiguous: {_some([f'{one.stage} {one.digest[:16]}' for one in found])}; give more digits"
+        )
     ids = [one.id for one in found]
     asked = " and ".join(f"{one.stage} {one.digest}" for one in found)
     direct = _with_data().where(DataVersion.id.in_(ids))
@@ -172,7 +174,9 @@ def _by_digest(session: Session, text: str) -> dict[str, list[str]]:
         return {}
     found = _known_photos(session, Photograph.photo.startswith(start[:PHOTO_DIGITS], autoescape=True))
     if len(found) > 1:
-        raise UserError(f"'{text}' is ambiguous: {_some([f'{digest} {names[0]}' for digest, names in found.items()])}")
+        raise UserError(
+            f"'{text}' is ambiguous: {_some([f'{digest} {names[0]}' for digest, names in found.items()])}; give more"
+        )
     return found
 
 
@@ -198,7 +202,7 @@ def _digest(path: Path) -> str:
     try:
         return digests.sha256(path)[:PHOTO_DIGITS]
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+        raise UserError(f"{path} cannot be read: {error.strerror}; correct its permissions") from None
 
 
 def _some(names: Sequence[str], most: int = 6) -> str:
