@@ -5,6 +5,10 @@ None of them changes anything in a process that has loaded NumPy or torch alread
 
 import os
 
+import pytest
+
+from data.core import portable
+
 PROCESSORS = {  # each of another maker or generation, by the kernels that libraries choose there
     "an old one without AVX2": {
         "OPENBLAS_CORETYPE": "SANDYBRIDGE",
@@ -25,6 +29,12 @@ PROCESSORS = {  # each of another maker or generation, by the kernels that libra
         "MKL_ENABLE_INSTRUCTIONS": "AVX512",
     },
 }
+
+
+def needs(processor: str) -> None:
+    """Skip where this processor would break off at the other's instructions; under `portable` no kernel has them."""
+    if "AVX-512" in processor and "avx512f" not in portable._features():
+        pytest.skip("this processor has no AVX-512")
 
 
 def environment(processor: str) -> dict[str, str]:

@@ -48,6 +48,7 @@ def test_trainings_and_metrics_have_the_committed_bits_on_every_processor(tmp_pa
 @pytest.mark.soak
 @pytest.mark.parametrize("processor", processors.PROCESSORS)
 def test_without_portable_other_processors_give_other_bits(tmp_path, processor):
+    processors.needs(processor)
     (tmp_path / "params.yaml").write_text("portable: false\n")
     process = start(tmp_path, processors.environment(processor))
     found = json.loads(process.communicate()[0].splitlines()[-1])
