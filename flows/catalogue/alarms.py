@@ -38,7 +38,7 @@ def sound(session: Session, alarm: Alarm) -> None:
     journal.append(session, ALARM, alarm.stage, asdict(alarm))
 
 
-def settle(session: Session, number: int, who: str, why: str) -> queries.Noted:
+def acknowledge(session: Session, number: int, who: str, why: str) -> queries.Logged:
     """Note that an alarm was looked into, and what it was; UserError if there is no open alarm of this number."""
     if not why.strip():
         raise UserError("an alarm is settled with a reason: remint settle NUMBER --why TEXT")

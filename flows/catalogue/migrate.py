@@ -27,7 +27,7 @@ def to_head(engine: Engine, name: str) -> None:
     with engine.connect() as connection:
         if revision(connection) == REVISION:
             return
-    with _alone(engine) as connection:
+    with _locked(engine) as connection:
         found = revision(connection)
         if found == REVISION:
             return  # another process was faster
@@ -55,7 +55,7 @@ def file_of(url: URL) -> Path:
 
 
 @contextlib.contextmanager
-def _alone(engine: Engine) -> Iterator[Connection]:
+def _locked(engine: Engine) -> Iterator[Connection]:
     """A transaction during which no other process migrates; killed in the middle, it leaves what was there."""
     if engine.dialect.name == "postgresql":
         with engine.begin() as connection:

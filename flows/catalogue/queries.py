@@ -21,7 +21,7 @@ REPRODUCTION, ALARM, SETTLED = "reproduction", "alarm", "settled"  # kinds of jo
 
 
 @dataclass(frozen=True)
-class InProduction:
+class ReleasedModel:
     """A model of a family's newest release."""
 
     model: str
@@ -37,7 +37,7 @@ class InProduction:
 
 
 @dataclass(frozen=True)
-class Standing:
+class CurrentRelease:
     """The newest release of a family: what is in production."""
 
     family: str
@@ -47,7 +47,7 @@ class Standing:
     who: str
     why: str
     restores: int | None
-    members: tuple[InProduction, ...]
+    members: tuple[ReleasedModel, ...]
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Unfinished:
 
 
 @dataclass(frozen=True)
-class Noted:
+class Logged:
     """A journal entry with its body read."""
 
     seq: int
@@ -180,26 +180,26 @@ _LAST_RUNS = (
 )
 
 
-def production(session: Session) -> dict[str, Standing]:
+def production(session: Session) -> dict[str, CurrentRelease]:
     """What is in production of each family that was ever released."""
     found = {}
     for (family, *release), rows in groupby(_rows(session, _PRODUCTION), key=lambda row: tuple(row[:7])):
         members = [
-            InProduction(model, version, weights, metrics or {}, tag or "")
+            ReleasedModel(model, version, weights, metrics or {}, tag or "")
             for *_, model, version, weights, metrics, tag in rows
             if model is not None
         ]
         number, since, run, who, why, restores = release
-        found[family] = Standing(family, number, since, run, who, why, restores, tuple(members))
+        found[family] = CurrentRelease(family, number, since, run, who, why, restores, tuple(members))
     return found
 
 
-def waiting(session: Session, standing: Mapping[str, Standing | None]) -> list[Waiting]:
+def waiting(session: Session, current: Mapping[str, CurrentRelease | None]) -> list[Waiting]:
     """Versions whose last decision waits for an approval and came after those of what stands in production.
 
-    standing: by family, None for one that was never released.
+    current: by family, None for one that was never released.
     """
-    runs = {family: one.run if one else "" for family, one in standing.items()}
+    runs = {family: one.run if one else "" for family, one in current.items()}
     first = dict(tuple(row) for row in _rows(session, _FIRST_DECISIONS, runs=list(runs.values())))
     after = {family: first.get(run, 0) for family, run in runs.items()}
     return [
@@ -216,14 +216,14 @@ def unfinished(session: Session) -> list[Unfinished]:
     return [Unfinished(*row) for row in _rows(session, _UNFINISHED)]
 
 
-def alarms(session: Session) -> list[Noted]:
+def alarms(session: Session) -> list[Logged]:
     """The alarms that nobody has settled."""
-    return [_noted(row) for row in _rows(session, _ALARMS)]
+    return [_logged(row) for row in _rows(session, _ALARMS)]
 
 
-def reproductions(session: Session, titles: Iterable[str]) -> dict[str, Noted]:
+def reproductions(session: Session, titles: Iterable[str]) -> dict[str, Logged]:
     """The last reproduction of each of these model versions, by title; what was never reproduced is left out."""
-    return {row.subject: _noted(row) for row in _rows(session, _REPRODUCTIONS, titles=list(titles))}
+    return {row.subject: _logged(row) for row in _rows(session, _REPRODUCTIONS, titles=list(titles))}
 
 
 def last_runs(session: Session, count: int) -> list[Past]:
@@ -249,5 +249,5 @@ def _rows(session: Session, statement: Executable, **values: Any) -> list[Any]:
     return list(session.connection().execute(statement, values))
 
 
-def _noted(row: Any) -> Noted:
-    return Noted(row.seq, row.subject, row.at, json.loads(row.body))
+def _logged(row: Any) -> Logged:
+    return Logged(row.seq, row.subject, row.at, json.loads(row.body))

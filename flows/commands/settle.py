@@ -25,5 +25,5 @@ def settle(number: int, why: str) -> None:
 
         chosen = settings.load(repository.find(Path.cwd()).main)
         who = record.approver(chosen.root)
-        settled = database.open(chosen).write(lambda session: alarms.settle(session, number, who, why))
+        settled = database.open(chosen).write(lambda session: alarms.acknowledge(session, number, who, why))
         say(f"alarm #{number} about {settled.subject} is settled")

@@ -147,7 +147,7 @@ def logged(stores: Stores, deep: bool = False) -> Iterator[Finding]:
             log = pointers.log(stores.bucket, family)
         except UserError:
             continue  # `releases` has said so
-        for one in pointers.standing(log).values():
+        for one in pointers.aliases(log).values():
             for member in {one.production, one.previous}:
                 if member is not None and (says := _of_files(client, member)):
                     advice = "the release itself is whole where nothing else is said: remint pull"

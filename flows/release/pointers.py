@@ -196,21 +196,21 @@ def changes(before: Pointer | None, after: Pointer) -> str:
 
 
 @dataclass(frozen=True)
-class Standing:
+class Aliases:
     """What the log says of one model: the version in production, and the one that stood before it."""
 
     production: Member | None
     previous: Member | None
 
 
-def standing(log: Sequence[Pointer]) -> dict[str, Standing]:
+def aliases(log: Sequence[Pointer]) -> dict[str, Aliases]:
     """Every model that was ever released with the family; one that left it has no version in production."""
     found = {}
     for name in sorted({member.model for pointer in log for member in pointer.members}):
         line = [next((m for m in pointer.members if m.model == name), None) for pointer in log]
         now = line[-1]
         before = [m for m in line[:-1] if m is not None and (now is None or m.identity != now.identity)]
-        found[name] = Standing(now, before[-1] if before else None)
+        found[name] = Aliases(now, before[-1] if before else None)
     return found
 
 

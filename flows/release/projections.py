@@ -23,7 +23,7 @@ from data.core.params import UserError
 from flows.catalogue import journal, schema
 from flows.pipeline.reference import PREVIOUS, PRODUCTION
 from flows.release import anchors, bundle, pointers, registry, tags
-from flows.release.pointers import Member, Pointer, standing, title
+from flows.release.pointers import Member, Pointer, aliases, title
 from flows.release.stores import Finding, Stores
 from models.registry import logged_model, model_id
 from models.tracking import embedded, training_run
@@ -142,7 +142,7 @@ def in_mlflow(stores: Stores, family: str, log: Log) -> list[Finding]:
     client = stores.mlflow()
     known = {model.name: dict(model.aliases) for model in client.search_registered_models(max_results=1000)}
     found = []
-    for name, wanted in standing(log).items():
+    for name, wanted in aliases(log).items():
         for alias, member in ((PRODUCTION, wanted.production), (PREVIOUS, wanted.previous)):
             number = known.get(name, {}).get(alias)
             says = "not set" if number is None else f"v{number}"

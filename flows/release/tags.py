@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from flows import repository
 from flows.pipeline.reference import GTO_TAG, PRODUCTION
 from flows.release import bundle
-from flows.release.pointers import Pointer, standing, title
+from flows.release.pointers import Pointer, aliases, title
 from flows.release.stores import Finding, Stores
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def in_git(stores: Stores, family: str, log: Sequence[Pointer]) -> list[Finding]
     root, release = stores.settings.root, title(log[-1]) if log else "none"
     there = read(root)
     found = []
-    for name, wanted in standing(log).items():
+    for name, wanted in aliases(log).items():
         member, now, subject = wanted.production, assigned(name, PRODUCTION, there), f"{name}#{PRODUCTION}"
         if member is None:
             if now:

@@ -96,7 +96,7 @@ def _of_release(settings: Settings, name: str, family: str, alias: str) -> Claim
     place = bucket.at(settings.production)
     log = pointers.log(place, family)
     anchors.hold(settings, family, log)
-    member = getattr(pointers.standing(log).get(name), alias, None)
+    member = getattr(pointers.aliases(log).get(name), alias, None)
     if member is None:
         return None
     lineage = bundle.read(place, name, member.bundle).lineage

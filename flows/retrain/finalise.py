@@ -104,7 +104,7 @@ def complete(stores: Stores, left: RunRecord) -> tuple[tuple[StageResult, ...], 
     from flows.pipeline.store import Store
     from flows.release import origin, recorded
 
-    with _alone(stores.settings, left.run):
+    with _locked(stores.settings, left.run):
         now = load(stores.settings, left.run.id)
         if now is None or now.finished:
             return None
@@ -142,7 +142,7 @@ def _overtaken(stores: Stores, ran: RunInfo, made: Release) -> dict[str, Outcome
 
 
 @contextmanager
-def _alone(settings: Settings, ran: RunInfo) -> Iterator[None]:
+def _locked(settings: Settings, ran: RunInfo) -> Iterator[None]:
     """One process at a time completes a run; another waits, and finds it completed."""
     with locks.held(settings.runs / ran.id / "completing.lock"):
         yield

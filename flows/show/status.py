@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from flows.catalogue import queries
-from flows.catalogue.queries import InProduction, Noted, Past, Standing, Unfinished, Waiting
+from flows.catalogue.queries import CurrentRelease, Logged, Past, ReleasedModel, Unfinished, Waiting
 from flows.pipeline.run import headline
 from flows.release import pointers
 from flows.release.gates import decision as words
@@ -25,11 +25,11 @@ RUNS = 5
 class Status:
     """The state of a project as its catalogue knows it."""
 
-    production: Mapping[str, Standing | None]  # by family; None: never released
-    reproductions: Mapping[str, Noted]  # by title of the version in production, "tokenizer@v3"
+    production: Mapping[str, CurrentRelease | None]  # by family; None: never released
+    reproductions: Mapping[str, Logged]  # by title of the version in production, "tokenizer@v3"
     waiting: tuple[Waiting, ...]
     unfinished: tuple[Unfinished, ...]
-    alarms: tuple[Noted, ...]
+    alarms: tuple[Logged, ...]
     runs: tuple[Past, ...]
 
 
@@ -52,8 +52,8 @@ def to_json(status: Status) -> dict[str, Any]:
     """The status as JSON values; each model in production has its last reproduction beside it."""
     values = asdict(status)
     last = values.pop("reproductions")
-    for family, standing in status.production.items():
-        for i, member in enumerate(standing.members if standing else ()):
+    for family, released in status.production.items():
+        for i, member in enumerate(released.members if released else ()):
             found = last.get(member.title)
             shown = {"verdict": found["body"]["verdict"], "at": found["at"]} if found else None
             values["production"][family]["members"][i]["reproduction"] = shown
@@ -110,19 +110,19 @@ def _lists(status: Status) -> dict[str, list[tuple[str, ...]]]:
     }
 
 
-def _production(family: str, standing: Standing | None, status: Status) -> str:
-    if standing is None:
+def _production(family: str, released: CurrentRelease | None, status: Status) -> str:
+    if released is None:
         return f"{family}: nothing in production"
-    back = f", as in #{standing.restores}" if standing.restores else ""
-    title = f"{family} #{standing.number}{back}: in production since {_time(standing.since)}, by {standing.who}"
+    back = f", as in #{released.restores}" if released.restores else ""
+    title = f"{family} #{released.number}{back}: in production since {_time(released.since)}, by {released.who}"
     lines = [
         (one.model, f"v{one.version}", _metric(one), _reproduced(status.reproductions.get(one.title)))
-        for one in standing.members
+        for one in released.members
     ]
-    return _block(f"{title}\n  {standing.why or 'no reason given'}; run {standing.run}", lines)
+    return _block(f"{title}\n  {released.why or 'no reason given'}; run {released.run}", lines)
 
 
-def _metric(one: InProduction) -> str:
+def _metric(one: ReleasedModel) -> str:
     key = headline(one.metrics)
     if key is None:
         return ""
@@ -130,14 +130,14 @@ def _metric(one: InProduction) -> str:
     return f"{key} {one.metrics[key]:.4g} {unit}".rstrip()
 
 
-def _reproduced(last: Noted | None) -> str:
+def _reproduced(last: Logged | None) -> str:
     return f"reproduced: {last.body['verdict']}, {last.at:%Y-%m-%d}" if last else "not reproduced yet"
 
 
-def _alarm(noted: Noted) -> str:
-    outputs = " and ".join(str(output)[:12] for output in noted.body.get("outputs", ()))
-    where = " and ".join(dict.fromkeys(str(run) for run in noted.body.get("runs", ())))
-    return f"{noted.subject}: outputs {outputs} for one input ({where})"
+def _alarm(logged: Logged) -> str:
+    outputs = " and ".join(str(output)[:12] for output in logged.body.get("outputs", ()))
+    where = " and ".join(dict.fromkeys(str(run) for run in logged.body.get("runs", ())))
+    return f"{logged.subject}: outputs {outputs} for one input ({where})"
 
 
 def _stages(run: Past) -> str:

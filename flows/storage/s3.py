@@ -90,7 +90,7 @@ class S3Bucket:
                     raise UserError(f"{self.name}/{key} has more than {limit} bytes, which no such file has; remove it")
             return bytes(data)
 
-        return self._patiently(key, whole)
+        return self._retried(key, whole)
 
     def create(self, key: str, data: bytes) -> None:
         """One conditional request; who repeats it because an answer was lost finds the object to be its own."""
@@ -147,7 +147,7 @@ class S3Bucket:
         if there is None:
             raise NotThere(f"{self.name} holds no {key}")
         same = there["ContentLength"] == size  # its bytes are read: what its metadata say may be of others
-        found = self._patiently(key, lambda: self._content_digest(key)) if sha256 and same else ""
+        found = self._retried(key, lambda: self._content_digest(key)) if sha256 and same else ""
         announced(f"{self.name}/{key}", size, there["ContentLength"], sha256, found)
 
     def list(self, prefix: str) -> list[str]:
@@ -240,7 +240,7 @@ class S3Bucket:
             )
         return True
 
-    def _patiently(self, key: str, read: Callable[[], T]) -> T:
+    def _retried(self, key: str, read: Callable[[], T]) -> T:
         """What `read` reads of an object, begun again where the answer broke off."""
         for attempt in range(1, ATTEMPTS + 1):
             try:

@@ -156,7 +156,7 @@ def test_an_alarm_stands_until_it_is_settled_with_a_reason(catalogue):
     assert f"#{number}  tokenizer: outputs {'a' * 12} and {'b' * 12} for one input (run-1 and run-2)" in state.text(
         status_of(catalogue)
     )
-    catalogue.write(lambda session: alarms.settle(session, number, "Ada", "another Pillow"))
+    catalogue.write(lambda session: alarms.acknowledge(session, number, "Ada", "another Pillow"))
     assert status_of(catalogue).alarms == ()
     with catalogue.read() as session:
         assert journal.verify(session) == []
@@ -171,14 +171,14 @@ def test_settling_what_is_no_open_alarm_is_a_mistake(catalogue, offset, why, say
     with catalogue.begin() as session:
         journal.append(session, "release", "images #1", {})
     with pytest.raises(UserError, match=says):
-        catalogue.write(lambda session: alarms.settle(session, number + offset, "Ada", why))
+        catalogue.write(lambda session: alarms.acknowledge(session, number + offset, "Ada", why))
 
 
 def test_an_alarm_is_settled_once(catalogue):
     number = alarm(catalogue)
-    catalogue.write(lambda session: alarms.settle(session, number, "Ada", "another Pillow"))
+    catalogue.write(lambda session: alarms.acknowledge(session, number, "Ada", "another Pillow"))
     with pytest.raises(UserError, match="was settled already; open alarms: none"):
-        catalogue.write(lambda session: alarms.settle(session, number, "Ada", "again"))
+        catalogue.write(lambda session: alarms.acknowledge(session, number, "Ada", "again"))
 
 
 def test_no_query_of_the_status_reads_a_growing_table_from_end_to_end(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from flows.catalogue.registered import Registered
 from flows.pipeline.families import Model
 from flows.release.gates.compare import InProduction, Measured, Samples, Speed
-from flows.release.gates.decision import Decision, Rule, says, settle
+from flows.release.gates.decision import Decision, Rule, apply_approvals, says
 from flows.release.gates.judge import SAME, decide
 from flows.release.gates.policy import Gate, Latency
 
@@ -308,17 +308,17 @@ def test_an_approval_of_the_weights_lets_the_whole_release_pass():
 
 def test_settling_stored_decisions_gives_what_judging_again_would():
     waiting = images(gates=APPROVED)
-    assert settle(waiting, ["t2"]) == images(gates=APPROVED, approved=["t2"])
-    assert settle(waiting, []) == waiting
-    assert settle(settle(waiting, ["t2"]), ["t2"]) == settle(waiting, ["t2"])
+    assert apply_approvals(waiting, ["t2"]) == images(gates=APPROVED, approved=["t2"])
+    assert apply_approvals(waiting, []) == waiting
+    assert apply_approvals(apply_approvals(waiting, ["t2"]), ["t2"]) == apply_approvals(waiting, ["t2"])
 
 
 def test_two_approvals_are_both_waited_for():
     gates = APPROVED | {"maskgit": replace(GATES["maskgit"], approval="required")}
-    first = settle(images(gates=gates), ["t2"])
+    first = apply_approvals(images(gates=gates), ["t2"])
     assert [d.verdict for d in first] == ["waiting", "waiting"]
     assert [d.reason for d in first] == ["waits for approval of maskgit v2", "waits for approval"]
-    assert [d.verdict for d in settle(first, ["t2", "g2"])] == ["passed", "passed"]
+    assert [d.verdict for d in apply_approvals(first, ["t2", "g2"])] == ["passed", "passed"]
 
 
 def test_an_approval_does_not_make_a_refused_release_pass_or_wait():

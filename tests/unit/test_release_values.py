@@ -11,7 +11,7 @@ from flows.pipeline.families import Model
 from flows.release import pointers
 from flows.release.gates.decision import Decision, Rule
 from flows.release.outcome import Release
-from flows.release.pointers import Member, Pointer, Standing, changes, standing
+from flows.release.pointers import Aliases, Member, Pointer, aliases, changes
 from flows.release.promote import Outcome, check_fit, judged
 from flows.release.rollback import target
 from flows.release.stores import Finding
@@ -37,14 +37,14 @@ ONE, TWO = {"maskgit": 1, "tokenizer": 1}, {"maskgit": 2, "tokenizer": 1}
 
 
 def test_what_stands_is_the_newest_release_and_before_it_the_last_other_weights():
-    found = standing(log_of(ONE, TWO, TWO))
-    assert found["maskgit"] == Standing(member("maskgit", 2), member("maskgit", 1))
-    assert found["tokenizer"] == Standing(member("tokenizer", 1), None)
-    assert standing([]) == {}
+    found = aliases(log_of(ONE, TWO, TWO))
+    assert found["maskgit"] == Aliases(member("maskgit", 2), member("maskgit", 1))
+    assert found["tokenizer"] == Aliases(member("tokenizer", 1), None)
+    assert aliases([]) == {}
 
 
 def test_a_model_that_left_its_family_has_no_version_in_production():
-    assert standing(log_of(ONE, {"tokenizer": 1}))["maskgit"] == Standing(None, member("maskgit", 1))
+    assert aliases(log_of(ONE, {"tokenizer": 1}))["maskgit"] == Aliases(None, member("maskgit", 1))
 
 
 def test_without_a_number_the_last_release_of_other_weights_is_restored():

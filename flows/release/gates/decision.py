@@ -66,9 +66,9 @@ class Decision:
         return "passed" if self.promoted else "waiting" if self.waiting else "refused"
 
 
-def settle(decisions: Sequence[Decision], approved: Collection[str]) -> list[Decision]:
+def apply_approvals(decisions: Sequence[Decision], approved: Collection[str]) -> list[Decision]:
     """The decisions about one family with what people have approved by now; nothing else is judged again."""
-    own = [replace(one, rules=tuple(_settled(one, approved))) for one in decisions]
+    own = [replace(one, rules=tuple(_with_approval(one, approved))) for one in decisions]
     refused = any(not one.unchanged and not one.waiting and one.failed for one in own)
     waiting = [] if refused else [one for one in own if one.waiting]
     made = []
@@ -79,7 +79,7 @@ def settle(decisions: Sequence[Decision], approved: Collection[str]) -> list[Dec
     return made
 
 
-def _settled(one: Decision, approved: Collection[str]) -> Iterator[Rule]:
+def _with_approval(one: Decision, approved: Collection[str]) -> Iterator[Rule]:
     """A decision's own rules, with its approval as it is now and without those of the versions beside it."""
     for rule in one.rules:
         if rule.name == APPROVAL:

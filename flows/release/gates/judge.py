@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 
 from flows.catalogue.registered import Registered
 from flows.release.gates.compare import InProduction, Measured, NotComparable, Paired, Speed, pair
-from flows.release.gates.decision import APPROVAL, Decision, Rule, approval, settle
+from flows.release.gates.decision import APPROVAL, Decision, Rule, apply_approvals, approval
 from flows.release.gates.policy import REQUIRED, Gate
 from models.metrics import metric
 
@@ -58,7 +58,7 @@ class _Member:
 
     @property
     def decision(self) -> Decision:
-        """Its rules, of which `settle` makes verdict and reason."""
+        """Its rules, of which `apply_approvals` makes verdict and reason."""
         one, about = self.one, (self.replaces, self.one.weights, self.one.model.family)
         return Decision(one.model.name, one.version, False, "", tuple(self.rules), *about)
 
@@ -114,7 +114,7 @@ def _family(
         refused = [name for name, passed in together.items() if not passed and name != member.one.model.name]
         beside = [Rule(f"released with {name}", False, "refused", "passed") for name in refused if member.passed]
         member.rules += [*better, *beside]
-    return settle([*decisions, *(member.decision for member in members)], approved)
+    return apply_approvals([*decisions, *(member.decision for member in members)], approved)
 
 
 def stands(one: Registered, now: InProduction) -> bool:

@@ -19,7 +19,7 @@ from flows.catalogue import journal, reference
 from flows.catalogue.database import Catalogue
 from flows.catalogue.schema import Decision as Row
 from flows.catalogue.schema import Entry, ModelVersion
-from flows.release.gates.decision import APPROVAL, Decision, Rule, settle
+from flows.release.gates.decision import APPROVAL, Decision, Rule, apply_approvals
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def approve(catalogue: Catalogue, model: str, version: str, who: str, why: str) 
         journal.append(session, APPROVAL, _subject(wanted.name, wanted.number), body)
         before = [one.decision for one in of_run(session, judged.run) if one.decision.family == wanted.family]
         given = approvals(session, [(one.model, one.version) for one in before])
-        for now in settle(before, given):
+        for now in apply_approvals(before, given):
             if now not in before:
                 _add(session, judged.run, _version(session, now), now)
         return [one for one in of_run(session, judged.run) if one.decision.family == wanted.family]
