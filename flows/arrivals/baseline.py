@@ -73,7 +73,7 @@ class Production:
             if known := state.read(kept, lambda values: Baseline(**values), ""):
                 return known
         with contextlib.closing(Store(self.settings.root)) as store:
-            files = store.brought(oid)
+            files = store.cache.brought(oid)
         if not files:
             raise UserError(
                 f"the photographs of {self.title} are neither in DVC's cache nor in its remote; dvc fetch them"

@@ -113,4 +113,4 @@ def _bring_again(settings: Settings, oid: str, what: str) -> None:
     """Take a damaged object out of the cache, and bring it again where a remote has it."""
     Objects(workspace.cache(settings)).path(oid).unlink(missing_ok=True)
     with closing(Store(settings.root, accepted.remote(settings))) as store, contextlib.suppress(UserError):
-        store.fetch({what: oid})  # where no remote has it, the stage that makes it will run again
+        store.cache.fetch({what: oid})  # where no remote has it, the stage that makes it will run again

@@ -49,9 +49,9 @@ def bring(store: Store, entries: Iterable[Entry], wanted: Wanted) -> None:
         for out in entry.get("outs", []):
             files |= {path: oid for path, oid in _files(store, out).items() if wanted(path)}
     files = {path: oid for path, oid in files.items() if not (store.root / path).exists()}
-    store.fetch(files)
+    store.cache.fetch(files)
     for path, oid in files.items():
-        put(store.objects.path(oid), store.root / path)
+        put(store.cache.objects.path(oid), store.root / path)
 
 
 def shown(metrics: Iterable[str]) -> Wanted:
@@ -81,7 +81,7 @@ def _of_examples(manifest: Path) -> set[str]:
 
 def _files(store: Store, out: Mapping[str, str]) -> dict[str, str]:
     """The files of an output with their objects."""
-    members = store.members(out["md5"])
+    members = store.cache.members(out["md5"])
     return {f"{out['path']}/{name}" if name else out["path"]: oid for name, oid in members.items()}
 
 

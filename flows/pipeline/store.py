@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,19 +11,14 @@ from data.core import digests
 from data.core.params import UserError
 from flows.pipeline import graph, keys
 from flows.pipeline.accepted import Accepted
+from flows.pipeline.cache import REMOTE, Cache
 from flows.pipeline.graph import Stage
-from flows.pipeline.integrity import Damage, Objects
+from flows.pipeline.integrity import Damage
 from flows.pipeline.keys import Entry
 from flows.pipeline.plan import Plan, Recorded, overlap
-from flows.storage.protocol import NotThere
-from flows.storage.transfer import WrongContent
 
 if TYPE_CHECKING:
-    from dvc_data.hashfile.tree import Tree
-
     from flows.storage.protocol import Bucket
-
-REMOTE = "remint"  # what DVC is told to call the remote that machines exchange outputs by
 
 
 class Store:
@@ -37,7 +32,6 @@ class Store:
             logging.getLogger(library).setLevel(logging.ERROR)  # it warns of outputs that are not there yet
         self.root, self.remote = root, remote
         self._open()
-        self.accepted = Accepted(Path(self.repo.stage_cache.cache_dir), remote)
         self._remembered: dict[str, Entry] = {}  # by stage, what a plan was told
 
     def _open(self) -> None:
@@ -48,9 +42,10 @@ class Store:
             self.repo = Repo(str(self.root), config=self._config())
         except DvcException as error:
             raise UserError(f"DVC cannot open {self.root}: {error}; see .dvc/config and dvc doctor") from None
+        self.accepted = Accepted(Path(self.repo.stage_cache.cache_dir), self.remote)
         for name in ("_lock", "_dvc_stages"):
             self.__dict__.pop(name, None)
-        self.objects = Objects(Path(self.repo.cache.local_cache_dir))
+        self.cache = Cache(self.repo, self.accepted, REMOTE if self.remote else None)
 
     def _config(self) -> dict[str, Any]:
         """What DVC is told beside the workspace's own configuration: where machines exchange outputs."""
@@ -107,10 +102,10 @@ class Store:
             return produced[dep]
         above = next((out for out in produced if dep.startswith(f"{out}/")), None)
         if above is not None:
-            return self._member(produced[above], dep.removeprefix(f"{above}/"))
+            return self.cache.member(produced[above], dep.removeprefix(f"{above}/"))
         below = {out.removeprefix(f"{dep}/"): oid for out, oid in produced.items() if out.startswith(f"{dep}/")}
         if below:
-            return self._joined(below)
+            return self.cache.joined(below)
         item = self._deps(stage).get(dep)
         if item is None or not item.exists:
             return None
@@ -122,9 +117,9 @@ class Store:
 
     def lacking(self, outs: Mapping[str, str]) -> str:
         """Why the cache does not hold all these outputs, in words; "" if it does."""
-        lost = {out: oid for out, oid in outs.items() if not self._holds(oid) and not self._lies(out, oid)}
+        lost = {out: oid for out, oid in outs.items() if not self.cache.holds(oid) and not self._lies(out, oid)}
         if lost:
-            damaged = self.objects.damaged(lost)
+            damaged = self.cache.objects.damaged(lost)
             return str(damaged[0]) if damaged else "its outputs are not in the cache"
         return ""
 
@@ -134,12 +129,12 @@ class Store:
         Returns what was removed: what a plan said before no longer holds.
         """
         recorded = [entry.outs for stage in stages if (entry := self.recorded(stage))]
-        damaged = self.objects.damaged({out: oid for outs in recorded for out, oid in outs.items()})
+        damaged = self.cache.objects.damaged({out: oid for outs in recorded for out, oid in outs.items()})
         deps = [dep for stage in stages if plan.action(stage.name) == "run" for dep in stage.deps]
         read = {out: oid for out, oid in plan.known.items() if any(overlap(out, dep) for dep in deps)}
-        damaged += self.objects.damaged(read, deep=True)
+        damaged += self.cache.objects.damaged(read, deep=True)
         for one in damaged:
-            self.objects.remove(one)
+            self.cache.objects.remove(one)
         return list(dict.fromkeys(damaged))
 
     def remembered(self, stage: Stage, deps: Mapping[str, str | None]) -> Recorded | None:
@@ -207,96 +202,11 @@ class Store:
         except DvcException as error:
             raise UserError(f"DVC could not put the recorded outputs into {self.root}: {error}") from None
 
-    def fetch(self, wanted: Mapping[str, str]) -> int:
-        """Bring outputs from the DVC remote into the cache, folders with every file; returns the bytes that came.
-
-        wanted: digest by path. NotThere names one that the remote lacks, UserError why another could not come.
-        """
-        lost = {path: oid for path, oid in wanted.items() if not self._holds_here(oid)}
-        for damage in self.objects.damaged(lost):
-            self.objects.remove(damage)
-        try:
-            moved = self._moved(lost.values(), "fetch") if lost else 0
-        except UserError as error:
-            raise type(error)(
-                f"{', '.join(path or oid for path, oid in lost.items())} is not in the cache; {error}"
-            ) from None
-        if damaged := self.objects.damaged(lost):  # what has come was never read before
-            for one in damaged:
-                self.objects.remove(one)
-            raise WrongContent(f"{damaged[0]}, as DVC's remote has it; restore it there")
-        lacking = {path: oid for path, oid in lost.items() if not self._holds_here(oid)}
-        for path, oid in lacking.items():
-            if not self.accepted.holds(oid):
-                raise NotThere(f"{path} is neither in the cache nor in DVC's remote; dvc push it where it is")
-        if lacking:
-            raise UserError(f"{', '.join(lacking)} could not be fetched whole from DVC's remote; look at its server")
-        return moved
-
-    def push(self, oids: Iterable[str]) -> int:
-        """Store outputs of the cache in the DVC remote, a folder's list last; returns the bytes that went."""
-        wanted = set(oids)
-        moved = self._moved(wanted, "push")
-        if lost := [oid for oid in wanted if not self.accepted.holds(oid)]:
-            raise UserError(f"DVC's remote does not hold {lost[0]} after it was pushed; look at its server")
-        return moved
-
-    def _moved(self, oids: Iterable[str], how: str) -> int:
-        """Let DVC transfer objects between cache and remote; returns the bytes of those that moved."""
-        from dvc.exceptions import DvcException
-        from dvc_data.hashfile.hash_info import HashInfo
-
-        repo: Any = self.repo
-        try:
-            there = repo.cloud.get_remote_odb(REMOTE if self.remote else None, how)
-            ways = (there, repo.cache.local) if how == "fetch" else (repo.cache.local, there)
-            infos = {HashInfo("md5", oid) for oid in oids}
-            done = repo.cloud.transfer(*ways, infos, shallow=False)
-        except FileNotFoundError:
-            return 0  # a list of files that the one side lacks: who asked looks at what has come
-        except (DvcException, OSError) as error:
-            words = " ".join(str(error).split()).partition(". ")[0]
-            raise UserError(f"DVC cannot {how} outputs: {words or type(error).__name__}; look at the remote") from None
-        except Exception as error:  # of the libraries for S3, which have many kinds
-            raise UserError(f"DVC cannot {how} outputs ({type(error).__name__}); look at the remote's server") from None
-        paths = [self.objects.path(info.value) for info in done.transferred]
-        return sum(path.stat().st_size for path in paths if path.exists())
-
-    def brought(self, oid: str) -> dict[str, Path]:
-        """`files` of an output, fetched where the cache lacks it; {} if it cannot be had."""
-        try:
-            if not self.stored({"": oid}):
-                self.fetch({"": oid})
-        except UserError:
-            return {}
-        return self.files(oid)
-
-    def files(self, oid: str) -> dict[str, Path]:
-        """Where the cache keeps the files of an output that it holds, by their names in it; "" for a single file."""
-        cache = self.repo.cache.local
-        if not oid.endswith(".dir"):
-            return {"": Path(cache.oid_to_path(oid))}
-        members = self._tree(oid).iteritems()
-        return {"/".join(key): Path(cache.oid_to_path(info.value)) for key, (_, info) in members if info}
-
-    def members(self, oid: str) -> dict[str, str]:
-        """The objects of an output's files by their names in it, "" for a single file; also of one that is not here."""
-        if not oid.endswith(".dir"):
-            return {"": oid}
-        if not self._has_list(oid):
-            raise UserError(
-                f"{oid}, the list of an output's files, is neither in the cache nor in the remote; dvc push it"
-            )
-        return {"/".join(name): info.value for name, (_, info) in self._tree(oid).iteritems() if info}
-
     def _deps(self, stage: Stage) -> dict[str, Any]:
         from dvc.dependency import ParamsDependency
 
         items = [dep for dep in self._dvc_stages[stage.name].deps if not isinstance(dep, ParamsDependency)]
         return dict(zip(stage.deps, items, strict=True))
-
-    def _holds(self, oid: str) -> bool:
-        return self._holds_here(oid) or self.accepted.holds(oid)
 
     def _lies(self, path: str, oid: str) -> bool:
         """Whether an output that DVC does not cache lies in the workspace, from git, with this digest."""
@@ -308,49 +218,6 @@ class Store:
     def _uncached(self) -> set[str]:
         outs = [out for out in self.repo.index.outs if not out.use_cache]
         return {Path(out.fs_path).relative_to(self.root).as_posix() for out in outs}
-
-    def _holds_here(self, oid: str) -> bool:
-        return self._right([oid]) and self._right(self.objects.members(oid).values())
-
-    def _right(self, oids: Collection[str]) -> bool:
-        """Whether the cache holds all these objects, each as it is named."""
-        found = self.objects.contents(oids)
-        return all(found.get(oid) == oid.removesuffix(".dir") for oid in oids)
-
-    def _has_list(self, oid: str) -> bool:
-        """Whether the list of a folder's files is in the cache, where need be brought from the remote."""
-        return self._right([oid]) or self.accepted.bring_list(oid, self.objects.path(oid))
-
-    def _tree(self, oid: str) -> "Tree":
-        from dvc_data.hashfile.hash_info import HashInfo
-        from dvc_data.hashfile.tree import Tree
-
-        return Tree.load(self.repo.cache.local, HashInfo("md5", oid))
-
-    def _member(self, oid: str, inside: str) -> str | None:
-        """Hash of a file or folder inside an output folder."""
-        if not self._has_list(oid):
-            return None
-        found = self._tree(oid).get_obj(self.repo.cache.local, tuple(inside.split("/")))  # type: ignore[arg-type]
-        return found.hash_info.value if found and found.hash_info else None
-
-    def _joined(self, outs: Mapping[str, str]) -> str | None:
-        """Hash of the folder that holds exactly these outputs."""
-        from dvc_data.hashfile.hash_info import HashInfo
-        from dvc_data.hashfile.tree import Tree
-
-        whole = Tree()
-        for path, oid in outs.items():
-            key = tuple(path.split("/"))
-            if not oid.endswith(".dir"):
-                whole.add(key, None, HashInfo("md5", oid))
-            elif self._has_list(oid):
-                for inner, (meta, info) in self._tree(oid).iteritems():
-                    whole.add((*key, *inner), meta, info)
-            else:
-                return None
-        whole.digest()
-        return whole.hash_info.value if whole.hash_info else None
 
 
 def as_recorded(entry: Mapping[str, Any]) -> Recorded:

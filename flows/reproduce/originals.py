@@ -32,7 +32,7 @@ def put_inputs(store: Store, stages: Sequence[Stage], target: Target) -> None:
         oid = _recorded(store, maker, out, target)
         if not store.stored({out: oid}):
             _fetch(store, oid, out)
-        if damaged := store.objects.damaged({out: oid}, deep=True):
+        if damaged := store.cache.objects.damaged({out: oid}, deep=True):
             raise UserError(f"{damaged[0]}; {MEND}, or use --from scratch")
     store.checkout(list(wanted))
 
@@ -52,7 +52,7 @@ def given(store: Store, stages: Sequence[Stage], target: Target) -> dict[str, En
 
 def find(store: Store, oid: str) -> dict[str, Path]:
     """The files of a recorded output by their names in it ("" for an output that is a file); {} if none is reached."""
-    return store.brought(oid) if store.remote is None else _compared(store, oid)
+    return store.cache.brought(oid) if store.remote is None else _compared(store, oid)
 
 
 def weights_of_release(settings: Settings, target: Target, into: Path) -> Path | None:
@@ -94,11 +94,11 @@ def _compared(store: Store, oid: str) -> dict[str, Path]:
     """The weights and metrics of an output, brought from the remote as far as the cache lacks them."""
     folder = store.root / ORIGINALS / oid
     try:
-        members = {name: one for name, one in store.members(oid).items() if not name or name.endswith(COMPARED)}
+        members = {name: one for name, one in store.cache.members(oid).items() if not name or name.endswith(COMPARED)}
         found = {name: folder / (name or "file") for name in members}
-        store.fetch(members)
+        store.cache.fetch(members)
         for name, path in found.items():  # linked, they stay when the cache gives way
-            outputs.put(store.objects.path(members[name]), path)
+            outputs.put(store.cache.objects.path(members[name]), path)
     except (UserError, OSError):
         return {}
     return found
@@ -107,6 +107,6 @@ def _compared(store: Store, oid: str) -> dict[str, Path]:
 def _fetch(store: Store, oid: str, what: str) -> None:
     """Bring an output from the DVC remote into the cache; UserError says why not."""
     try:
-        store.fetch({what: oid})
+        store.cache.fetch({what: oid})
     except UserError as error:
         raise UserError(f"{error}; use --from scratch") from None

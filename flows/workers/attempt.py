@@ -118,9 +118,9 @@ class _Attempt:
         wanted = _inputs(stage, store, self.order.lock)
         workspace.replace_lock(root, self.order.lock)
         self.hear("fetching inputs", True)
-        for damage in store.objects.damaged(wanted, deep=True):
-            store.objects.remove(damage)  # and fetched again
-        self.bytes_in += retry(store.fetch, wanted)
+        for damage in store.cache.objects.damaged(wanted, deep=True):
+            store.cache.objects.remove(damage)  # and fetched again
+        self.bytes_in += retry(store.cache.fetch, wanted)
         if wanted:
             store.checkout(list(wanted))
 
@@ -163,10 +163,10 @@ class _Attempt:
             )
         outs = {item["path"]: item["md5"] for item in entry.get("outs", ())}
         for path, oid in outs.items():
-            if not store.objects.path(oid).exists() and not store.accepted.holds(oid):
+            if not store.cache.objects.path(oid).exists() and not store.accepted.holds(oid):
                 raise Rejected(f"{path} is not in DVC's cache (cache: false?), so it cannot be handed on")
         self.hear("uploading outputs", True)
-        self.bytes_out += retry(store.push, outs.values())
+        self.bytes_out += retry(store.cache.push, outs.values())
         if not self.order.proof:
             retry(store.accepted.add, found, entry)
         return entry

@@ -180,7 +180,7 @@ class Dispatcher:
         lacking = {oid for oid in oids if not retry(self.job.store.accepted.holds, oid, stop=stop)}
         if lacking:
             with self._lock:
-                retry(self.job.store.push, lacking, stop=stop)
+                retry(self.job.store.cache.push, lacking, stop=stop)
 
     # its attempts
 

@@ -34,8 +34,8 @@ def of(store: Store, file: str) -> Path:
     found = {}
     for stage in store.stages:
         for out, oid in store.recorded(stage).outs.items():
-            found |= {f"{out}/": oid} | {f"{out}/{name}": md5 for name, md5 in store.objects.members(oid).items()}
-    return store.objects.path(found[file])
+            found |= {f"{out}/": oid} | {f"{out}/{name}": md5 for name, md5 in store.cache.objects.members(oid).items()}
+    return store.cache.objects.path(found[file])
 
 
 def flip(path: Path, unseen: bool = False) -> None:

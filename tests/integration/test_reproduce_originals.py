@@ -63,7 +63,7 @@ def test_from_the_cache(store, tmp_path):
 
 def test_from_the_remote_when_the_cache_lost_all_or_a_part(store):
     wanted = oid(store)
-    store.files(wanted)["model.safetensors"].unlink()
+    store.cache.files(wanted)["model.safetensors"].unlink()
     assert names(originals.find(store, wanted))["model.safetensors"] == b"weights"
     lose(store)
     assert len(originals.find(store, wanted)) == 2

@@ -36,11 +36,11 @@ def machines(production, tmp_path):
 
 def test_a_folder_goes_with_its_files_and_comes_with_them_and_nothing_moves_twice(machines):
     one, two, oid = machines
-    assert one.push([oid]) > 10_000_000
-    assert one.push([oid]) == 0
-    assert two.fetch({"folder": oid}) > 10_000_000
-    assert two.fetch({"folder": oid}) == 0
-    assert {name: path.read_bytes()[:3] for name, path in two.files(oid).items()} == {
+    assert one.cache.push([oid]) > 10_000_000
+    assert one.cache.push([oid]) == 0
+    assert two.cache.fetch({"folder": oid}) > 10_000_000
+    assert two.cache.fetch({"folder": oid}) == 0
+    assert {name: path.read_bytes()[:3] for name, path in two.cache.files(oid).items()} == {
         "b.bin": b"\0\1\2",
         "inner/a.txt": b"a",
     }
@@ -48,36 +48,38 @@ def test_a_folder_goes_with_its_files_and_comes_with_them_and_nothing_moves_twic
 
 def test_single_files_of_a_folder_come_alone(machines):
     one, two, oid = machines
-    one.push([oid])
-    small = two.members(oid)["inner/a.txt"]
-    assert two.fetch({"folder/inner/a.txt": small}) == 1
-    assert not two.stored({"folder": two.members(oid)["b.bin"]}) or two.accepted.holds(two.members(oid)["b.bin"])
+    one.cache.push([oid])
+    small = two.cache.members(oid)["inner/a.txt"]
+    assert two.cache.fetch({"folder/inner/a.txt": small}) == 1
+    assert not two.stored({"folder": two.cache.members(oid)["b.bin"]}) or two.accepted.holds(
+        two.cache.members(oid)["b.bin"]
+    )
 
 
 def test_what_the_cache_has_damaged_is_brought_again(machines):
     one, two, oid = machines
-    one.push([oid])
-    two.fetch({"folder": oid})
-    path = two.objects.path(two.members(oid)["inner/a.txt"])
+    one.cache.push([oid])
+    two.cache.fetch({"folder": oid})
+    path = two.cache.objects.path(two.cache.members(oid)["inner/a.txt"])
     path.chmod(0o644)
     path.write_text("b")
-    assert two.fetch({"folder": oid}) >= 1
+    assert two.cache.fetch({"folder": oid}) >= 1
     assert path.read_text() == "a"
 
 
 def test_what_the_remote_has_damaged_is_not_taken_and_what_it_lacks_is_named(machines):
     one, two, oid = machines
     with pytest.raises(NotThere, match="folder is neither in the cache nor in DVC's remote"):
-        two.fetch({"folder": oid})
-    one.push([oid])
-    small = one.members(oid)["inner/a.txt"]
+        two.cache.fetch({"folder": oid})
+    one.cache.push([oid])
+    small = one.cache.members(oid)["inner/a.txt"]
     key = f"files/md5/{small[:2]}/{small[2:]}"
     one.remote.delete(key)
     one.remote.create(key, b"x")
     # of a remote in a folder DVC notices it by itself
     with pytest.raises(UserError, match="damaged: expected md5 .* as DVC's remote has it|could not be fetched whole"):
-        two.fetch({"folder": oid})
-    assert not two.objects.path(small).exists()
+        two.cache.fetch({"folder": oid})
+    assert not two.cache.objects.path(small).exists()
 
 
 def test_a_remote_that_is_away_is_one_line(machines, monkeypatch, tmp_path):
@@ -85,5 +87,5 @@ def test_a_remote_that_is_away_is_one_line(machines, monkeypatch, tmp_path):
     with closing(Store(one.root, bucket.at(str(tmp_path / "file" / "below"), "REMINT_REMOTE"))) as store:
         (tmp_path / "file").write_text("no folder")
         with pytest.raises(UserError, match="DVC cannot push outputs|REMINT_REMOTE") as error:
-            store.push([oid])
+            store.cache.push([oid])
     assert "\n" not in str(error.value)

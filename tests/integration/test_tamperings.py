@@ -231,7 +231,7 @@ def cache_file(places: Stores, stage: str, name: str) -> Path:
     try:
         assert plan.make(store.stages, store).empty  # everything is read once
         (oid,) = (oid for one in store.stages if one.name == stage for oid in store.recorded(one).outs.values())
-        return store.objects.path(store.objects.members(oid)[name] if name else oid)
+        return store.cache.objects.path(store.cache.objects.members(oid)[name] if name else oid)
     finally:
         store.close()
 
