@@ -16,23 +16,19 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, TypeVar
-from urllib.parse import urlsplit
 
 from botocore import exceptions as aws
-from botocore.parsers import ResponseParserError
 
 from data.core import digests
 from data.core.params import UserError
-from flows.storage.protocol import SMALL, Denied, NotThere, Taken, Watch, check_key
+from flows.storage import s3_errors
+from flows.storage.protocol import SMALL, NotThere, Taken, Watch, check_key
+from flows.storage.s3_errors import ABSENT, LOST, UNANSWERED, code, status
 from flows.storage.transfer import ATTEMPTS, CHUNK, Broken, announced, receive, wait
 
 TRIES = 4  # of a request, by the library, with growing waits that are out of step with others
 PART_BYTES = 64 << 20  # S3 takes 10,000 parts of a file, of at least 5 MiB: enough for 640 GB
 CONNECT_SECONDS, READ_SECONDS = 5.0, 20.0  # without a single byte
-ABSENT = ("NoSuchKey", "404", "NotFound")
-LOST = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
-UNANSWERED = (aws.HTTPClientError, aws.ConnectionError)
-REFUSED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "403", "ExpiredToken", "InvalidToken")
 T = TypeVar("T")
 SHA256, WRITER = "sha256", "writer"  # metadata of an object: its digest, and which call wrote it
 
@@ -183,8 +179,8 @@ class S3Bucket:
                 )
                 return True
             except (aws.ClientError, *UNANSWERED) as error:
-                lost = isinstance(error, aws.ClientError) and _code(error) in LOST
-                if isinstance(error, aws.ClientError) and not lost and _status(error) < 500:
+                lost = isinstance(error, aws.ClientError) and code(error) in LOST
+                if isinstance(error, aws.ClientError) and not lost and status(error) < 500:
                     raise
                 with contextlib.suppress(aws.ClientError, *UNANSWERED):  # it may have been written all the same
                     there = self._head(key)
@@ -209,7 +205,7 @@ class S3Bucket:
             self._client.complete_multipart_upload(**place, MultipartUpload={"Parts": parts}, IfNoneMatch="*")
         except aws.ClientError as error:
             self._abort(place)
-            if _code(error) not in LOST:  # lost: the caller looks at what is there
+            if code(error) not in LOST:  # lost: the caller looks at what is there
                 raise
         except BaseException:
             self._abort(place)
@@ -223,7 +219,7 @@ class S3Bucket:
         try:
             return self._client.head_object(Bucket=self.bucket, Key=self._key(key))
         except aws.ClientError as error:
-            if _code(error) in ABSENT:
+            if code(error) in ABSENT:
                 return None
             raise
 
@@ -261,42 +257,13 @@ class S3Bucket:
     @contextlib.contextmanager
     def _explained(self, operation: str, key: str) -> Iterator[None]:
         """Turn what boto3 raises into one line that names the bucket, the operation and the next step."""
-        failed = f"cannot {operation} {key or 'anything'} in {self.name}"
-        server = _endpoint(self._client.meta.endpoint_url)
         try:
             yield
-        except aws.ClientError as error:
-            code = _code(error)
-            if code == "NoSuchBucket" or (code in ABSENT and operation == "list"):
-                raise UserError(
-                    f"{failed}: {server} has no bucket {self.bucket}; create it, or correct {self.variable}"
-                ) from None
-            if code in ABSENT:
+        except s3_errors.KINDS as error:
+            if isinstance(error, aws.ClientError) and code(error) in ABSENT and operation != "list":
                 raise NotThere(f"{self.name} holds no {key}") from None
-            if code in REFUSED:
-                raise Denied(
-                    f"{failed}: {server} refuses ({code}); check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what "
-                    "they may do"
-                ) from None
-            advice = "try again later" if _status(error) >= 500 else f"check {self.variable} and the AWS_* variables"
-            raise UserError(f"{failed}: {server} answers {code}; {advice}") from None
-        except (aws.NoCredentialsError, aws.PartialCredentialsError):
-            raise UserError(f"{failed}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") from None
-        except (aws.ConnectTimeoutError, aws.ReadTimeoutError):
-            raise UserError(
-                f"{failed}: {server} did not answer in time; check AWS_ENDPOINT_URL, or try later"
-            ) from None
-        except aws.ConnectionError as error:
-            reason = f"{server} cannot be reached ({type(error).__name__})"
-            raise UserError(f"{failed}: {reason}; check AWS_ENDPOINT_URL, or try later") from None
-        except aws.HTTPClientError:
-            raise UserError(
-                f"{failed}: {server} breaks off its answers; check AWS_ENDPOINT_URL, or try later"
-            ) from None
-        except ResponseParserError:
-            raise UserError(f"{failed}: {server} does not speak S3; check AWS_ENDPOINT_URL") from None
-        except aws.BotoCoreError as error:
-            raise UserError(f"{failed}: {type(error).__name__}; check the AWS_* variables") from None
+            failed = f"cannot {operation} {key or 'anything'} in {self.name}"
+            raise s3_errors.explain(error, failed, self.bucket, self._client.meta.endpoint_url, self.variable) from None
 
 
 def _body(answer: Mapping[str, Any]) -> Iterator[bytes]:
@@ -316,24 +283,9 @@ def _extent(answer: Mapping[str, Any]) -> tuple[int, int]:
     return 0, answer["ContentLength"]
 
 
-def _code(error: aws.ClientError) -> str:
-    """The server's word for what is wrong; plain letters, whatever it sends."""
-    return re.sub(r"[^A-Za-z0-9]", "", str(error.response.get("Error", {}).get("Code")))[:40] or "an error"
-
-
-def _status(error: aws.ClientError) -> int:
-    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-
-
 def _md5(data: bytes) -> str:
     return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
 
 
 def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _endpoint(url: str) -> str:
-    """The server's address without a user name or password that somebody wrote into it."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
