@@ -10,7 +10,7 @@ from typing import Any
 
 from flows.pipeline.families import Model, models_of
 from flows.pipeline.run import RunInfo
-from models.tracking import training_run
+from models.tracking.names import flatten
 
 
 def log(client: Any, run: RunInfo, model: Model, run_id: str) -> str:
@@ -24,7 +24,7 @@ def log(client: Any, run: RunInfo, model: Model, run_id: str) -> str:
 
     experiment = client.get_run(run_id).info.experiment_id
     config = json.loads((run.workspace / model.path / "config.json").read_text())
-    params = {key: str(value)[:250] for key, value in training_run.flatten(config).items()}
+    params = {key: str(value)[:250] for key, value in flatten(config).items()}
     logged = client.create_logged_model(
         experiment, name=model.name, source_run_id=run_id, params=params, model_type=model.serving
     )

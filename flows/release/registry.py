@@ -31,6 +31,7 @@ from models.metrics import METRICS
 from models.registry import logged_model
 from models.tracking import training_run
 from models.tracking.experiments import GATE, RELEASE, REPRODUCED
+from models.tracking.names import final, run_name
 
 LOOKED_AT = 200  # evaluations among which the one with a model's numbers is found, the newest first
 METRIC = "metric"  # tag of a version: its headline metric in words
@@ -175,7 +176,7 @@ def _run_of(client: Any, run: RunInfo, model: Model, weights: str) -> str:
         return str(found[0].info.run_id)
     tags = {training_run.STAGE: model.stage, training_run.WEIGHTS: weights}
     tags |= {training_run.COMMIT: run.commit, training_run.RUN: run.id}
-    made = client.create_run(experiment, tags=tags, run_name=training_run.run_name(model.stage, run.id)).info.run_id
+    made = client.create_run(experiment, tags=tags, run_name=run_name(model.stage, run.id)).info.run_id
     client.set_terminated(made)
     return str(made)
 
@@ -188,7 +189,7 @@ def _log_metrics(client: Any, model: Model, trained: str, model_id: str, metrics
     """
     from mlflow.entities import Metric
 
-    named = training_run.final(f"evaluate@{model.evaluation}", {model.section: metrics} if model.section else metrics)
+    named = final(f"evaluate@{model.evaluation}", {model.section: metrics} if model.section else metrics)
     evaluated = _evaluation(client, model, named)
     where = evaluated or client.get_run(trained)
     at, run_id = evaluated.info.start_time if evaluated else int(time.time() * 1000), where.info.run_id

@@ -16,6 +16,7 @@ from flows.pipeline.lock import read_lock
 from flows.pipeline.run import RunInfo, StageResult
 from models.tracking import training_run
 from models.tracking.experiments import GATE, experiment, family_of
+from models.tracking.names import run_name
 
 
 def track(client: Any, ran: RunInfo, stages: Sequence[Stage], results: Sequence[StageResult]) -> None:
@@ -60,7 +61,7 @@ def _record(
     began = int((time.time() - result.seconds) * 1000)
     about = {training_run.STAGE: stage.name, training_run.COMMIT: ran.commit, training_run.RUN: ran.id, GATE: verdict}
     tags = {**about, "mlflow.source.name": stage.name}
-    name = training_run.run_name(stage.name, ran.id)
+    name = run_name(stage.name, ran.id)
     run = client.create_run(experiment(client, family_of(stage.name)), began, tags, name)
     tracker = training_run.MlflowTracker(client, run.info.run_id, stage.name, began)
     sections = [name for name in stage.params if name in values]

@@ -23,7 +23,7 @@ from flows.settings import Settings
 from flows.show.columns import columns
 from flows.show.lineage.words import size
 from flows.stage.spending import Estimate, Usage, duration, total
-from models.tracking.training_run import flatten
+from models.tracking.names import flatten
 
 HEADINGS = ("machine", "CPU", "GPU", "fetched", "pushed", "memory")
 

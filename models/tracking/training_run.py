@@ -20,9 +20,9 @@ from typing import Any, Protocol
 
 from data.core.entry import ask_loopback_directly
 from data.core.params import UserError
-from models.metrics import METRICS
 from models.tracking import embedded
 from models.tracking.experiments import experiment, family_of, restore
+from models.tracking.names import final, flatten, grouped, run_name
 from models.tracking.server import answers, refusal, shown
 
 # Tags by which flows/ and people find a stage's run again; models.core.stage adds "input.<name>" and "output".
@@ -228,35 +228,6 @@ def connect(uri: str | None = None) -> tuple[Any, str]:
         return None, f"{shown(uri)}: {first_line(error)}"
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Turn nested mappings into one with dotted names: {"a": {"b": 1}} -> {"a.b": 1}."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        flat |= flatten(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
-    return flat
-
-
-def grouped(key: str) -> str:
-    """A metric as MLflow groups it, by what stands before a slash: "train_loss" is "train/loss"."""
-    group, underscore, rest = key.partition("_")
-    if underscore and group in ("train", "val"):
-        return f"{group}/{rest}"
-    return f"workload/{key}" if key.endswith("_per_second") else key  # below the losses: groups are sorted
-
-
-def final(stage: str, values: Mapping[str, Any]) -> dict[str, float]:
-    """The metrics of a stage's metrics.json that stand for all classes, by their names in MLflow.
-
-    {"small": {"delta1": .9}} of an evaluation is {"eval/small/delta1": .9}; what a training measures on validation
-    data is "val/...". The held-out numbers of a model are its evaluation's alone.
-    """
-    group = "eval" if stage.startswith("evaluate") else "val"
-    flat = {name.replace(".", "/"): value for name, value in flatten(values).items()}
-    named = {name: float(value) for name, value in flat.items() if name.rpartition("/")[2] in METRICS}
-    return {f"{group}/{name}": value for name, value in named.items()}
-
-
 def quiet_environment() -> None:
     """Settings that MLflow reads at import: no telemetry, no chatter."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -297,12 +268,6 @@ def _create_run(client: Any, stage: str, tags: Mapping[str, str], began: int) ->
     run_id = client.create_run(experiment(client, family_of(stage)), began, every, name).info.run_id
     client.log_inputs(run_id, datasets=_inputs(every))
     return str(run_id)
-
-
-def run_name(stage: str, run: str | None) -> str:
-    """ "1127T1802 tokenizer-warmup": first when, as in the id of the flow's run, for MLflow's lists cut names short."""
-    when = run[4:13] if run and run[8:9] == "T" else time.strftime("%m%dT%H%M", time.gmtime())
-    return f"{when} {stage}"
 
 
 def _inputs(tags: Mapping[str, str]) -> list[Any]:

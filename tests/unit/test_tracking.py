@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from models.tracking import experiments, training_run
+from models.tracking import experiments, names, training_run
 from models.tracking import server as mlflow_server
 
 
@@ -81,15 +81,15 @@ def test_more_metrics_than_one_request_may_hold_all_arrive(uri):
 
 
 def test_metrics_are_grouped_by_what_measured_them():
-    assert training_run.grouped("train_loss") == "train/loss"
-    assert training_run.grouped("val_loss") == "val/loss"
-    assert training_run.grouped("images_per_second") == "workload/images_per_second"
+    assert names.grouped("train_loss") == "train/loss"
+    assert names.grouped("val_loss") == "val/loss"
+    assert names.grouped("images_per_second") == "workload/images_per_second"
 
 
 def test_an_evaluations_metrics_are_those_over_all_classes():
     values = {"teacher": {"delta1": 0.9, "delta1_glass": 0.8}, "small": {"delta1": 0.8}}
-    assert training_run.final("evaluate@depth", values) == {"eval/teacher/delta1": 0.9, "eval/small/delta1": 0.8}
-    assert training_run.final("tokenizer", {"psnr": 24.0, "val_loss": 1.0}) == {"val/psnr": 24.0}
+    assert names.final("evaluate@depth", values) == {"eval/teacher/delta1": 0.9, "eval/small/delta1": 0.8}
+    assert names.final("tokenizer", {"psnr": 24.0, "val_loss": 1.0}) == {"val/psnr": 24.0}
 
 
 def test_the_results_of_a_stage_are_kept_whole_in_a_file_beside_their_metrics(uri):
@@ -101,9 +101,9 @@ def test_the_results_of_a_stage_are_kept_whole_in_a_file_beside_their_metrics(ur
 
 
 def test_a_runs_name_says_when_before_its_stage():
-    assert training_run.run_name("tokenizer-warmup", "20261127T180159Z-23fb4fd") == "1127T1801 tokenizer-warmup"
-    assert re.fullmatch(r"\d{4}T\d{4} tokens", training_run.run_name("tokens", None))
-    assert re.fullmatch(r"\d{4}T\d{4} tokens", training_run.run_name("tokens", "r1"))
+    assert names.run_name("tokenizer-warmup", "20261127T180159Z-23fb4fd") == "1127T1801 tokenizer-warmup"
+    assert re.fullmatch(r"\d{4}T\d{4} tokens", names.run_name("tokens", None))
+    assert re.fullmatch(r"\d{4}T\d{4} tokens", names.run_name("tokens", "r1"))
 
 
 def test_an_experiments_page_links_to_a_view_with_the_headline_metric_first(uri):

@@ -17,7 +17,7 @@ from flows.show.diff.comparison import Commit, File, Parameter, Step
 from flows.show.lineage.down import Code
 from models.report.collect import Picture, picture
 from models.report.words import ASIDE, caption
-from models.tracking.training_run import flatten
+from models.tracking.names import flatten
 
 PATHS = ("data", "models", "dvc.yaml")  # what can change a result; orchestration cannot
 ABSENT = object()

@@ -21,7 +21,7 @@ from flows.pipeline.lock import GUARDS, input_digest, lock_in
 from flows.pipeline.plan import overlap
 from flows.show.lineage.values import Cost, Data, Lineage, Made, Place, Unknown
 from flows.stage.spending import total
-from models.tracking.training_run import flatten
+from models.tracking.names import flatten
 
 # the release of each family that is in production
 NEWEST = select(Release.family, func.max(Release.number).label("number")).group_by(Release.family).subquery()
