@@ -1,7 +1,7 @@
 """The key of a stage execution: the digest of all that goes into it, by which the run cache and orders know it.
 
-An entry is a stage's part of dvc.lock. DVC 3.67 has no public way to ask for its key or to write one without the data
-in the workspace: what is borrowed from inside DVC for that is here, and nowhere else.
+An entry is a stage's part of dvc.lock. DVC 3.67 has no call that asks for its key or writes one without the data in the
+workspace: what is done as inside DVC for that is here, and nowhere else, by names that it does not call private.
 """
 
 from __future__ import annotations
@@ -16,16 +16,15 @@ Entry = Mapping[str, Any]  # a stage's part of dvc.lock, or of a file in the run
 
 def of_entry(entry: Entry) -> str:
     """The key of an execution: SHA-256 over command, parameters, the digests of deps and the paths of outs."""
-    from dvc.stage.cache import _get_cache_hash
-
-    return str(_get_cache_hash(dict(entry), key=True))
+    return value_of({**entry, "outs": [out["path"] for out in entry.get("outs", [])]})
 
 
 def value_of(entry: Entry) -> str:
     """What the run cache calls an execution under its key: SHA-256 over the key's content and the digests of outs."""
-    from dvc.stage.cache import _get_cache_hash
+    from dvc.utils import dict_sha256
+    from dvc_data.hashfile.meta import Meta
 
-    return str(_get_cache_hash(dict(entry)))
+    return str(dict_sha256(entry, exclude=[Meta.PARAM_SIZE, Meta.PARAM_NFILES]))
 
 
 def entry_of(stage: Any, entry: Entry) -> dict[str, Any]:

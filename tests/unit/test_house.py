@@ -1,5 +1,6 @@
 """The house stays what it has become: no circles, few floors, and not one line more than its bar."""
 
+import ast
 import subprocess
 import sys
 
@@ -42,3 +43,13 @@ def test_a_run_with_nothing_to_do_loads_no_database_no_network_and_no_tracking()
     loaded = "import sys, flows.retrain.job, flows.retrain.launch; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", loaded], cwd=house.ROOT, capture_output=True, text=True, check=True)
     assert set(done.stdout.split()) & {"sqlalchemy", "mlflow", "prefect", "torch", "boto3", "dvc", "pandas"} == set()
+
+
+def test_nothing_private_of_prefect_or_dvc_is_imported() -> None:
+    found = []
+    for path in sorted((house.ROOT / "flows").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("prefect", "dvc", "dvc_data"):
+                names = [*(node.module or "").split("."), *(alias.name for alias in node.names)]
+                found += [f"{path.name}: {name}" for name in names if name.startswith("_")]
+    assert found == []
