@@ -8,31 +8,10 @@ import click
 
 from data.core import entry
 
-# command -> module of flows.commands: only the one that is called is imported
-COMMANDS = {
-    "retrain": "retrain",
-    "promote": "promote",
-    "rollback": "rollback",
-    "history": "history",
-    "status": "status",
-    "cost": "cost",
-    "settle": "settle",
-    "gates": "gates",
-    "judge": "judge",
-    "approve": "approve",
-    "reproduce": "reproduce",
-    "lineage": "lineage",
-    "diff": "diff",
-    "doctor": "doctor",
-    "gc": "gc",
-    "pull": "pull",
-    "deploy": "deploy",
-    "schedule": "schedule",
-    "watch": "watch",
-    "stack": "stack",
-    "worker": "worker",
-    "ui": "ui",
-}
+COMMANDS = (  # each in a module of flows.commands of its name: only the one that is called is imported
+    *("retrain", "promote", "rollback", "history", "status", "cost", "settle", "gates", "judge", "approve"),
+    *("reproduce", "lineage", "diff", "doctor", "gc", "pull", "deploy", "schedule", "watch", "stack", "worker", "ui"),
+)
 
 
 class Commands(click.Group):
@@ -44,7 +23,7 @@ class Commands(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        return getattr(importlib.import_module(f"flows.commands.{COMMANDS[name]}"), name.replace("-", "_"))
+        return getattr(importlib.import_module(f"flows.commands.{name}"), name)
 
 
 @click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

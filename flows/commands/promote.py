@@ -9,7 +9,10 @@ import click
 from flows.console import FAILED, OK, one_line_errors, print_json, say
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from flows.release.promote import Outcome
+    from flows.release.stores import Stores
 
 
 @click.command(short_help="Release what a recorded run made of a family.")
@@ -33,22 +36,26 @@ def promote(family: str, run: str | None, why: str, as_json: bool) -> None:
       2    a mistake (unknown family or run, a tag that was moved, outputs that are not here)
     """
     with one_line_errors():
-        from flows import repository, settings
-        from flows.release import notify, of_run, origin, procedure, stores
+        from flows.release import of_run, stores
 
-        chosen = settings.load(repository.find(Path.cwd()).main)
-        if chosen.stages == "workers":
-            origin.fetch_tags(chosen.root)
-        procedure.resume_killed(chosen, say)
-        with stores.opened(chosen) as opened:
-            outcome = of_run.promote_run(opened, family, run, stores.who(chosen), why)
-        origin.follow(chosen, outcome)
-        notify.tell(chosen, notify.of_family(outcome, "promote"))
-        sys.exit(show(outcome, as_json))
+        sys.exit(
+            change(lambda at: of_run.promote_run(at, family, run, stores.who(at.settings), why), "promote", as_json)
+        )
 
 
-def show(outcome: "Outcome", as_json: bool) -> int:
-    """Print what became of a family; returns the exit code."""
+def change(act: "Callable[[Stores], Outcome]", name: str, as_json: bool) -> int:
+    """Let `act` change what is in production, tell everybody who is to know, and print it; returns the exit code."""
+    from flows import repository, settings
+    from flows.release import notify, origin, procedure, stores
+
+    chosen = settings.load(repository.find(Path.cwd()).main)
+    if chosen.stages == "workers":
+        origin.fetch_tags(chosen.root)
+    procedure.resume_killed(chosen, say)
+    with stores.opened(chosen) as opened:
+        outcome = act(opened)
+    origin.follow(chosen, outcome)
+    notify.tell(chosen, notify.of_family(outcome, name))
     if as_json:
         print_json(outcome.to_json())
     else:

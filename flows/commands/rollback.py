@@ -1,11 +1,14 @@
 """`remint rollback`: put an earlier release of a family back into production."""
 
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from flows.console import one_line_errors, say
+from flows.console import one_line_errors
+
+if TYPE_CHECKING:
+    from flows.release.promote import Outcome
 
 
 @click.command(short_help="Put an earlier release back into production.")
@@ -28,18 +31,12 @@ def rollback(family: str, number: int | None, why: str, as_json: bool) -> None:
       2    a mistake (unknown family or release, nothing to go back to)
     """
     with one_line_errors():
-        from flows import repository, settings
-        from flows.commands.promote import show
-        from flows.release import notify, origin, procedure, rollback, stores
+        from flows.commands.promote import change
+        from flows.release import rollback, stores
         from flows.release.promote import check_family
 
-        chosen = settings.load(repository.find(Path.cwd()).main)
-        if chosen.stages == "workers":
-            origin.fetch_tags(chosen.root)
-        procedure.resume_killed(chosen, say)
-        with stores.opened(chosen) as opened:
-            check_family(chosen, opened.bucket, family)
-            outcome = rollback.rollback(opened, family, number, stores.who(chosen), why)
-        origin.follow(chosen, outcome)
-        notify.tell(chosen, notify.of_family(outcome, "rollback"))
-        sys.exit(show(outcome, as_json))
+        def act(at: stores.Stores) -> "Outcome":
+            check_family(at.settings, at.bucket, family)
+            return rollback.rollback(at, family, number, stores.who(at.settings), why)
+
+        sys.exit(change(act, "rollback", as_json))
