@@ -14,6 +14,7 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from data.core.params import UserError
+from flows import repository
 from flows.foreign import is_foreign
 from models.tracking.embedded import database_uri
 
@@ -124,6 +125,11 @@ def load(root: Path) -> Settings:
             "name another folder with REMINT_HOME, or move the checkout"
         )
     return found
+
+
+def here() -> Settings:
+    """The settings of the repository around this folder; UserError where there is none."""
+    return load(repository.find(Path.cwd()).main)
 
 
 def child_environment(settings: Settings) -> dict[str, str]:

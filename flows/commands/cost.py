@@ -1,7 +1,5 @@
 """`remint cost`: what runs cost and saved."""
 
-from pathlib import Path
-
 import click
 
 from flows.console import one_line_errors, print_json
@@ -29,11 +27,11 @@ def cost(run: str | None, as_json: bool) -> None:
       REMINT_PRICE_GPU=2.50 remint cost
     """
     with one_line_errors():
-        from flows import repository, settings
+        from flows import settings
         from flows.catalogue import costs, database
         from flows.show import cost
 
-        chosen = settings.load(repository.find(Path.cwd()).main)
+        chosen = settings.here()
         prices = cost.Prices.of(chosen)
         with database.open(chosen).read() as session:
             found = costs.find(session, run)

@@ -53,12 +53,12 @@ def diff(family: str, before: str | None, after: str | None, as_json: bool, html
 
 
 def _diff(family: str, before: str | None, after: str | None, as_json: bool, html: Path | None) -> int:
-    from flows import repository, settings
+    from flows import settings
     from flows.release import stores
     from flows.release.promote import check_family
     from flows.show.diff import comparison, releases
 
-    where = settings.load(repository.find(Path.cwd()).main)
+    where = settings.here()
     with stores.opened(where) as places, ExitStack() as stack:
         check_family(where, places.bucket, family)
         first, second = (

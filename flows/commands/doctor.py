@@ -1,7 +1,6 @@
 """`remint doctor`: find what was interrupted and what disagrees, and repair it."""
 
 import sys
-from pathlib import Path
 
 import click
 
@@ -28,11 +27,11 @@ def doctor(repair: bool, deep: bool, accepted: tuple[str, ...], as_json: bool) -
       2    a mistake (no repository, a bucket or database that does not answer)
     """
     with one_line_errors():
-        from flows import repository, settings
+        from flows import settings
         from flows.doctor import checks
         from flows.release import stores
 
-        chosen = settings.load(repository.find(Path.cwd()).main)
+        chosen = settings.here()
         with stores.opened(chosen) as opened:
             for named in accepted:
                 checks.accept(opened, *release(named))

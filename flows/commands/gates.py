@@ -1,7 +1,6 @@
 """`remint gates`: what the gates said about a model version, with every number."""
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -33,11 +32,11 @@ def gates(model: str, version: str, as_json: bool) -> None:
       2  a mistake in the input (unknown model or version, never judged)
     """
     with one_line_errors():
-        from flows import repository, settings
+        from flows import settings
         from flows.catalogue import database
         from flows.release.gates import record
 
-        catalogue = database.open(settings.load(repository.find(Path.cwd()).main))
+        catalogue = database.open(settings.here())
         with catalogue.read() as session:
             judged, given = record.show(session, model, version)
         if as_json:

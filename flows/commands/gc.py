@@ -2,7 +2,6 @@
 
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -48,10 +47,10 @@ def gc(plan_only: bool, older_than: float, as_json: bool) -> None:
       2  a mistake in the input
     """
     with one_line_errors():
-        from flows import repository, settings
+        from flows import settings
         from flows.garbage import collect
 
-        chosen = settings.load(repository.find(Path.cwd()).main)
+        chosen = settings.here()
         if plan_only:
             collection = collect.plan(chosen, older_than * HOUR)
         else:

@@ -1,7 +1,5 @@
 """`remint history`: the releases of a family."""
 
-from pathlib import Path
-
 import click
 
 from flows.console import one_line_errors, print_json
@@ -20,13 +18,13 @@ def history(family: str, as_json: bool) -> None:
     Example: remint history images
     """
     with one_line_errors():
-        from flows import repository, settings
+        from flows import settings
         from flows.release import anchors, pointers
         from flows.release.promote import check_family
         from flows.show import status
         from flows.storage import bucket
 
-        chosen = settings.load(repository.find(Path.cwd()).main)
+        chosen = settings.here()
         where = bucket.at(chosen.production)
         check_family(chosen, where, family)
         log = pointers.log(where, family)

@@ -1,7 +1,6 @@
 """`remint judge`: a recorded run judged again by the present policy."""
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -31,10 +30,10 @@ def judge(run: str | None, as_json: bool) -> None:
       2  a mistake (unknown run, a policy that cannot be read, outputs that are not here)
     """
     with one_line_errors("remint judge"):
-        from flows import repository, settings
+        from flows import settings
         from flows.release import of_run, stores
 
-        chosen = settings.load(repository.find(Path.cwd()).main)
+        chosen = settings.here()
         with stores.opened(chosen) as places, of_run.judged_again(places, run) as (ran, made):
             of_run.note_judgement(places, ran, made, stores.who(chosen))
         if as_json:

@@ -70,10 +70,10 @@ def _lineage(
     if given and (html or svg):
         raise UserError(f"--{'html' if html else 'svg'} draws a model's lineage; with --{given[0]} use --json")
 
-    from flows import repository, settings
+    from flows import settings
     from flows.catalogue import database
 
-    where = settings.load(repository.find(Path.cwd()).main)
+    where = settings.here()
     catalogue = database.open(where)
     with catalogue.read() as session:
         if model is None:

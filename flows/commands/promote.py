@@ -1,7 +1,6 @@
 """`remint promote`: put a family of a recorded run into production."""
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -45,10 +44,10 @@ def promote(family: str, run: str | None, why: str, as_json: bool) -> None:
 
 def change(act: "Callable[[Stores], Outcome]", name: str, as_json: bool) -> int:
     """Let `act` change what is in production, tell everybody who is to know, and print it; returns the exit code."""
-    from flows import repository, settings
+    from flows import settings
     from flows.release import notify, origin, procedure, stores
 
-    chosen = settings.load(repository.find(Path.cwd()).main)
+    chosen = settings.here()
     if chosen.stages == "workers":
         origin.fetch_tags(chosen.root)
     procedure.resume_killed(chosen, say)

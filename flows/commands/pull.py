@@ -69,10 +69,10 @@ def production() -> "Bucket":
     address = os.environ.get("REMINT_PRODUCTION", "")
     if "://" in address or Path(address).expanduser().is_absolute():
         return bucket.at(address)
-    from flows import repository, settings
+    from flows import settings
 
     try:
-        return bucket.at(settings.load(repository.find(Path.cwd()).main).production)
+        return bucket.at(settings.here().production)
     except UserError as error:
         raise UserError(f"{error}; or say where production is: REMINT_PRODUCTION=s3://bucket/prefix") from None
 
@@ -84,11 +84,11 @@ def held_against(family: str) -> "Hold":
     """
     if "REMINT_PRODUCTION" in os.environ and "REMINT_CATALOGUE" not in os.environ:
         return lambda log: None
-    from flows import repository, settings
+    from flows import settings
     from flows.release import anchors
 
     try:
-        chosen = settings.load(repository.find(Path.cwd()).main)
+        chosen = settings.here()
     except UserError:  # no clone
         return lambda log: None
     return lambda log: anchors.hold(chosen, family, log)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -83,10 +82,10 @@ def run_now(name: str, as_json: bool) -> None:
 @contextmanager
 def _server() -> "Iterator[SyncPrefectClient]":
     with one_line_errors("remint schedule"):
-        from flows import repository, settings
+        from flows import settings
         from flows.schedules import client
 
-        with client.opened(settings.load(repository.find(Path.cwd()).main)) as api:
+        with client.opened(settings.here()) as api:
             yield api
 
 

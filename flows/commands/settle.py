@@ -1,7 +1,5 @@
 """`remint settle`: close an alarm that somebody has looked into."""
 
-from pathlib import Path
-
 import click
 
 from flows.console import one_line_errors, say
@@ -19,11 +17,11 @@ def settle(number: int, why: str) -> None:
     Example: remint settle 17 --why "photos were collected with another Pillow"
     """
     with one_line_errors():
-        from flows import repository, settings
+        from flows import settings
         from flows.catalogue import alarms, database
         from flows.release.gates import record
 
-        chosen = settings.load(repository.find(Path.cwd()).main)
+        chosen = settings.here()
         who = record.approver(chosen.root)
         settled = database.open(chosen).write(lambda session: alarms.acknowledge(session, number, who, why))
         say(f"alarm #{number} about {settled.subject} is settled")

@@ -1,6 +1,5 @@
 """`remint stack`: PostgreSQL, S3, MLflow, Prefect and workers on this machine, without containers."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -100,15 +99,15 @@ def bootstrap() -> None:
     environment: .secrets/bootstrap.env.
     """
     with one_line_errors("remint stack bootstrap"):
-        from flows import repository, settings
+        from flows import settings
         from infra.stack import bootstrap as job
 
-        for line in job.run(settings.load(repository.find(Path.cwd()).main)):
+        for line in job.run(settings.here()):
             print(f"bootstrap: {line}", flush=True)
 
 
 def _here() -> "Stack":
-    from flows import repository, settings
+    from flows import settings
     from infra.stack import native
 
-    return native.of(settings.load(repository.find(Path.cwd()).main))
+    return native.of(settings.here())

@@ -1,7 +1,5 @@
 """`remint status`: what is in production, and what asks for attention."""
 
-from pathlib import Path
-
 import click
 
 from flows.console import one_line_errors, print_json
@@ -19,12 +17,12 @@ def status(as_json: bool) -> None:
     Example: remint status
     """
     with one_line_errors():
-        from flows import repository, settings
+        from flows import settings
         from flows.catalogue import database
         from flows.pipeline import families
         from flows.show import status as state
 
-        chosen = settings.load(repository.find(Path.cwd()).main)
+        chosen = settings.here()
         graph = chosen.root / "dvc.yaml"
         known = [model.family for model in families.models_of(chosen.root)] if graph.exists() else []
         with database.open(chosen).read() as session:

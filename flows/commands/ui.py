@@ -1,7 +1,5 @@
 """`remint ui`: the pages."""
 
-from pathlib import Path
-
 import click
 
 from flows.console import one_line_errors
@@ -11,7 +9,7 @@ from flows.console import one_line_errors
 def ui() -> None:
     """Start MLflow's and Prefect's pages on localhost and print their addresses; Ctrl-C ends both."""
     with one_line_errors():
-        from flows import repository, settings
+        from flows import settings
         from flows.server import pages
 
-        pages.serve(settings.load(repository.find(Path.cwd()).main))
+        pages.serve(settings.here())

@@ -1,7 +1,6 @@
 """`remint watch`: take in photographs that arrived, and retrain when they are many or differ."""
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -35,12 +34,12 @@ def watch(at_least: int, shift: float, confusion: float, retrain: bool, as_json:
       2  a mistake in the input: no such place, no access to it, an impossible threshold
     """
     with one_line_errors("remint watch"):
-        from flows import repository, settings
+        from flows import settings
         from flows.arrivals import watch as arrivals
         from flows.arrivals.watch import Thresholds
         from flows.schedules import started
 
-        chosen = settings.load(repository.find(Path.cwd()).main)
+        chosen = settings.here()
 
         def told(batch: "Batch") -> None:
             say(f"batch {batch.number}: {batch.arrived} new photographs, {len(batch.aside)} set aside")

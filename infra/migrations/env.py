@@ -2,8 +2,6 @@
 who types `alembic upgrade head` and `alembic revision --autogenerate -m "..."`, on the catalogue of the settings.
 """
 
-from pathlib import Path
-
 from alembic import context
 from sqlalchemy import Connection
 
@@ -26,7 +24,7 @@ given = context.config.attributes.get("connection")
 if given is not None:
     run(given)
 else:
-    from flows import repository, settings
+    from flows import settings
 
-    with database.connect(settings.load(repository.find(Path.cwd()).main)).begin() as connection:
+    with database.connect(settings.here()).begin() as connection:
         run(connection)
