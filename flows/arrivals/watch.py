@@ -26,6 +26,7 @@ from flows.arrivals.baseline import Production
 from flows.arrivals.batches import Batch, Log
 from flows.arrivals.intake import OnBatch, Taken, take_in
 from flows.arrivals.run_inputs import LIST
+from flows.arrivals.thresholds import Thresholds
 from flows.catalogue import database, journal, known_runs
 from flows.catalogue.schema import Entry
 from flows.settings import Settings
@@ -33,19 +34,6 @@ from flows.settings import Settings
 ARRIVAL, TRIGGER = "arrival", "trigger"  # kinds of journal entries
 PHOTOGRAPHS = "photographs"  # their subject
 ENOUGH = 20  # new photographs, below which no drift is seen
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """When retraining starts."""
-
-    at_least: int = 100  # new photographs
-    shift: float = 0.25  # population stability index of a column of the manifest
-    confusion: float = 0.65  # probability that a new one confuses the student in production more than a held-out one
-
-    def __post_init__(self) -> None:
-        if self.at_least < 1 or self.shift <= 0 or not 0.5 < self.confusion <= 1:
-            raise UserError("at_least must be 1 or more, shift above 0, and confusion above 0.5 and at most 1")
 
 
 @dataclass(frozen=True)

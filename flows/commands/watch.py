@@ -5,16 +5,17 @@ from typing import TYPE_CHECKING
 
 import click
 
+from flows.arrivals.thresholds import Thresholds
 from flows.console import FAILED, OK, one_line_errors, print_json, say
 
 if TYPE_CHECKING:
     from flows.arrivals.batches import Batch
 
 
-@click.command(short_help="Take in new photographs; retrain when it is time.")
-@click.option("--at-least", metavar="N", type=int, default=100, show_default=True, help="So many new ones start a run.")
-@click.option("--shift", type=float, default=0.25, show_default=True, help="So does a population stability index.")
-@click.option("--confusion", type=float, default=0.65, show_default=True, help="So does a depth student at a loss.")
+@click.command(short_help="Take in new photographs; retrain when it is time.", context_settings={"show_default": True})
+@click.option("--at-least", metavar="N", default=Thresholds.at_least, help="So many new ones start a run.")
+@click.option("--shift", default=Thresholds.shift, help="So does a population stability index.")
+@click.option("--confusion", default=Thresholds.confusion, help="So does a depth student at a loss.")
 @click.option("--retrain/--no-retrain", default=True, help="Start the run, or only say that it would be started.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON on standard output.")
 def watch(at_least: int, shift: float, confusion: float, retrain: bool, as_json: bool) -> None:
@@ -36,7 +37,6 @@ def watch(at_least: int, shift: float, confusion: float, retrain: bool, as_json:
     with one_line_errors("remint watch"):
         from flows import settings
         from flows.arrivals import watch as arrivals
-        from flows.arrivals.watch import Thresholds
         from flows.schedules import started
 
         chosen = settings.here()

@@ -19,6 +19,7 @@ from prefect.states import Completed
 
 from flows import repository
 from flows import settings as settings_
+from flows.arrivals.thresholds import Thresholds
 from flows.release import procedure
 from flows.schedules import client, started
 from flows.settings import Settings
@@ -39,12 +40,16 @@ def retraining(recipe: str | None = None) -> State:
 
 
 @flow(name="data-watch", persist_result=False)
-def data_watch(at_least: int = 100, shift: float = 0.25, confusion: float = 0.65) -> State:
+def data_watch(
+    at_least: int = Thresholds.at_least,
+    shift: float = Thresholds.shift,
+    confusion: float = Thresholds.confusion,
+) -> State:
     """`remint watch`: take in new photographs; retrain when they are many or differ."""
     from flows.arrivals import watch
 
     settings, say = _settings(), _say()
-    seen = watch.look(settings, watch.Thresholds(at_least, shift, confusion))
+    seen = watch.look(settings, Thresholds(at_least, shift, confusion))
     for line in watch.lines(seen):
         say(line)
     if seen.decision is None:

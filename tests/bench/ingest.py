@@ -52,6 +52,7 @@ def measure(
     """Let photographs arrive in a new project at `root`; returns every batch and a summary."""
     from flows.arrivals import batches as log
     from flows.arrivals import watch
+    from flows.arrivals.thresholds import Thresholds
 
     inbox = root / "inbox"
     settings = arriving.project(root / "project", str(inbox))
@@ -62,7 +63,7 @@ def measure(
         numbers = range(batch * count // batches, (batch + 1) * count // batches)
         arriving.deliver(str(inbox), {f"{number}.jpg": arriving.photograph(number, size) for number in numbers})
         began = time.process_time()
-        seen = watch.look(settings, watch.Thresholds())
+        seen = watch.look(settings, Thresholds())
         taken = time.process_time() - began
         every = log.open(settings)
         (settings.root / "data" / "incoming.arrivals").write_text(every.text(every.read()))

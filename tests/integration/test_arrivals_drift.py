@@ -10,7 +10,7 @@ import pytest
 from data.core.params import UserError
 from flows.arrivals import baseline, watch
 from flows.arrivals.run_inputs import LIST
-from flows.arrivals.watch import Thresholds
+from flows.arrivals.thresholds import Thresholds
 from flows.catalogue import database
 from flows.catalogue.schema import Entry
 from flows.release import notify

@@ -18,7 +18,7 @@ from data.photos.arrivals import Arrival
 from flows.arrivals import batches, intake, watch
 from flows.arrivals.batches import BEFORE, Batch
 from flows.arrivals.intake import Taken
-from flows.arrivals.watch import Thresholds
+from flows.arrivals.thresholds import Thresholds
 from flows.catalogue import database
 from flows.catalogue.schema import Entry
 from flows.settings import Settings

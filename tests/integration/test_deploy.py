@@ -17,6 +17,7 @@ import yaml
 
 from data.core.params import UserError
 from flows.arrivals import watch
+from flows.arrivals.thresholds import Thresholds
 from flows.catalogue import database
 from flows.catalogue.schema import Entry, Photograph, Run
 from flows.release import notify
@@ -72,7 +73,7 @@ def test_a_server_becomes_what_the_file_declares_and_stays_so(settings: Settings
     def later(values: dict) -> None:
         by_name = {one["name"]: one for one in values["deployments"]}
         by_name["nightly"]["schedules"][0]["cron"] = "0 3 * * *"
-        by_name["watch"]["parameters"]["at_least"] = 7
+        by_name["watch"]["parameters"] = {"at_least": 7}
         values["work_pools"]["gpu"]["description"] = "other words"
 
     changed(settings, later)
@@ -223,15 +224,15 @@ def test_photographs_that_arrive_start_a_run_that_is_given_them(settings: Settin
         journal = {entry.kind: json.loads(entry.body) for entry in session.query(Entry)}
     catalogue.close()
     assert journal["trigger"]["run"] == tag.removeprefix("run/")
-    again = watch.look(watched, watch.Thresholds(at_least=4))
+    again = watch.look(watched, Thresholds(at_least=4))
     assert (again.waiting, again.decision) == (0, None)
 
     # a run that a person starts is given what arrived as well
     arriving.deliver(str(inbox), {"4.jpg": arriving.photograph(4)})
-    assert watch.look(watched, watch.Thresholds()).waiting == 1
+    assert watch.look(watched, Thresholds()).waiting == 1
     second = remint("retrain")["tag"]
     assert tell(root, "show", f"{second}:data/incoming.arrivals").splitlines()[:7] == listed
-    assert watch.look(watched, watch.Thresholds()).waiting == 0
+    assert watch.look(watched, Thresholds()).waiting == 0
 
 
 def test_a_notice_is_an_event_that_automations_can_start_from(settings: Settings) -> None:
