@@ -31,13 +31,13 @@ from flows.pipeline.graph import Stage
 from flows.pipeline.reference import GTO_TAG, RUN_TAG
 from flows.pipeline.run import BROKEN, RunInfo, StageResult, run_tag, started_at
 from flows.settings import Settings
+from flows.stage.process import RESUMED
 from models.tracking.training_run import COMMIT
 
 if TYPE_CHECKING:
     from flows.catalogue.registered import Registered
     from flows.stage.spending import Usage
 
-RESUMED = "going on from step"  # what a training that found its checkpoint prints, see models.core.callbacks.Resume
 RUN_CACHE = "DVC's run cache"
 
 

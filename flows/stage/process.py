@@ -21,6 +21,7 @@ from flows.stage.measure import Meter
 GRACE_SECONDS = 10.0  # between the request to end and the kill: enough to write a checkpoint
 USER_ERROR = 2  # the exit code with which stages report a mistake of the user's: no retry helps
 TAIL_LINES = 15
+RESUMED = "going on from step "  # what a training prints that found its checkpoint: models.core.checkpoint.resume
 REPRO = (sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item")
 NOISE = (  # DVC's advice for people who type its commands
     "To track the changes with git, run:",

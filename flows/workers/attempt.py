@@ -36,7 +36,7 @@ from flows.pipeline.store import Store
 from flows.settings import Settings
 from flows.stage import process
 from flows.stage.measure import Meter
-from flows.stage.process import StageFailed, Stopped
+from flows.stage.process import RESUMED, StageFailed, Stopped
 from flows.stage.spending import Usage
 from flows.storage.retry import retry
 from flows.workers import admission, cache
@@ -45,7 +45,6 @@ from flows.workers.orders import Ended, Order, State
 
 LOG_CHARACTERS = 20_000  # of a stage's words that its outcome keeps
 ORIGIN_SECONDS = 120.0  # that git's origin may be away
-RESUMED = "going on from step "  # models.core.checkpoint.resume says so
 
 Hear = Callable[[str, bool], None]  # what the stage says, and whether it is a whole line
 
