@@ -30,6 +30,16 @@ class Rule:
     samples: int | None = None
     note: str = ""
 
+    @property
+    def of_people(self) -> bool:
+        """Whether it is an approval, of the version itself or of one beside it: a person's word may come later."""
+        return self.name == APPROVAL or self.beside
+
+    @property
+    def beside(self) -> bool:
+        """Whether it is the approval of another version of the family."""
+        return self.name.startswith(f"{APPROVAL} of ")
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -52,7 +62,7 @@ class Decision:
     @property
     def waiting(self) -> bool:
         """Whether nothing but a person's approval is missing, of this version or of one beside it."""
-        return bool(self.failed) and all(rule.name.startswith(APPROVAL) for rule in self.failed)
+        return bool(self.failed) and all(rule.of_people for rule in self.failed)
 
     @property
     def waits_itself(self) -> bool:
@@ -84,7 +94,7 @@ def _with_approval(one: Decision, approved: Collection[str]) -> Iterator[Rule]:
     for rule in one.rules:
         if rule.name == APPROVAL:
             yield approval(one.weights in approved)
-        elif not rule.name.startswith(f"{APPROVAL} of "):
+        elif not rule.beside:
             yield rule
 
 
@@ -93,7 +103,7 @@ def _concluded(one: Decision) -> Decision:
     if one.unchanged:
         return one
     first = "first release" if one.replaces is None else f"replaces v{one.replaces}"
-    waits = [rule for rule in one.failed if rule.name.startswith(APPROVAL)]
+    waits = [rule for rule in one.failed if rule.of_people]
     fatal = [rule for rule in one.failed if rule not in waits]
     reason = "; ".join(map(says, fatal)) or ", ".join(f"waits for {rule.name}" for rule in waits) or first
     return replace(one, promoted=not one.failed, reason=reason)

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 
 from flows.catalogue.registered import Registered
 from flows.release.gates.compare import InProduction, Measured, NotComparable, Paired, Speed, pair
-from flows.release.gates.decision import APPROVAL, Decision, Rule, apply_approvals, approval
+from flows.release.gates.decision import Decision, Rule, apply_approvals, approval
 from flows.release.gates.policy import REQUIRED, Gate
 from models.metrics import metric
 
@@ -54,7 +54,7 @@ class _Member:
 
     @property
     def passed(self) -> bool:
-        return all(rule.passed or rule.name.startswith(APPROVAL) for rule in self.rules)
+        return all(rule.passed or rule.of_people for rule in self.rules)
 
     @property
     def decision(self) -> Decision:
