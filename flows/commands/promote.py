@@ -10,7 +10,7 @@ from flows.console import FAILED, OK, one_line_errors, print_json, say
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flows.release.promote import Outcome
+    from flows.release.promote import FamilyOutcome
     from flows.release.stores import Stores
 
 
@@ -42,7 +42,7 @@ def promote(family: str, run: str | None, why: str, as_json: bool) -> None:
         )
 
 
-def change(act: "Callable[[Stores], Outcome]", name: str, as_json: bool) -> int:
+def change(act: "Callable[[Stores], FamilyOutcome]", name: str, as_json: bool) -> int:
     """Let `act` change what is in production, tell everybody who is to know, and print it; returns the exit code."""
     from flows import settings
     from flows.release import notify, origin, procedure, stores

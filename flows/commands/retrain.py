@@ -16,7 +16,7 @@ from flows.console import FAILED, OK, one_line_errors, print_json, say
 if TYPE_CHECKING:
     from flows.pipeline.job import Job
     from flows.pipeline.run import RunInfo, StageResult
-    from flows.release.outcome import Outcome, Release
+    from flows.release.outcome import Release, RunOutcome
 
 LISTED = 5  # uncommitted paths named before they are counted
 
@@ -203,7 +203,7 @@ def _summary(
     }
 
 
-def _say_failures(ready: "Job", outcome: "Outcome") -> int:
+def _say_failures(ready: "Job", outcome: "RunOutcome") -> int:
     """Say of each failed stage why, with its last lines, what the budget ended, and what was not run because of it."""
     for failure in outcome.failures.values():
         say(f"\n{failure}. Its last lines:")
@@ -221,7 +221,7 @@ def _say_failures(ready: "Job", outcome: "Outcome") -> int:
     return FAILED
 
 
-def _say_budget(ready: "Job", outcome: "Outcome", stopped: list[str]) -> None:
+def _say_budget(ready: "Job", outcome: "RunOutcome", stopped: list[str]) -> None:
     """Say what was spent of a budget, and what it ended."""
     from flows.stage.budget import spent
 

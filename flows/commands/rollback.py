@@ -8,7 +8,7 @@ import click
 from flows.console import one_line_errors
 
 if TYPE_CHECKING:
-    from flows.release.promote import Outcome
+    from flows.release.promote import FamilyOutcome
 
 
 @click.command(short_help="Put an earlier release back into production.")
@@ -35,7 +35,7 @@ def rollback(family: str, number: int | None, why: str, as_json: bool) -> None:
         from flows.release import rollback, stores
         from flows.release.promote import check_family
 
-        def act(at: stores.Stores) -> "Outcome":
+        def act(at: stores.Stores) -> "FamilyOutcome":
             check_family(at.settings, at.bucket, family)
             return rollback.rollback(at, family, number, stores.who(at.settings), why)
 

@@ -34,9 +34,9 @@ from flows.settings import Settings
 if TYPE_CHECKING:
     from flows.catalogue.alarms import Alarm
     from flows.pipeline.run import RunInfo
-    from flows.release.outcome import Outcome, Release
+    from flows.release.outcome import Release, RunOutcome
     from flows.release.pointers import Pointer
-    from flows.release.promote import Outcome as Promoted
+    from flows.release.promote import FamilyOutcome
 
 TRIES, WAIT_SECONDS, TIMEOUT_SECONDS = 4, 0.5, 5.0  # waits double: a dead webhook costs a run 25 s at most
 Event = Literal["run-failed", "gate-refused", "approval-wanted", "released", "alarm", "drift"]
@@ -66,7 +66,7 @@ class Notice:
         return {"id": identity, "at": datetime.now(UTC).isoformat(timespec="seconds"), **about, **words}
 
 
-def of_run(outcome: Outcome) -> list[Notice]:
+def of_run(outcome: RunOutcome) -> list[Notice]:
     """What is to be told of a run that has ended."""
     run = outcome.run
     if not outcome.whole:
@@ -82,7 +82,7 @@ def of_release(run: RunInfo, made: Release) -> list[Notice]:
     return [*of_alarms(made.alarms, run.id, run.trigger), *_of_decisions(run, made.decisions), *told]
 
 
-def of_family(outcome: Promoted, trigger: str) -> list[Notice]:
+def of_family(outcome: FamilyOutcome, trigger: str) -> list[Notice]:
     """What is to be told of a promotion or a rollback: the release, if there is a new one."""
     if outcome.state != "released" or outcome.release is None:
         return []

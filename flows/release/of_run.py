@@ -21,7 +21,7 @@ from flows.pipeline.run import RunInfo, StageResult
 from flows.release import projections, promote, recorded, registry, tags
 from flows.release.gates import gate, policy
 from flows.release.outcome import Release
-from flows.release.promote import Outcome
+from flows.release.promote import FamilyOutcome
 from flows.release.stores import Stores, who
 from flows.settings import Settings
 from models.tracking.experiments import GATE
@@ -108,7 +108,7 @@ def note_judgement(stores: Stores, ran: RunInfo, made: Release, who: str) -> Non
         journal.append(session, JUDGEMENT, ran.id, body)
 
 
-def promote_run(stores: Stores, family: str, wanted: str | None, who: str, why: str) -> Outcome:
+def promote_run(stores: Stores, family: str, wanted: str | None, who: str, why: str) -> FamilyOutcome:
     """Promote a family of a run that was recorded before, the newest one without a name, by the present policy."""
     promote.check_family(stores.settings, stores.bucket, family)
     with judged_again(stores, wanted, family) as (ran, made):

@@ -14,7 +14,7 @@ from flows.settings import Settings
 from flows.storage.retry import retry
 
 if TYPE_CHECKING:
-    from flows.release.promote import Outcome
+    from flows.release.promote import FamilyOutcome
 
 RETRY_SECONDS = 60.0
 
@@ -89,7 +89,7 @@ def publish(root: Path, commit: str) -> None:
         retry(_push, root, *(f"refs/tags/{name}" for name in lacking), seconds=RETRY_SECONDS)
 
 
-def follow(settings: Settings, outcome: Outcome) -> None:
+def follow(settings: Settings, outcome: FamilyOutcome) -> None:
     """Push the tags of a promotion or rollback that a person made, where other machines look for them."""
     if settings.stages == "workers" and outcome.release is not None:
         publish(settings.root, outcome.release.commit)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from flows.release.gates.compare import InProduction, Number
     from flows.release.gates.decision import Decision
     from flows.release.pointers import Pointer
-    from flows.release.promote import Outcome as Promoted
+    from flows.release.promote import FamilyOutcome
     from flows.stage.process import StageFailed
 
 
@@ -30,11 +30,11 @@ class Release:
     before: Mapping[str, InProduction] = field(default_factory=dict)  # and its models
     compared: Mapping[str, tuple[Number, ...]] = field(default_factory=dict)  # their numbers beside the run's
     decisions: tuple[Decision, ...] = ()
-    outcomes: tuple[Promoted, ...] = ()  # by family
+    outcomes: tuple[FamilyOutcome, ...] = ()  # by family
 
 
 @dataclass
-class Outcome:
+class RunOutcome:
     """What came of a run; filled in while it goes, so that a run that is broken off still has its part."""
 
     run: RunInfo

@@ -25,7 +25,7 @@ State = Literal["released", "standing", "refused", "waiting", "lost"]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class FamilyOutcome:
     """What became of a family of a run."""
 
     family: str
@@ -60,7 +60,7 @@ def promote(
     base: Pointer | None,
     who: str,
     why: str = "",
-) -> Outcome:
+) -> FamilyOutcome:
     """Promote one family of a run if the gates let all of it pass.
 
     base: what was in production when the gates judged. If it is not any more, nothing is promoted and the outcome
@@ -88,8 +88,8 @@ def promote(
     try:
         left = procedure.carry_out(stores, "promote", pointer, lambda: publish(stores.bucket, packed))
     except Lost as lost:
-        return Outcome(family, "lost", str(lost), lost.winner)
-    return Outcome(family, "released", f"released, {changes(base, pointer)}", pointer, tuple(left))
+        return FamilyOutcome(family, "lost", str(lost), lost.winner)
+    return FamilyOutcome(family, "released", f"released, {changes(base, pointer)}", pointer, tuple(left))
 
 
 def judged(
@@ -98,22 +98,24 @@ def judged(
     own: Sequence[Registered],
     decisions: Sequence[Decision],
     base: Pointer | None,
-) -> Outcome | None:
+) -> FamilyOutcome | None:
     """The end of a family that is not to be released, None of one that is."""
     absent = sorted({model.name for model in wanted} - {one.model.name for one in own})
     if absent:
-        return Outcome(family, "refused", f"the run has no {', '.join(absent)}, and a family is released whole", base)
+        return FamilyOutcome(
+            family, "refused", f"the run has no {', '.join(absent)}, and a family is released whole", base
+        )
     names = {one.model.name for one in own}
     about = [one for one in decisions if one.model in names]
     if base and names == {member.model for member in base.members} == {one.model for one in about if one.unchanged}:
         reason = f"these models stand already, released by {base.who} from run {base.run}"
-        return Outcome(family, "standing", reason, base)
+        return FamilyOutcome(family, "standing", reason, base)
     refused = [f"{one.model} v{one.version}: {one.reason}" for one in about if one.verdict == "refused"]
     if refused:
-        return Outcome(family, "refused", f"not released: {'; '.join(refused)}", base)
+        return FamilyOutcome(family, "refused", f"not released: {'; '.join(refused)}", base)
     waiting = [f"{one.model} v{one.version} {one.reason}" for one in about if one.verdict == "waiting"]
     if waiting:
-        return Outcome(family, "waiting", f"not released yet: {'; '.join(waiting)}", base)
+        return FamilyOutcome(family, "waiting", f"not released yet: {'; '.join(waiting)}", base)
     return None
 
 

@@ -10,11 +10,11 @@ from data.core.params import UserError
 from flows.release import bundle, pointers, procedure
 from flows.release.pointers import Pointer, title
 from flows.release.procedure import Lost
-from flows.release.promote import Outcome
+from flows.release.promote import FamilyOutcome
 from flows.release.stores import Stores
 
 
-def rollback(stores: Stores, family: str, number: int | None, who: str, why: str = "") -> Outcome:
+def rollback(stores: Stores, family: str, number: int | None, who: str, why: str = "") -> FamilyOutcome:
     """Make release `number` stand again, without a number the one that stood before; UserError if that cannot be."""
     log = pointers.log(stores.bucket, family)
     wanted = target(family, log, number)
@@ -38,9 +38,9 @@ def rollback(stores: Stores, family: str, number: int | None, who: str, why: str
     try:
         left = procedure.carry_out(stores, "rollback", pointer, there)
     except Lost as lost:
-        return Outcome(family, "lost", str(lost), lost.winner)
+        return FamilyOutcome(family, "lost", str(lost), lost.winner)
     versions = ", ".join(f"{member.model} v{member.version}" for member in pointer.members)
-    return Outcome(family, "released", f"restores {title(wanted)}: {versions}", pointer, tuple(left))
+    return FamilyOutcome(family, "released", f"restores {title(wanted)}: {versions}", pointer, tuple(left))
 
 
 def target(family: str, log: Sequence[Pointer], number: int | None) -> Pointer:

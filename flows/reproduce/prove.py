@@ -15,7 +15,7 @@ from flows.pipeline.lock import Entry
 from flows.pipeline.plan import overlap
 from flows.pipeline.run import StageResult
 from flows.pipeline.store import as_recorded
-from flows.release.outcome import Outcome
+from flows.release.outcome import RunOutcome
 from flows.reproduce import compare, originals
 from flows.reproduce.compare import DIFFERENT, FAILED, StageProof, Tolerance, Verdict, Weights
 from flows.reproduce.remake import Remake
@@ -71,7 +71,7 @@ class Proof:
         return Where("+".join(found), ", ".join(dict.fromkeys(found.values())))
 
 
-def prove(job: Remake, made: Mapping[str, Entry], outcome: Outcome, tolerance: Tolerance, seconds: float) -> Proof:
+def prove(job: Remake, made: Mapping[str, Entry], outcome: RunOutcome, tolerance: Tolerance, seconds: float) -> Proof:
     """Judge every model of a job whose stages have ended, while its worktree still stands; `made`: its dvc.lock."""
     ran = job.ran(outcome)
     with tempfile.TemporaryDirectory(dir=job.folder) as scratch:
@@ -136,7 +136,9 @@ def _metrics(job: Remake, stage: Stage, proof: StageProof) -> dict[str, tuple[fl
     return found
 
 
-def _model(job: Remake, target: Target, proofs: list[StageProof], outcome: Outcome, tolerance: Tolerance) -> ModelProof:
+def _model(
+    job: Remake, target: Target, proofs: list[StageProof], outcome: RunOutcome, tolerance: Tolerance
+) -> ModelProof:
     names = {target.model.stage, *graph.upstream(job.stages, [target.model.stage])}
     stages = tuple(stage.name for stage in job.stages if stage.name in names)
     failed = [name for name in stages if name in outcome.failures]

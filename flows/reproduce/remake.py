@@ -39,7 +39,7 @@ from flows.server import connect
 from flows.settings import Settings
 
 if TYPE_CHECKING:
-    from flows.release.outcome import Outcome
+    from flows.release.outcome import RunOutcome
     from flows.workers.dispatch import Dispatcher
 
 Source = Literal["scratch", "inputs"]
@@ -61,7 +61,7 @@ class Remake(Job):
         """What stays of the reproduction: its logs, and what it finished for as long as it is not at its end."""
         return self.settings.home / "reproductions" / self.run.id
 
-    def ran(self, outcome: Outcome | None = None) -> dict[str, Environment]:
+    def ran(self, outcome: RunOutcome | None = None) -> dict[str, Environment]:
         """Where each stage ran now; of stages on workers only that of those which have run is known."""
         if self.here is not None:
             return {stage.name: self.here for stage in self.stages}
@@ -99,7 +99,7 @@ def prepared(settings: Settings, targets: Sequence[Target], source: Source) -> I
         yield _job(settings, root, store, tuple(targets), source, surroundings)
 
 
-def run(job: Remake, progress: Progress, workers: Dispatcher | None = None) -> Outcome:
+def run(job: Remake, progress: Progress, workers: Dispatcher | None = None) -> RunOutcome:
     """Run the job's stages as a Prefect flow; a stage that fails is in the outcome."""
     with connect.borrowed(job.settings, job.environment) as api:
         os.environ["PREFECT_API_URL"] = api

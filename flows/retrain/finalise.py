@@ -27,7 +27,7 @@ from flows.release.outcome import Release
 from flows.settings import Settings
 
 if TYPE_CHECKING:
-    from flows.release.promote import Outcome
+    from flows.release.promote import FamilyOutcome
     from flows.release.stores import Stores
 
 
@@ -123,7 +123,7 @@ def complete(stores: Stores, left: RunRecord) -> tuple[tuple[StageResult, ...], 
     return left.results, made, page
 
 
-def _overtaken(stores: Stores, ran: RunInfo, made: Release) -> dict[str, Outcome]:
+def _overtaken(stores: Stores, ran: RunInfo, made: Release) -> dict[str, FamilyOutcome]:
     """The families of which a newer run was judged or released since: an older model must not take its place.
 
     Runs are newer by their ids, as everywhere.
@@ -137,7 +137,7 @@ def _overtaken(stores: Stores, ran: RunInfo, made: Release) -> dict[str, Outcome
             newest = max([*record.runs_of(session, family), base.run if base else ""])
         if newest > ran.id:
             reason = f"not judged, for run {newest} was since; to have it judged all the same: remint promote {family}"
-            found[family] = promote.Outcome(family, "lost", f"{reason} {ran.id}", base)
+            found[family] = promote.FamilyOutcome(family, "lost", f"{reason} {ran.id}", base)
     return found
 
 

@@ -25,7 +25,7 @@ from flows.pipeline import run_record, workspace
 from flows.pipeline.job import Job
 from flows.pipeline.run import StageResult
 from flows.release import of_run, origin, stores
-from flows.release.outcome import Outcome
+from flows.release.outcome import RunOutcome
 from flows.retrain import finalise
 from flows.retrain.progress import Progress
 from flows.retrain.scheduler import Conductor
@@ -39,13 +39,13 @@ class RunFailed(Exception):
     """Some stage of the run failed, or the budget ended; the outcome says which."""
 
 
-def retrain(job: Job, progress: Progress, before_stages: Callable[[], None]) -> Outcome:
+def retrain(job: Job, progress: Progress, before_stages: Callable[[], None]) -> RunOutcome:
     """Run a job and its last steps as a Prefect flow; see `conduct`.
 
     A run that failed or was interrupted is remembered in the catalogue: it cost something, too.
     """
     workers = dispatch.dispatcher(job) if job.settings.stages == "workers" else None
-    outcome = Outcome(job.run)
+    outcome = RunOutcome(job.run)
     try:
         conduct("retrain", job, progress, before_stages, partial(_finish, workers=workers), workers, outcome)
     finally:
@@ -62,17 +62,17 @@ def conduct(
     job: Job,
     progress: Progress,
     before_stages: Callable[[], None],
-    after_stages: Callable[[Job, Progress, Outcome], None],
+    after_stages: Callable[[Job, Progress, RunOutcome], None],
     workers: Dispatcher | None = None,
-    outcome: Outcome | None = None,
-) -> Outcome:
+    outcome: RunOutcome | None = None,
+) -> RunOutcome:
     """Run a job's stages as a Prefect flow of this name, and what comes after them if all of them went well.
 
     `before_stages` is called when the flow has started and must return for it to go on. Without `workers` the stages
     run on this machine. A failed stage ends in the outcome, not in an exception; KeyboardInterrupt passes through after
     every process of the run has been ended.
     """
-    outcome, over = outcome or Outcome(job.run), threading.Event()
+    outcome, over = outcome or RunOutcome(job.run), threading.Event()
     threads: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=len(job.stages) + 1)
 
     @flow(
@@ -112,7 +112,7 @@ def conduct(
     return outcome
 
 
-def _short(job: Job, outcome: Outcome) -> str:
+def _short(job: Job, outcome: RunOutcome) -> str:
     """Why a run did not reach its end, for Prefect's pages."""
     if outcome.failures:
         return f"failed: {', '.join(outcome.failures)}"
@@ -147,7 +147,7 @@ def _send_rest() -> None:
     EventsWorker.drain_all(timeout=5)
 
 
-def _finish(job: Job, progress: Progress, outcome: Outcome, workers: Dispatcher | None) -> None:
+def _finish(job: Job, progress: Progress, outcome: RunOutcome, workers: Dispatcher | None) -> None:
     """The last steps, each a task of its own so that Prefect shows how long it took and what went wrong.
 
     After `job.check` this process is the one that ends the run: before its tag, and again before its release.

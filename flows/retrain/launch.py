@@ -17,7 +17,7 @@ from flows.pipeline.job import Job
 from flows.pipeline.run_record import RunRecord
 from flows.release import killed, notify, origin, stores
 from flows.release.gates.policy import gates_of
-from flows.release.outcome import Outcome
+from flows.release.outcome import RunOutcome
 from flows.retrain.job import newest_run, renewed
 from flows.retrain.progress import Progress, console
 from flows.server import connect
@@ -44,7 +44,7 @@ def check(job: Job) -> None:
         pools.check_for(job)
 
 
-def bring_up_to_date(job: Job, say: Callable[[str], None]) -> Outcome | None:
+def bring_up_to_date(job: Job, say: Callable[[str], None]) -> RunOutcome | None:
     """Complete the runs of which only the end is missing, then run what the plan of a job says; None: nothing to do.
 
     claim.UnderWay if another process does it already.
@@ -78,7 +78,7 @@ def _resume_killed(settings: Settings, say: Callable[[str], None]) -> None:
     procedure.resume_killed(settings, say)
 
 
-def run(job: Job, progress: Progress, dead: Collection[str] = ()) -> Outcome:
+def run(job: Job, progress: Progress, dead: Collection[str] = ()) -> RunOutcome:
     """Run a job to its end in this process, with a Prefect server and a tracking database that are ready for it.
 
     dead: ids of runs that wanted the same and were killed.
@@ -113,7 +113,7 @@ def _withdraw(job: Job, runs: Collection[str]) -> None:
             origin.withdraw(job.settings.root, identifier)
 
 
-def complete(job: Job, left: RunRecord, progress: Progress, say: Callable[[str], None]) -> Outcome | None:
+def complete(job: Job, left: RunRecord, progress: Progress, say: Callable[[str], None]) -> RunOutcome | None:
     """Register, judge, release and report a run that was recorded and then interrupted; no stage runs again.
 
     Before the job, whatever that is of: else a later run would be judged first. None where another process was quicker,
@@ -136,7 +136,7 @@ def complete(job: Job, left: RunRecord, progress: Progress, say: Callable[[str],
     for outcome in release.outcomes:
         progress.note(f"run {left.run.id}: {outcome}")
     notify.tell(job.settings, notify.of_release(left.run, release))
-    return Outcome(left.run, {result.name: result for result in results}, release=release, report=page)
+    return RunOutcome(left.run, {result.name: result for result in results}, release=release, report=page)
 
 
 def _open_tracking(settings: Settings, environment: Mapping[str, str]) -> subprocess.Popen:

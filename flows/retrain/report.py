@@ -25,7 +25,7 @@ from flows.pipeline.store import Store
 from flows.release.gates import judge
 from flows.release.gates.decision import Decision, cell, interval
 from flows.release.pointers import title
-from flows.release.promote import Outcome
+from flows.release.promote import FamilyOutcome
 from flows.settings import Settings
 from flows.show import cost
 from flows.show.lineage import picture
@@ -95,7 +95,7 @@ def facts_of(
     )
 
 
-def _verdict(decision: Decision, candidate: Registered, made: Release, outcome: Outcome | None) -> Verdict:
+def _verdict(decision: Decision, candidate: Registered, made: Release, outcome: FamilyOutcome | None) -> Verdict:
     """A decision with every metric of the candidate that stands for all classes, against production's.
 
     What a version is said to be is its own: where the log of releases has it, whoever put it there.
@@ -125,7 +125,7 @@ def _state(decision: Decision, produces: bool) -> str:
     return {"waiting": "waits for approval", "refused": "refused"}.get(decision.verdict, "not released")
 
 
-def _released(outcome: Outcome, decisions: Sequence[Decision]) -> str:
+def _released(outcome: FamilyOutcome, decisions: Sequence[Decision]) -> str:
     """What became of a family, in a line; what its models lack is said at each of them."""
     own = [one for one in decisions if one.family == outcome.family]
     held = [f"{one.model} v{one.version}" for one in own if one.verdict == outcome.state]

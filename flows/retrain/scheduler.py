@@ -24,7 +24,7 @@ from flows.pipeline.families import read_metrics
 from flows.pipeline.graph import Stage
 from flows.pipeline.job import Job
 from flows.pipeline.run import StageResult
-from flows.release.outcome import Outcome
+from flows.release.outcome import RunOutcome
 from flows.retrain import task_artifacts
 from flows.retrain.progress import Progress
 from flows.retrain.progress_artifact import Bar
@@ -41,7 +41,7 @@ RETRY_SECONDS = 2
 class Conductor:
     """Starts each stage as soon as its inputs are there and a core is free, the one that holds up most first."""
 
-    def __init__(self, job: Job, progress: Progress, outcome: Outcome, workers: Dispatcher | None) -> None:
+    def __init__(self, job: Job, progress: Progress, outcome: RunOutcome, workers: Dispatcher | None) -> None:
         self.job, self.progress, self.outcome, self.workers = job, progress, outcome, workers
         self.slots = workers.slots if workers else job.settings.cores
         on_gpus = [stage.name for stage in job.stages if stage.meta.pool == "gpu"]

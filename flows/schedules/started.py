@@ -13,14 +13,16 @@ from flows.workers import claim
 
 if TYPE_CHECKING:
     from flows.arrivals.watch import Seen
-    from flows.release.outcome import Outcome
+    from flows.release.outcome import RunOutcome
 
 
 class NotRetrained(Exception):
     """The run that was started failed; the message says where."""
 
 
-def retrain(settings: Settings, trigger: str, say: Callable[[str], None], recipe: str | None = None) -> Outcome | None:
+def retrain(
+    settings: Settings, trigger: str, say: Callable[[str], None], recipe: str | None = None
+) -> RunOutcome | None:
     """Do what `remint retrain` does, for the newest commit of REMINT_BRANCH where that is set.
 
     None if nothing was to do, or another process does the same.
@@ -37,7 +39,7 @@ def retrain(settings: Settings, trigger: str, say: Callable[[str], None], recipe
     return outcome
 
 
-def follow(settings: Settings, seen: Seen, say: Callable[[str], None]) -> Outcome | None:
+def follow(settings: Settings, seen: Seen, say: Callable[[str], None]) -> RunOutcome | None:
     """Start what a look at the watched place decided; the journal has it, however it ends.
 
     Whoever is killed in between has written nothing, so that the next look starts the same again; stages that had
@@ -59,7 +61,7 @@ def follow(settings: Settings, seen: Seen, say: Callable[[str], None]) -> Outcom
     return outcome
 
 
-def words(outcome: Outcome | None) -> str:
+def words(outcome: RunOutcome | None) -> str:
     """What came of it, in one line."""
     if outcome is None:
         return "nothing to do: every stage is up to date, or another run brings them there"

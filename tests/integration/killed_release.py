@@ -183,7 +183,7 @@ def race(template: Path, processes: int) -> list[dict[str, Any]]:
     def run(number: int) -> None:
         judged = promote.promote
 
-        def together(*arguments: Any) -> promote.Outcome:
+        def together(*arguments: Any) -> promote.FamilyOutcome:
             (ready / str(number)).touch()
             while len(list(ready.iterdir())) < processes:
                 time.sleep(0.01)

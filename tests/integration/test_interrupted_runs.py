@@ -11,7 +11,7 @@ from flows.cli import main
 from flows.doctor import checks
 from flows.pipeline import run_record
 from flows.release import of_run, pointers
-from flows.release.outcome import Outcome
+from flows.release.outcome import RunOutcome
 from flows.retrain import finalise, job, launch
 from tests.released import finished, places_agree, train
 
@@ -25,7 +25,7 @@ def run(monkeypatch):
 
     def pretend(ready, shown, dead):
         started.append((ready, [one.run.id for one in run_record.unfinished(ready.settings)]))
-        return Outcome(ready.run)
+        return RunOutcome(ready.run)
 
     monkeypatch.setattr(launch, "run", pretend)
     return started

@@ -18,7 +18,7 @@ from flows.release import notify
 from flows.release.gates.decision import Decision, Rule
 from flows.release.outcome import Release
 from flows.release.pointers import Member, Pointer
-from flows.release.promote import Outcome
+from flows.release.promote import FamilyOutcome
 from flows.settings import Settings, child_environment
 
 NOTICE = notify.Notice("drift", "photographs", "brightness of 60 new photographs: 0.4, over 0.25", trigger="drift")
@@ -149,7 +149,10 @@ def test_a_run_tells_its_alarms_refusals_and_releases() -> None:
     kept = Decision("depth-small", 2, True, "better", weights="w", family="depth")
     member = Member("depth-small", 2, "e" * 64, "t", "f" * 64)
     pointer = Pointer("depth", 1, (member,), "run", "c" * 40, "a", "b", "d", "")
-    outcomes = (Outcome("depth", "released", "better", pointer), Outcome("images", "refused", "psnr is worse"))
+    outcomes = (
+        FamilyOutcome("depth", "released", "better", pointer),
+        FamilyOutcome("images", "refused", "psnr is worse"),
+    )
     made = Release(alarms=(alarm,), decisions=(refused, kept), outcomes=outcomes)
     notices = notify.of_release(RUN, made)
     assert [(one.event, one.subject) for one in notices] == [

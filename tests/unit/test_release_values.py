@@ -12,7 +12,7 @@ from flows.release import pointers
 from flows.release.gates.decision import Decision, Rule
 from flows.release.outcome import Release
 from flows.release.pointers import Aliases, Member, Pointer, aliases, changes
-from flows.release.promote import Outcome, check_fit, judged
+from flows.release.promote import FamilyOutcome, check_fit, judged
 from flows.release.rollback import target
 from flows.release.stores import Finding
 from flows.show import status, table
@@ -127,8 +127,8 @@ def test_the_history_shows_what_each_release_changed():
 def test_the_end_of_a_run_says_release_models_and_alarms():
     stands, made = log_of(ONE), log_of(ONE, TWO)[1]
     finding = Finding("MLflow", "maskgit@production", "v1", "v2")
-    images = Outcome("images", "released", "released, maskgit v1 -> v2", made, (finding,))
-    depth = Outcome("depth", "refused", "not released: depth-small v2: bad", replace(stands[0], family="depth"))
+    images = FamilyOutcome("images", "released", "released, maskgit v1 -> v2", made, (finding,))
+    depth = FamilyOutcome("depth", "refused", "not released: depth-small v2: bad", replace(stands[0], family="depth"))
     decisions = (Decision("maskgit", 2, True, "replaces v1", family="images"),)
     release = Release(decisions=decisions, outcomes=(depth, images), alarms=("tokens is not deterministic",))
     lines = table.release_lines(release)

@@ -16,7 +16,7 @@ from flows.release.gates.compare import InProduction, numbers
 from flows.release.gates.decision import Decision, Rule
 from flows.release.outcome import Release
 from flows.release.pointers import Member, Pointer
-from flows.release.promote import Outcome
+from flows.release.promote import FamilyOutcome
 from flows.retrain import report
 from flows.retrain.report import facts_of
 from models.report.facts import Compared, RunFacts
@@ -39,7 +39,7 @@ RULES = (
 def made(
     workspace: Path,
     before: dict[str, InProduction] | None = None,
-    outcomes: tuple[Outcome, ...] = (),
+    outcomes: tuple[FamilyOutcome, ...] = (),
     decisions: tuple[Decision, ...] = (Decision("maskgit", 2, True, "replaces v1", RULES, 1, family="images"),),
 ) -> RunFacts:
     run = RunInfo("r1", "run/r1", "c" * 40, "b" * 40, workspace, False, "p", STARTED, "retrain")
@@ -72,7 +72,7 @@ def test_a_first_release_has_nothing_to_be_compared_with(workspace: Path) -> Non
 
 
 def test_what_became_of_the_family_counts_not_what_the_gates_let_pass(workspace: Path) -> None:
-    facts = made(workspace, outcomes=(Outcome("images", "lost", "somebody else was first"),))
+    facts = made(workspace, outcomes=(FamilyOutcome("images", "lost", "somebody else was first"),))
     assert (facts.verdicts[0].state, facts.verdicts[0].produces) == ("not released", False)
     assert facts.releases == ("images: somebody else was first",)
 
@@ -85,7 +85,7 @@ def test_what_stays_in_production_is_called_that_and_not_by_the_refusal_of_anoth
         Decision("maskgit", 2, False, "recall failed", RULES, 1, family="images"),
     )
     reason = "not released: maskgit v2: recall failed"
-    facts = made(workspace, outcomes=(Outcome("images", "refused", reason, stands),), decisions=decisions)
+    facts = made(workspace, outcomes=(FamilyOutcome("images", "refused", reason, stands),), decisions=decisions)
     told = [(one.model, one.state, one.produces, one.reason) for one in facts.verdicts]
     assert told == [
         ("tokenizer", "in production", True, "v1 is in production already"),
