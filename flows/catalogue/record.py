@@ -228,9 +228,7 @@ def _edges(one: Registered, lock: Mapping[str, locked.Entry]) -> dict[tuple[str,
     """What a version was made from; its own tags know better than the lock of a run that only met it again."""
     data = {key.removeprefix("data."): digest for key, digest in one.tags.items() if key.startswith("data.")}
     if not data:
-        from flows.pipeline.lock import data_of
-
-        data = data_of({"stages": lock}, one.model.path.as_posix())
+        data = locked.data_of({"stages": lock}, one.model.path.as_posix())
     named = {("data", name): digest for name, digest in data.items()}
     return named | {("parent", name): digest for name, digest in one.parents.items()}
 

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from data.core import locks
 from flows import repository
+from flows.catalogue import record as catalogue
 from flows.pipeline import environment, integrity, run, workspace
 from flows.pipeline.graph import Stage
 from flows.pipeline.integrity import Objects
@@ -22,13 +22,16 @@ from flows.pipeline.lock import read_lock
 from flows.pipeline.plan import overlap
 from flows.pipeline.run import RunInfo, StageResult
 from flows.pipeline.run_record import RunRecord, load, save
+from flows.pipeline.store import Store
+from flows.release import origin, promote, recorded, stores
+from flows.release.gates import record as decisions
 from flows.release.of_run import judge, register, release
 from flows.release.outcome import Release
+from flows.release.promote import FamilyOutcome
+from flows.release.stores import Stores
+from flows.retrain import data_runs, report
 from flows.settings import Settings
-
-if TYPE_CHECKING:
-    from flows.release.promote import FamilyOutcome
-    from flows.release.stores import Stores
+from models.tracking import training_run
 
 
 def record(
@@ -55,20 +58,14 @@ def record(
 
 def record_failure(settings: Settings, ran: RunInfo, stages: Sequence[Stage], results: Sequence[StageResult]) -> None:
     """Remember a run that failed; it has no tag, and nothing of it is registered."""
-    from flows.catalogue import record
-    from flows.release import stores
-
     with stores.opened(settings) as places:
-        record.record_run(places.catalogue, settings, ran, stages, results)
+        catalogue.record_run(places.catalogue, settings, ran, stages, results)
 
 
 def with_tracking(
     settings: Settings, ran: RunInfo, stages: Sequence[Stage], results: Sequence[StageResult]
 ) -> tuple[StageResult, ...]:
     """The results with the ids of the MLflow runs that the stages left, and of those that are written here for data."""
-    from flows.retrain import data_runs
-    from models.tracking import training_run
-
     client, _ = training_run.connect(settings.mlflow_uri)
     if client is None:
         return tuple(results)
@@ -89,21 +86,11 @@ def verify(settings: Settings, ran: RunInfo, stages: Sequence[Stage], results: S
     integrity.check(ran.workspace, read_lock(ran.workspace), objects, here)
 
 
-def report(settings: Settings, ran: RunInfo, results: Sequence[StageResult], made: Release) -> Path:
-    """Put the run's report where it stays when the worktree is gone."""
-    from flows.retrain import report as pages
-
-    return pages.write(ran, results, made, settings)
-
-
 def complete(stores: Stores, left: RunRecord) -> tuple[tuple[StageResult, ...], Release, Path] | None:
     """Register, judge, release and report a run that was recorded and then interrupted; no stage runs again.
 
     A family of which a newer run was judged since is only registered. None if another process completed the run.
     """
-    from flows.pipeline.store import Store
-    from flows.release import origin, recorded
-
     with _locked(stores.settings, left.run):
         now = load(stores.settings, left.run.id)
         if now is None or now.finished:
@@ -116,7 +103,7 @@ def complete(stores: Stores, left: RunRecord) -> tuple[tuple[StageResult, ...], 
             own = tuple(one for one in made.registered if one.model.family not in late)
             judged = release(stores, ran, judge(stores, ran, replace(made, registered=own)))
             made = replace(judged, registered=made.registered, outcomes=(*judged.outcomes, *late.values()))
-            page = report(stores.settings, ran, left.results, made)
+            page = report.write(ran, left.results, made, stores.settings)
         if stores.settings.stages == "workers":
             origin.publish(stores.settings.root, left.run.commit)
         save(stores.settings, left.run, left.results, finished=True)
@@ -128,16 +115,13 @@ def _overtaken(stores: Stores, ran: RunInfo, made: Release) -> dict[str, FamilyO
 
     Runs are newer by their ids, as everywhere.
     """
-    from flows.release import promote
-    from flows.release.gates import record
-
     found = {}
     for family, base in promote.newest(stores, sorted({one.model.family for one in made.registered})).items():
         with stores.catalogue.read() as session:
-            newest = max([*record.runs_of(session, family), base.run if base else ""])
+            newest = max([*decisions.runs_of(session, family), base.run if base else ""])
         if newest > ran.id:
             reason = f"not judged, for run {newest} was since; to have it judged all the same: remint promote {family}"
-            found[family] = promote.FamilyOutcome(family, "lost", f"{reason} {ran.id}", base)
+            found[family] = FamilyOutcome(family, "lost", f"{reason} {ran.id}", base)
     return found
 
 

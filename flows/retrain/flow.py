@@ -26,7 +26,7 @@ from flows.pipeline.job import Job
 from flows.pipeline.run import StageResult
 from flows.release import of_run, origin, stores
 from flows.release.outcome import RunOutcome
-from flows.retrain import finalise
+from flows.retrain import finalise, report
 from flows.retrain.progress import Progress
 from flows.retrain.scheduler import Conductor
 from flows.workers import dispatch
@@ -178,5 +178,5 @@ def _finish(job: Job, progress: Progress, outcome: RunOutcome, workers: Dispatch
         job.check()
         outcome.release = made = step("release", lambda: of_run.release(places, run, made))
     push_tags()
-    outcome.report = step("report", lambda: finalise.report(settings, run, results, made))
+    outcome.report = step("report", lambda: report.write(run, results, made, settings))
     run_record.save(settings, run, results, finished=True)
