@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 EXPECTED = {  # of each training: its held-out loss and a digest of its weights
     "depth": "7.036961555480957 134a066658195531",
     "maskgit": "2.682239532470703 5dc7165988af4695",
+    "samba": "2.557199478149414 1b7504e808b1d8c2",
     "proxy": "0.11550235748291016 a7c803ac8edc1421",
     "tokenizer-warmup": "5.429150104522705 cfda565f8803febf",
     "tokenizer": "0.2154468446969986 3aa62aaae145e749",
