@@ -39,7 +39,8 @@ class Block(nn.Module):
 
     def __init__(self, mixer: nn.Module, dim: int, mlp: int, dropout: float) -> None:
         super().__init__()
-        self.norm1, self.mixer = nn.RMSNorm(dim, eps=1e-5), mixer
+        self.norm1 = nn.RMSNorm(dim, eps=1e-5)
+        self.mixer: Any = mixer  # what it offers: above
         self.norm2, self.mlp = nn.RMSNorm(dim, eps=1e-5), SwiGLU(dim, mlp)
         self.dropout = nn.Dropout(dropout)
 
@@ -69,7 +70,7 @@ class Decoder(nn.Module):
             raise UserError(f"net.stream is {stream}, but rows of {length} tokens are not as many pictures")
         self.codes, self.no_class, self.picture = codes, classes, length // stream
         self.embed = nn.Embedding(codes + classes + 1, dim)  # codes, then classes, then none
-        self.blocks = nn.ModuleList([Block(mixer, dim, mlp, dropout) for mixer in mixers])
+        self.blocks: Any = nn.ModuleList([Block(mixer, dim, mlp, dropout) for mixer in mixers])
         self.norm = nn.RMSNorm(dim, eps=1e-5)
         self._start()
 

@@ -68,6 +68,7 @@ class Mamba(nn.Module):
         (taps,), length = self.conv.kernel_size, x.shape[1] - self.conv.kernel_size[0] + 1
         weight = self.conv.weight[:, 0]  # (E, taps)
         shifted = [x[:, tap : tap + length] * weight[:, tap] for tap in range(taps)]
+        assert self.conv.bias is not None
         return torch.stack(shifted).sum(0) + self.conv.bias
 
     def _selected(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

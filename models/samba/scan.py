@@ -82,8 +82,9 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        with torch.autocast(grads[0].device.type, enabled=False):
-            return _gradients(*ctx.saved_tensors, grads[0].contiguous(), ctx.sequences)
+        dt, dx, b, c, a, first = ctx.saved_tensors
+        with torch.autocast(dt.device.type, enabled=False):
+            return _gradients(dt, dx, b, c, a, first, grads[0].contiguous(), ctx.sequences)
 
 
 def _advance(state: Tensor, decay: Tensor, dx: Tensor, b: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ def main() -> None:
     if not source.exists():
         raise UserError(f"{source} does not exist; run the tokens stage first (dvc repro tokens)")
     stored, random = saved.tensors(source), torch.Generator().manual_seed(args.seed)
-    made = {}
+    made: dict[str, Tensor] = {}
     for split in ("train", "val"):
         tokens, labels = stored[f"{split}_tokens"], stored[f"{split}_labels"]
         streams = make(tokens, labels, args.pictures, args.passes, random)
