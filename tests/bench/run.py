@@ -234,6 +234,23 @@ def ranks(steps: int = 6, variants: int = 3) -> list[Line]:
     return [Line("ranks", name, took, f"{batch / took:.0f} sequences/s", first / took) for name, took in found.items()]
 
 
+def samba(longest: int = 8192, place: int = 16_384, rounds: int = 2) -> list[Line]:
+    """Processor time of a token in training and drawing, by the length of its sequence: Samba and a Llama-like net."""
+    sys.path.append(str(Path(__file__).parent))
+    import sequences
+
+    lengths, places = ([most // by for by in (8, 4, 2, 1)] for most in (longest, place))
+    return [
+        Line(f"{bench}, {name.split()[0]}", f"{name.split()[1]} tokens", took, f"{1 / took:.0f} tokens/s", first / took)
+        for bench, found in (
+            ("training", dict(sequences.training(lengths, rounds))),
+            ("drawing", dict(sequences.decoding([place // 16, *places], rounds=2 * rounds))),
+        )
+        for name, took in found.items()
+        for first in [found[next(each for each in found if each.split()[0] == name.split()[0])]]
+    ]
+
+
 def gates(draws: int = 200, resamples: int = 1000) -> list[Line]:
     """How often the committed policy lets simulated releases pass, equal ones and better ones, and what each takes."""
     sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[2])]
@@ -300,6 +317,7 @@ BENCHES: dict[str, Callable[..., list[Line]]] = {
     "catalogue": catalogue,
     "gates": gates,
     "ranks": ranks,
+    "samba": samba,
 }
 FULL: dict[str, Callable[[], list[Line]]] = {"gates": lambda: gates(1000, 10_000)}  # four minutes
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-MODELS = {"tokenizer", "maskgit", "depth-teacher", "depth-small"}
+MODELS = {"tokenizer", "maskgit", "samba", "depth-teacher", "depth-small"}
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 

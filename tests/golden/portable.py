@@ -22,9 +22,13 @@ def main() -> None:
 
 def trained(folder: Path) -> dict[str, str]:
     """Of each net: its last loss, and a digest of its weights."""
-    from tests.golden import test_depth_golden, test_generator_golden, test_tokenizer_golden
+    from tests.golden import test_depth_golden, test_generator_golden, test_samba_golden, test_tokenizer_golden
 
-    nets = {"depth": test_depth_golden.train(folder), "maskgit": test_generator_golden.train(folder)}
+    nets = {
+        "depth": test_depth_golden.train(folder),
+        "maskgit": test_generator_golden.train(folder),
+        "samba": test_samba_golden.train(folder),
+    }
     found = {}
     for name, (net, rows) in {**nets, **test_tokenizer_golden.chain(folder)}.items():
         weights = hashlib.sha256(b"".join(x.numpy().tobytes() for x in net.state_dict().values()))

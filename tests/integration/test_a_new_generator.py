@@ -199,5 +199,5 @@ def test_a_section_of_a_kind_that_is_not_there_is_named(checkout: Path) -> None:
     )
     assert (done.returncode, done.stderr) == (
         2,
-        "error: generator: 'bigram' is not a kind of generator; known: maskgit\n",
+        "error: generator: 'bigram' is not a kind of generator; known: llama, maskgit, samba\n",
     )

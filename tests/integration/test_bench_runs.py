@@ -24,6 +24,7 @@ SMALLEST: dict[str, dict[str, int]] = {  # of each bench: enough to notice that 
     "command": {"rounds": 1},
     "catalogue": {"versions": 8, "releases": 2, "rounds": 1},
     "gates": {"draws": 2, "resamples": 20},
+    "samba": {"longest": 128, "place": 256, "rounds": 1},
     "ranks": {"steps": 1, "variants": 1},  # the others start processes for it, as test_ranks.py does
 }
 
