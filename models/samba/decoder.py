@@ -10,6 +10,7 @@ tokens, ... The mixers alone know of order; each offers
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -62,7 +63,7 @@ class Decoder(nn.Module):
     """
 
     def __init__(
-        self, mixers: list[nn.Module], *, codes: int, classes: int, length: int, dim: int, mlp: int, dropout: float,
+        self, mixers: Sequence[nn.Module], *, codes: int, classes: int, length: int, dim: int, mlp: int, dropout: float,
         stream: int,
     ) -> None:  # fmt: skip
         super().__init__()

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -51,24 +52,25 @@ def training(lengths: Sequence[int], rounds: int = 2) -> Iterator[tuple[str, flo
     for kind, net in nets().items():
         calls = {}
         for length in lengths:
-            net.picture = length  # one long picture: nothing else of the net depends on it
             tokens = torch.randint(SHAPE["codes"], (whole // length, length))
-            calls[f"{kind} {length}"] = lambda net=net, tokens=tokens: _learn(net, tokens)
+            calls[f"{kind} {length}"] = partial(_learn, net, tokens)
         yield from _best(calls, whole, rounds)
 
 
-def _learn(net: Decoder, tokens: torch.Tensor) -> None:
-    net.picture = tokens.shape[1]
+def _learn(net: Decoder, tokens: torch.Tensor) -> float:
+    net.picture = tokens.shape[1]  # one long picture: nothing else of the net depends on it
     labels = torch.zeros(len(tokens), dtype=torch.long)
+    began = time.process_time()
     step(net, {"tokens": tokens, "labels": labels}, 0.0)["loss"].backward()
     net.zero_grad()
+    return time.process_time() - began
 
 
 def decoding(places: Sequence[int], tokens: int = 64, rounds: int = 5) -> Iterator[tuple[str, float]]:
     """Seconds of a token that is drawn after so many others, alone in its batch, for each net and place."""
     for kind, net in nets().items():
         net.eval()
-        calls = {f"{kind} {place}": lambda net=net, place=place: _draw(net, place, tokens) for place in places}
+        calls = {f"{kind} {place}": partial(_draw, net, place, tokens) for place in places}
         yield from _best(calls, tokens, rounds)
 
 
@@ -83,11 +85,9 @@ def _draw(net: Decoder, place: int, tokens: int) -> float:
     return time.process_time() - began
 
 
-def _best(calls: dict[str, Callable[[], float | None]], tokens: int, rounds: int) -> Iterator[tuple[str, float]]:
+def _best(calls: Mapping[str, Callable[[], float]], tokens: int, rounds: int) -> Iterator[tuple[str, float]]:
     best = dict.fromkeys(calls, float("inf"))
     for _ in range(rounds):
         for name, call in calls.items():
-            began = time.process_time()
-            own = call()
-            best[name] = min(best[name], own or time.process_time() - began)
+            best[name] = min(best[name], call())
     yield from ((name, seconds / tokens) for name, seconds in best.items())

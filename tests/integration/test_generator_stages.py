@@ -38,6 +38,12 @@ PARAMS = {
     },
     "evaluate": {"maskgit": {"samples_per_class": 8, "probe_steps": 12, "probe_batch": 8}},
 }
+SIZE = {"dim": 16, "depth": 2, "heads": 2, "mlp": 24, "dropout": 0.1, "stream": 1}
+DECODERS = {"samba": {**SIZE, "window": 3, "state": 4}, "llama": SIZE}
+for kind, net in DECODERS.items():
+    same = PARAMS["generator"]["maskgit"]
+    PARAMS["generator"][kind] = {**same, "net": net, "sampler": {"guidance": 1.0, "temperature": 0.9}}
+    PARAMS["evaluate"][kind] = PARAMS["evaluate"]["maskgit"]
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +87,19 @@ def test_training_twice_writes_the_same_bytes(workplace):
         once.keys()
     )
     assert once == twice
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+def test_a_decoder_is_trained_to_the_same_bytes_twice_and_evaluated(workplace, kind):
+    for out in (f"{kind}-once", f"{kind}-twice"):
+        code, err = stage(workplace, "train", tokens="tokens", tokenizer="tokenizer/model", kind=kind, out=out)
+        assert code == 0, err
+    assert files(workplace / f"{kind}-once") == files(workplace / f"{kind}-twice")
+    given = {"model": f"{kind}-once/model", "tokenizer": "tokenizer/model", "scenes": "scenes"}
+    code, err = stage(workplace, "evaluate", **given, out=f"{kind}-judged")
+    assert code == 0, err
+    metrics = json.loads((workplace / f"{kind}-judged/metrics.json").read_text())
+    assert {"gfwd", "recall", "class_agreement"} <= metrics.keys()
 
 
 def test_the_model_names_its_tokenizer_and_its_way_to_draw(workplace):

@@ -34,7 +34,8 @@ def test_the_policy_of_a_recipe_has_a_gate_for_every_model(commit, recipe):
     parameters.apply(commit, parameters.changes(ROOT, recipe, []))
     gates = gates_of(commit)
     assert set(gates) == {model.name for model in models_of(ROOT)}
-    assert all(gate.margins and gate.validation for gate in gates.values())
+    assert all(gate.validation for gate in gates.values())
+    assert {name for name, gate in gates.items() if not gate.margins} == {"samba"}  # it holds nothing back
     assert gates["tokenizer"].thresholds["psnr"] == (9 if recipe else 16)
 
 

@@ -126,7 +126,7 @@ def changed(values, key, value):
         ("tokenizer", "titok.patch", 5, " describes no net: image_size 16 is not a multiple of patch 5"),
         ("tokenizer", "titok.unit", True, ": titok.unit is not a parameter"),
         ("tokenizer", "pixels", None, ": pixels is missing; it must be a section"),
-        ("maskgit", "kind", "samba", ": 'samba' is not a kind of generator"),
+        ("maskgit", "kind", "mambo", ": 'mambo' is not a kind of generator"),
         ("maskgit", "kind", 3, ": kind must be a text, not 3"),
         ("maskgit", "net.dim", 7.5, ": net.dim must be a whole number, not 7.5"),
         ("maskgit", "net.depth", 2, " describes another net than model.safetensors"),
