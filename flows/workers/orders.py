@@ -14,7 +14,7 @@ import contextlib
 import json
 import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -54,10 +54,14 @@ class Order:
     )
 
     @property
+    def work(self) -> str:
+        """What all its keys begin with, of the whole and of parts; a reproduction's are never those of a run."""
+        return f"stages/{_plain(self.stage)}/{self.key}/{f'{_plain(self.proof)}-' if self.proof else ''}"
+
+    @property
     def folder(self) -> str:
-        """Where its attempts lie; those of a reproduction are never those of a run."""
-        inner = f"part-{self.part.replace('/', '-of-')}" if self.part else "whole"
-        return f"stages/{_plain(self.stage)}/{self.key}/{f'{_plain(self.proof)}-' if self.proof else ''}{inner}"
+        """Where its attempts lie."""
+        return self.work + (f"part-{self.part.replace('/', '-of-')}" if self.part else "whole")
 
     def of_part(self, number: int, count: int) -> Order:
         """The work of making only the shards with index % count == number - 1."""
@@ -101,11 +105,13 @@ class Orders:
 
     def attempts(self, order: Order) -> list[Attempt]:
         """Every attempt at this work, first to last."""
-        names = [key for key in self.store.list(f"{order.folder}/") if key.endswith("/attempt.json")]
-        found = []
-        for name in names:
-            with contextlib.suppress(NotThere):  # forgotten in this moment
-                found.append(self.attempt(name.removesuffix("/attempt.json")))
+        return self._attempts(self.store.list(f"{order.folder}/"))
+
+    def of_parts(self, order: Order) -> dict[str, list[Attempt]]:
+        """Every attempt at each part of this work, first to last."""
+        found: dict[str, list[Attempt]] = {}
+        for made in self._attempts(self.store.list(f"{order.work}part-")):
+            found.setdefault(made.order.part, []).append(made)
         return found
 
     def attempt(self, place: str) -> Attempt:
@@ -117,7 +123,7 @@ class Orders:
         """The attempt of this number: made now, or by whoever was quicker."""
         made = Attempt(number, order, uuid.uuid4().hex)
         try:
-            self.store.create(f"{made.place}/attempt.json", _bytes(asdict(made)))
+            self.store.create(f"{made.place}/attempt.json", _bytes(vars(made) | {"order": vars(order)}))
         except Taken:
             return self.attempt(made.place)
         return made
@@ -141,9 +147,18 @@ class Orders:
             return None
 
     def forget(self, order: Order) -> None:
-        """Remove every trace of work whose result is in the run cache; of each attempt what makes it known first."""
-        for key in self.store.list(f"{order.folder}/"):
-            self.store.delete(key)
+        """Remove every trace of work whose result is in the run cache, of the whole and of its parts."""
+        for inner in ("whole/", "part-"):
+            for key in self.store.list(f"{order.work}{inner}"):
+                self.store.delete(key)  # of each attempt first what makes it known
+
+    def _attempts(self, keys: Iterable[str]) -> list[Attempt]:
+        found = []
+        for key in keys:
+            if key.endswith("/attempt.json"):
+                with contextlib.suppress(NotThere):  # forgotten in this moment
+                    found.append(self.attempt(key.removesuffix("/attempt.json")))
+        return found
 
     def _made(self, key: str, data: bytes, made: Callable[[Any], T]) -> T:
         """What an object says; UserError names one that is damaged."""
