@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from data.core.params import UserError
@@ -24,9 +25,12 @@ from flows.workers import flowruns, pools
 from flows.workers.flowruns import Away, Seen
 from flows.workers.orders import Attempt, Ended, Orders
 
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+
 POLL_SECONDS = 1.0  # between two times that a thread asks whether it is its turn to look
 LOOK_SECONDS = 2.0  # between two looks at Prefect; a longer time between them counts as this much
-LOOK_SHARE = 0.1  # of the time, at most, goes into looking where there is very much to look at
+LOOK_SHARE = 0.1  # of a core, at most, goes into looking where there is very much to look at
 SUBMITTED = 200  # at most, between two looks
 AWAY_SECONDS = 600.0  # that a server may be away before it is said that nothing goes on
 START_SECONDS = {pools.PROCESS: 120.0}  # that the start of a job may take, by type of pool
@@ -45,10 +49,8 @@ class Watch:
     ended: Ended | None = None
     error: UserError | None = None  # bucket or Prefect are away for good
     flow_run: UUID | None = None
-    seen: Seen | None = None
-    quiet: float = 0.0  # seconds since a sign of life, or since the state last changed
-    unserved: float = 0.0
-    away: float = 0.0
+    situation: tuple[str, ...] = ()  # what was last seen of it
+    stuck: float = 0.0  # seconds in which that has not changed
     times: list[float] = field(default_factory=list)  # when it was first seen at work, and when its outcome came
 
     def usage(self) -> Usage:
@@ -57,11 +59,17 @@ class Watch:
             return self.ended.usage
         if not self.times:
             return Usage()
-        return Usage(seconds=round((self.times[1] if self.ended else time.monotonic()) - self.times[0], 3))
+        return Usage(seconds=round((self.times[-1] if self.ended else time.monotonic()) - self.times[0], 3))
 
     @property
     def open(self) -> bool:
         return self.ended is None and self.error is None
+
+    def lasts(self, situation: tuple[str, ...], passed: float) -> float:
+        """Note what was seen; for how long that has not changed."""
+        self.stuck = self.stuck + passed if situation == self.situation else 0.0
+        self.situation = situation
+        return self.stuck
 
 
 class Watches:
@@ -69,7 +77,7 @@ class Watches:
 
     def __init__(self, orders: Orders, silent: float) -> None:
         self.orders, self.silent = orders, silent  # seconds without a sign of life after which a worker is lost
-        self._all: list[Watch] = []
+        self._all: dict[Watch, None] = {}
         self._lock = threading.Lock()
         self._looked: float | None = None
         self._pace = LOOK_SECONDS
@@ -77,7 +85,8 @@ class Watches:
     def add(self, attempt: Attempt, say: Say) -> Watch:
         """Have an attempt submitted and looked at from now on."""
         watch = Watch(attempt, say)
-        self._all.append(watch)
+        with self._lock:
+            self._all[watch] = None
         return watch
 
     def wait(self, watches: Sequence[Watch], stop: threading.Event) -> list[Ended]:
@@ -99,8 +108,8 @@ class Watches:
                     raise Stopped
         finally:
             with self._lock:
-                gone = set(map(id, watches))
-                self._all = [watch for watch in self._all if id(watch) not in gone]
+                for watch in watches:
+                    del self._all[watch]
 
     def look(self) -> None:
         """Look at all open attempts, if it is time to."""
@@ -109,9 +118,9 @@ class Watches:
             passed = 0.0 if self._looked is None else now - self._looked
             if self._looked is not None and passed < self._pace:
                 return
-            self._looked = now
+            self._looked, began = now, time.thread_time()  # and not by the clock: a slow server is no work
             self._look([watch for watch in self._all if watch.open], min(passed, 2 * self._pace))
-            self._pace = max(LOOK_SECONDS, (time.monotonic() - now) / LOOK_SHARE)
+            self._pace = max(LOOK_SECONDS, (time.thread_time() - began) / LOOK_SHARE)
 
     def _look(self, watches: list[Watch], passed: float) -> None:
         seen: dict[UUID, Seen] = {}
@@ -119,74 +128,65 @@ class Watches:
         away: UserError | None = None
         try:
             with flowruns.client() as api:
-                deployments: dict[str, UUID] = {}
-                for watch in [watch for watch in watches if watch.flow_run is None][:SUBMITTED]:
-                    try:
-                        watch.flow_run = flowruns.submit(api, watch.attempt, deployments)
-                    except Away:
-                        raise
-                    except UserError as error:
-                        watch.error = error
+                self._submit(api, [watch for watch in watches if watch.flow_run is None][:SUBMITTED])
                 seen = flowruns.look(api, [watch.flow_run for watch in watches if watch.flow_run is not None])
-                waiting = {one for one, state in seen.items() if state.state in (flowruns.WAITING, "PENDING")}
-                for pool in {watch.attempt.order.pool for watch in watches if watch.flow_run in waiting}:
+                unbegun = {run for run, state in seen.items() if state.state in (flowruns.WAITING, "PENDING")}
+                for pool in {watch.attempt.order.pool for watch in watches if watch.flow_run in unbegun}:
                     served[pool] = pools.served(api, pool)
         except UserError as error:
             away = error
         for watch in [watch for watch in watches if watch.open]:
+            now = seen.get(watch.flow_run) if watch.flow_run else None
             try:
-                self._judge(watch, seen.get(watch.flow_run) if watch.flow_run else None, served, away, passed)
-                watch.away = 0.0
+                if away or (now and now.state not in (flowruns.WAITING, *flowruns.WORKING)):
+                    watch.ended = self.orders.ended(watch.attempt)  # after the state: who ends has written it before
+                if watch.ended is None and away:
+                    raise away
+                if watch.ended is None and now is not None:
+                    self._judge(watch, now, served.get(watch.attempt.order.pool), passed)
             except UserError as error:
-                watch.away += passed
-                if watch.away > AWAY_SECONDS or (watch.flow_run is None and not isinstance(error, Away)):
+                refused = watch.flow_run is None and not isinstance(error, Away)
+                if watch.lasts(("away",), passed) > AWAY_SECONDS or refused:
                     watch.error = error
-
-    def _judge(
-        self, watch: Watch, now: Seen | None, served: dict[str, pools.Served], away: UserError | None, passed: float
-    ) -> None:
-        """What is to be thought of an attempt."""
-        before, watch.seen = watch.seen, now or watch.seen
-        if away or (now and now.state not in (flowruns.WAITING, *flowruns.WORKING)):
-            watch.ended = self.orders.ended(watch.attempt)  # after the state: who ends has written it before
             if watch.ended is not None:
                 watch.times.append(time.monotonic())
-                return
-        if away:
-            raise away
-        if now is None:
-            return  # to be submitted at the next look
-        known = before is not None and (before.state, before.beat) == (now.state, now.beat)
-        watch.quiet = watch.quiet + passed if known else 0.0
-        pool = watch.attempt.order.pool
+
+    def _submit(self, api: SyncPrefectClient, watches: list[Watch]) -> None:
+        deployments: dict[str, UUID] = {}
+        for watch in watches:
+            try:
+                watch.flow_run = flowruns.submit(api, watch.attempt, deployments)
+            except Away:
+                raise
+            except UserError as error:
+                watch.error = error
+
+    def _judge(self, watch: Watch, now: Seen, served: pools.Served | None, passed: float) -> None:
+        """What is to be thought of an attempt of which nobody has said what came of it."""
+        pool, manned = watch.attempt.order.pool, now.state == flowruns.WAITING and bool(served and served.workers)
+        words = watch.situation[2:3] != (now.words,) and now.words
+        stuck = watch.lasts((now.state, now.beat, now.words, str(manned)), passed)
         if now.state in flowruns.OVER:
             watch.ended = _without_outcome(now)
         elif now.state == "RUNNING":
             if not watch.times:
                 watch.times.append(time.monotonic())
                 watch.say(f"attempt {watch.attempt.number}: a worker has begun", True)
-            if now.words and (before is None or before.words != now.words):
-                watch.say(now.words, False)
-            if watch.quiet > self.silent:
+            if words:
+                watch.say(words, False)
+            if stuck > self.silent:
                 self._give_up(watch, f"it gave no sign of life for {self.silent:g} s")
-        elif now.state == "PENDING" and watch.quiet > max(self.silent, _start_seconds(served.get(pool))):
-            self._give_up(watch, f"a worker took it, and did not begin within {watch.quiet:.0f} s")
-        elif now.state == flowruns.WAITING and pool in served:
-            self._unbegun(watch, served[pool], passed)
-
-    def _unbegun(self, watch: Watch, served: pools.Served, passed: float) -> None:
-        """Say what an attempt waits for that nobody has taken; give it up where nobody serves its pool."""
-        pool = watch.attempt.order.pool
-        if served.workers:
-            watch.unserved = 0.0
+        elif now.state == "PENDING":
+            if stuck > max(self.silent, START_SECONDS.get(served.kind if served else "", SLOW_START_SECONDS)):
+                self._give_up(watch, f"a worker took it, and did not begin within {stuck:.0f} s")
+        elif now.state == flowruns.WAITING and manned:
             watch.say(f"waits for a worker of pool {pool}", False)
-            return
-        watch.unserved += passed
-        watch.say(f"waits: no worker serves pool {pool} now", False)
-        if watch.unserved > UNSERVED_SECONDS:
-            why = f"nobody has served pool {pool} for {watch.unserved:.0f} s; start one: remint worker --pool {pool}"
-            self._stop(watch, why)
-            watch.ended = Ended("failed", why=why, retry=False)
+        elif now.state == flowruns.WAITING:
+            watch.say(f"waits: no worker serves pool {pool} now", False)
+            if stuck > UNSERVED_SECONDS:
+                why = f"nobody has served pool {pool} for {stuck:.0f} s; start one: remint worker --pool {pool}"
+                self._stop(watch, why)
+                watch.ended = Ended("failed", why=why, retry=False)
 
     def _give_up(self, watch: Watch, why: str) -> None:
         assert watch.flow_run is not None
@@ -207,7 +207,3 @@ def _without_outcome(now: Seen) -> Ended:
     if now.state == "FAILED":  # before it could write: the worker is not fit
         return Ended("rejected", why=now.message, retry=False)
     return Ended("lost", why=now.message or "its worker ended")
-
-
-def _start_seconds(served: pools.Served | None) -> float:
-    return START_SECONDS.get(served.kind if served else "", SLOW_START_SECONDS)

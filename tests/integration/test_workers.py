@@ -60,9 +60,10 @@ class Waiting:
         return self.watch.ended
 
     @property
-    def state(self):
+    def shown(self):
+        """Its state, as Prefect shows it."""
         with flowruns.client() as api:
-            return flowruns.look(api, [self.watch.flow_run])[self.watch.flow_run].state
+            return api.read_flow_run(self.watch.flow_run).state
 
 
 def again(farm, order):
@@ -114,7 +115,7 @@ def test_a_stage_is_taken_run_handed_on_and_shown_in_prefect(farm):
     assert done.usage.bytes_out > 2_000_000
     key = watch.attempt.order.key
     assert farm.folder.joinpath("shared/dvc/runs", key[:2], key).is_dir()
-    farm.wait(lambda: watch.state == "COMPLETED" or None, "state", 30)
+    farm.wait(lambda: watch.shown.name == "Completed" or None, "state", 30)
     with flowruns.client() as api:
         assert pools.served(api, "cpu") == pools.Served("process", None, ("one", "two"))
     assert not list((farm.clone("one") / ".remint" / "worktrees").glob("first-*"))
@@ -188,6 +189,15 @@ def test_who_comes_late_spoils_nothing(farm, slow, digest):
     assert late.entry["outs"] == second.entry["outs"]
     key = watch.attempt.order.key
     assert len(list(farm.folder.joinpath("shared/dvc/runs", key[:2], key).iterdir())) == 1
+
+
+def test_what_nobody_waits_for_any_more_is_not_counted_and_leaves_nothing(farm, slow):
+    watch, _, _, hold = slow
+    farm.orders.forget(watch.attempt.order)
+    hold.unlink()
+    farm.wait(lambda: watch.shown.type.value == "COMPLETED" or None, "end", 120)
+    assert watch.shown.name == "NotCounted"
+    assert farm.orders.store.list(watch.attempt.order.work) == []
 
 
 def test_a_stage_goes_on_while_prefect_s_server_is_away_and_workers_serve_on_afterwards(farm, slow, prefect_server):
