@@ -30,7 +30,6 @@ from flows.retrain.scheduler import Conductor
 from flows.runs import record
 from flows.runs.job import Job
 from flows.runs.values import StageResult
-from flows.workers import dispatch
 from flows.workers.dispatch import Dispatcher
 
 T = TypeVar("T")
@@ -45,7 +44,7 @@ def retrain(job: Job, progress: Progress, before_stages: Callable[[], None]) -> 
 
     A run that failed or was interrupted is remembered in the catalogue: it cost something, too.
     """
-    workers = dispatch.dispatcher(job) if job.settings.stages == "workers" else None
+    workers = Dispatcher(job) if job.settings.stages == "workers" else None
     outcome = Outcome(job.run)
     try:
         conduct("retrain", job, progress, before_stages, partial(_finish, workers=workers), workers, outcome)

@@ -14,6 +14,7 @@ from uuid import UUID
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 SECONDS = 5.0  # between two drawings; what ends sooner needs no bar
+ALIVE_SECONDS = 10.0  # the same on workers, of which there may be hundreds
 JOIN_SECONDS = 2.0
 SHARE = re.compile(r"\b(\d{1,3}) ?%")
 
@@ -54,7 +55,7 @@ class Bar:
             self._said = text
 
     def _run(self) -> None:
-        while not self._ended.wait(SECONDS):
+        while not self._ended.wait(ALIVE_SECONDS if self.alive else SECONDS):
             self._draw()
         if self._artifact is not None:
             self._draw()

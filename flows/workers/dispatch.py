@@ -1,6 +1,6 @@
 """Runs stages on workers: the counterpart of `flows.stage.process` for a run whose stages lie on several machines.
 
-    dispatcher = Dispatcher(job, ...)
+    dispatcher = Dispatcher(job)
     dispatcher.run(stage, log, say, stop, spend)    # from many threads at once
     dispatcher.close()                              # writes dvc.lock
 
@@ -27,12 +27,12 @@ from flows.pipeline.graph import Stage
 from flows.pipeline.keys import Entry
 from flows.pipeline.plan import overlap
 from flows.runs.job import Job
-from flows.stage.process import Action, StageFailed
+from flows.stage.process import Action, Say, StageFailed
 from flows.stage.spending import Reading
 from flows.storage.retry import retry
 from flows.workers import orders, pools
-from flows.workers.orders import Attempt, Ended, Order, Orders
-from flows.workers.watch import Say, Watch, Watches
+from flows.workers.orders import Attempt, Ended, Order
+from flows.workers.watch import Watch, Watches
 
 LOST_WORKERS = 5  # of one stage, in a row, before it is believed that the stage takes them down with it
 
@@ -54,12 +54,12 @@ class Dispatcher:
     """The stages of one run, on workers."""
 
     job: Job
-    orders: Orders
     entries: dict[str, Entry] = field(default_factory=dict)  # of stages that are up to date, by name
     _lock: threading.RLock = field(default_factory=threading.RLock)  # DVC's objects are for one thread at a time
     _asked: list[Order] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.orders = orders.opened(self.job.settings)
         self.watches = Watches(self.orders, self.job.settings.vanished)
         for stage in self.job.stages:
             entry = self.job.store.entry(stage)
@@ -190,7 +190,7 @@ class Dispatcher:
         """Have workers try until one succeeded, or it is clear that it will not."""
         lost = after = 0
         while True:
-            (watch,) = self._watch([order], after, [say], stop, spend)
+            (watch,) = self._watch([order], after, say, stop, spend)
             (ended,) = self.watches.wait([watch], stop)
             after = watch.attempt.number
             _keep_log(log, watch.attempt, ended)
@@ -213,7 +213,7 @@ class Dispatcher:
             return
         parts, after = [order.of_part(number, count) for number in range(1, count + 1)], 0
         for _ in range(LOST_WORKERS):
-            watches = self._watch(parts, after, [_of_part(part, say) for part in parts], stop, spend)
+            watches = self._watch(parts, after, say, stop, spend)
             ended = zip(parts, self.watches.wait(watches, stop), strict=True)
             parts = [part for part, one in ended if one.state in ("lost", "preempted")]
             after = max(watch.attempt.number for watch in watches)
@@ -226,21 +226,18 @@ class Dispatcher:
         ended = retry(self.orders.ended, attempts[-1], stop=stop) if attempts else None
         return bool(attempts) and (ended is None or ended.state == "succeeded")
 
-    def _watch(
-        self, orders: Sequence[Order], after: int, says: Sequence[Say], stop: threading.Event, spend: Spend
-    ) -> list[Watch]:
-        """For each of these works its newest attempt behind this number, by whomever, that is open or succeeded; else a
-        new one."""
-        parts = retry(self.orders.of_parts, orders[0], stop=stop) if orders[0].part else None
+    def _watch(self, works: Sequence[Order], after: int, say: Say, stop: threading.Event, spend: Spend) -> list[Watch]:
+        """Of the whole stage or its parts the newest attempts behind this number, by whomever, that are open or
+        succeeded; else new ones."""
+        last = {made.order.part: made for made in retry(self.orders.attempts, works[0], stop=stop)}
         attempts = []
-        for order in orders:
-            there = retry(self.orders.attempts, order, stop=stop) if parts is None else parts.get(order.part, [])
-            last = there[-1] if there else None
-            ended = retry(self.orders.ended, last, stop=stop) if last and last.number > after else None
-            if last is None or last.number <= after or (ended is not None and ended.state != "succeeded"):
-                last = retry(self.orders.open, order, (last.number if last else 0) + 1, stop=stop)
-            attempts.append(last)
-        watches = [self.watches.add(attempt, say) for attempt, say in zip(attempts, says, strict=True)]
+        for order in works:
+            made = last.get(order.part)
+            ended = retry(self.orders.ended, made, stop=stop) if made and made.number > after else None
+            if made is None or made.number <= after or (ended is not None and ended.state != "succeeded"):
+                made = retry(self.orders.open, order, (made.number if made else 0) + 1, stop=stop)
+            attempts.append(made)
+        watches = [self.watches.add(attempt, say) for attempt in attempts]
         for watch in watches:
             spend(watch.usage)
         return watches
@@ -267,10 +264,6 @@ class Dispatcher:
         return Ran("ran", ended.host, ended.resumed, ended.environment) if right else None
 
 
-def _of_part(part: Order, say: Say) -> Say:
-    return lambda text, whole: say(f"part {part.part}: {text}", whole)
-
-
 def _keep_log(log: Path, attempt: Attempt, ended: Ended) -> None:
     """Keep what the stage printed beside the logs of stages that run here."""
     if ended.log:
@@ -278,8 +271,3 @@ def _keep_log(log: Path, attempt: Attempt, ended: Ended) -> None:
         with log.open("a") as sink:
             sink.write(f"--- attempt {attempt.number} on {ended.host}: {ended.state} after {ended.seconds:.2f} s\n")
             sink.write(ended.log.rstrip("\n") + "\n")
-
-
-def dispatcher(job: Job) -> Dispatcher:
-    """The dispatcher of a job; UserError where the bucket of orders is no place."""
-    return Dispatcher(job, orders.opened(job.settings))

@@ -15,7 +15,7 @@ import contextlib
 import json
 import re
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -108,14 +108,12 @@ class Orders:
         self.store = store
 
     def attempts(self, order: Order) -> list[Attempt]:
-        """Every attempt at this work, first to last."""
-        return self._attempts(self.store.list(f"{order.folder}/"))
-
-    def of_parts(self, order: Order) -> dict[str, list[Attempt]]:
-        """Every attempt at each part of this work, first to last."""
-        found: dict[str, list[Attempt]] = {}
-        for made in self._attempts(self.store.list(f"{order.work}part-")):
-            found.setdefault(made.order.part, []).append(made)
+        """Every attempt at the whole work, or at each of its parts if the order is one of them; first to last."""
+        found = []
+        for key in self.store.list(f"{order.work}{'part-' if order.part else 'whole/'}"):
+            if key.endswith("/attempt.json"):
+                with contextlib.suppress(NotThere):  # forgotten in this moment
+                    found.append(self.attempt(key.removesuffix("/attempt.json")))
         return found
 
     def attempt(self, place: str) -> Attempt:
@@ -165,14 +163,6 @@ class Orders:
             return self.attempt(attempt.place).token == attempt.token
         except NotThere:
             return False
-
-    def _attempts(self, keys: Iterable[str]) -> list[Attempt]:
-        found = []
-        for key in keys:
-            if key.endswith("/attempt.json"):
-                with contextlib.suppress(NotThere):  # forgotten in this moment
-                    found.append(self.attempt(key.removesuffix("/attempt.json")))
-        return found
 
     def _made(self, key: str, data: bytes, made: Callable[[Any], T]) -> T:
         """What an object says; UserError names one that is damaged."""

@@ -13,13 +13,13 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from data.core.params import UserError
-from flows.stage.process import Stopped
+from flows.stage.process import Say, Stopped
 from flows.stage.spending import Usage
 from flows.workers import flowruns, pools
 from flows.workers.flowruns import Away, Seen
@@ -36,8 +36,6 @@ AWAY_SECONDS = 600.0  # that a server may be away before it is said that nothing
 START_SECONDS = {pools.PROCESS: 120.0}  # that the start of a job may take, by type of pool
 SLOW_START_SECONDS = 900.0  # of a pod: its image is large, its machine is yet to come
 UNSERVED_SECONDS = 300.0
-
-Say = Callable[[str, bool], None]  # a text, and whether it is to be kept: not the state of something that goes on
 
 
 @dataclass(eq=False)
@@ -84,7 +82,8 @@ class Watches:
 
     def add(self, attempt: Attempt, say: Say) -> Watch:
         """Have an attempt submitted and looked at from now on."""
-        watch = Watch(attempt, say)
+        part = f"part {attempt.order.part}: " if attempt.order.part else ""
+        watch = Watch(attempt, lambda text, whole: say(part + text, whole))
         with self._lock:
             self._all[watch] = None
         return watch

@@ -146,11 +146,11 @@ def measure(folder: Path, parts: int, at_once: int, seconds: float, on_s3: bool 
 def _measure(root: Path, parts: int, server: psutil.Process) -> dict[str, Any]:
     from flows.retrain import job
     from flows.stage.process import StageFailed
-    from flows.workers import dispatch
+    from flows.workers.dispatch import Dispatcher
 
     here, counts, memory = psutil.Process(), Counter[str](), list[int]()
     with job.prepared(root) as ready:
-        made = dispatch.dispatcher(ready)
+        made = Dispatcher(ready)
         (stage,) = ready.stages
         ended = threading.Event()
 

@@ -47,12 +47,12 @@ Path("artifacts", name).mkdir(parents=True)
 Path("artifacts", name, "text").write_text(f"{name} {yaml.safe_load(Path('params.yaml').read_text())[name]} {read}")
 Path("artifacts", name, "bytes").write_bytes(name.encode() * 300_000)
 '''
-LINE = ("one", "two", "three")
+LINE = ("one", "two")
 PATIENCE = 400.0  # seconds: on a busy machine
 
 
 def make(root: Path) -> None:
-    """A line of three stages, each with a parameter of its own."""
+    """A line of two stages, each with a parameter of its own."""
     from dvc.repo import Repo
 
     root.mkdir(parents=True)
@@ -68,7 +68,7 @@ def make(root: Path) -> None:
             "outs": [f"artifacts/{name}"],
         }
     (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}, sort_keys=False))
-    (root / "params.yaml").write_text("one: 0\ntwo: 0\nthree: 0\n")
+    (root / "params.yaml").write_text("one: 0\ntwo: 0\n")
     (root / "stage.py").write_text(STAGE)
     (root / ".gitignore").write_text("/.remint/\n/artifacts/\n")
     (root / "mlflow").mkdir()
@@ -199,20 +199,20 @@ def as_before(stack):
 
 def test_an_orchestrator_that_is_killed_finds_its_attempts_again_and_nothing_runs_twice(stack):
     """Killed while a stage works, and killed again, to find that one finished meanwhile."""
-    seed, two, three = stack.fresh(), stack.hold("two"), stack.hold("three")
+    seed, one, two = stack.fresh(), stack.hold("one"), stack.hold("two")
     first = stack.retrain("--set", seed)
-    stack.works("two", first)
+    stack.works("one", first)
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     second = stack.retrain("--set", seed)
-    _said(second, "two: started", PATIENCE)
+    _said(second, "one: started", PATIENCE)
     os.killpg(second.pid, signal.SIGKILL)
     second.wait()
-    two.unlink()
-    stack.over("two")
+    one.unlink()
+    stack.over("one")
     third = stack.retrain("--set", seed)
-    stack.works("three", third)
-    three.unlink()
+    stack.works("two", third)
+    two.unlink()
     ended(third)
     assert stack.ran() == list(LINE)
     assert stack.left() == []
@@ -220,15 +220,15 @@ def test_an_orchestrator_that_is_killed_finds_its_attempts_again_and_nothing_run
 
 
 def test_a_run_and_its_stages_outlive_a_prefect_server_that_hangs_and_one_that_is_started_anew(stack):
-    seed, two = stack.fresh(), stack.hold("two")
+    seed, one = stack.fresh(), stack.hold("one")
     run = stack.retrain("--set", seed)
-    stack.works("two", run)
+    stack.works("one", run)
     stack.prefect.process.send_signal(signal.SIGSTOP)
-    two.unlink()  # and ends, and the next one is submitted to a server that does not answer
-    stack.over("two")
+    one.unlink()  # and ends, and the next one is submitted to a server that does not answer
+    stack.over("one")
     time.sleep(20)
     stack.prefect.process.send_signal(signal.SIGCONT)
-    stack.works("three", run)
+    stack.works("two", run)
     stack.prefect.stop()
     stack.prefect.start()
     ended(run)
@@ -236,16 +236,16 @@ def test_a_run_and_its_stages_outlive_a_prefect_server_that_hangs_and_one_that_i
 
 
 def test_a_prefect_server_that_stays_away_ends_the_run_with_one_line_and_the_next_goes_on(stack):
-    seed, two = stack.fresh(), stack.hold("two")
+    seed, one = stack.fresh(), stack.hold("one")
     run = stack.retrain("--set", seed, before="from flows.workers import watch; watch.AWAY_SECONDS = 10.0")
-    stack.works("two", run)
+    stack.works("one", run)
     stack.prefect.stop()
     said = ended(run, 1 if run.wait(PATIENCE) == 1 else 2)
     assert (
         "REMINT_PREFECT_API: the Prefect server does not answer" in said or "Prefect's server does not answer" in said
     )
     stack.prefect.start()
-    two.unlink()
+    one.unlink()
     stack.farm.wait(lambda: stack.farm.online("cpu") or None, "worker", PATIENCE)
     ended(stack.retrain("--set", seed))
     assert stack.ran() == list(LINE)
@@ -254,11 +254,11 @@ def test_a_prefect_server_that_stays_away_ends_the_run_with_one_line_and_the_nex
 
 @pytest.mark.soak
 def test_two_minutes_without_prefect_s_server_cost_a_run_nothing(stack):
-    seed, two = stack.fresh(), stack.hold("two")
+    seed, one = stack.fresh(), stack.hold("one")
     run = stack.retrain("--set", seed)
-    stack.works("two", run)
+    stack.works("one", run)
     stack.prefect.stop()
-    two.unlink()
+    one.unlink()
     time.sleep(120)
     stack.prefect.start()
     ended(run)
@@ -266,16 +266,16 @@ def test_two_minutes_without_prefect_s_server_cost_a_run_nothing(stack):
 
 
 def test_a_database_server_that_is_restarted_costs_a_run_nothing(stack):
-    seed, two, three = stack.fresh(), stack.hold("two"), stack.hold("three")
+    seed, one, two = stack.fresh(), stack.hold("one"), stack.hold("two")
     run = stack.retrain("--set", seed)
-    stack.works("two", run)
+    stack.works("one", run)
     stack.database.stop("immediate")
-    two.unlink()  # its worker's outcome lies in the bucket, its state is told later
+    one.unlink()  # its worker's outcome lies in the bucket, its state is told later
     time.sleep(4)
     stack.database.start()
-    stack.works("three", run)
+    stack.works("two", run)
     stack.database.restart()
-    three.unlink()
+    two.unlink()
     ended(run)
     assert stack.ran() == list(LINE)
     assert stack.left() == []
@@ -300,44 +300,41 @@ def test_s3_that_refuses_is_full_is_slow_or_cuts_off_under_dispatch_and_upload_c
     holds["two"].unlink()
     time.sleep(5)
     stack.s3.canned = None
-    stack.works("three", run)
     with _answering(stack.s3, _late):
-        holds["three"].unlink()
-        time.sleep(5)
-    ended(run)
+        ended(run)
     assert stack.ran() == list(LINE)
     assert stack.left() == []
 
 
 def test_two_runs_that_want_the_same_stage_at_once_have_it_made_once_and_both_end(stack):
-    seed, two = stack.fresh(), stack.hold("two")
+    seed, one = stack.fresh(), stack.hold("one")
     first = stack.retrain("--set", seed, clone="desk")
-    second = stack.retrain("--set", seed, "--set", "three=1", clone="other")
-    stack.works("two", first)
-    _said(second, "two: started", PATIENCE)
-    two.unlink()
+    second = stack.retrain("--set", seed, "--set", "two=1", clone="other")
+    stack.works("one", first)
+    _said(second, "one: started", PATIENCE)
+    one.unlink()
     ended(first), ended(second)
-    assert sorted(stack.ran()) == ["one", "three", "three", "two"]
+    assert sorted(stack.ran()) == ["one", "two", "two"]
     number = int(seed.partition("=")[2])
     assert _lock(stack, "desk") == _undisturbed(stack, one=number)
-    assert _lock(stack, "other") == _undisturbed(stack, one=number, three=1)
+    assert _lock(stack, "other") == _undisturbed(stack, one=number, two=1)
 
 
 @pytest.mark.parametrize("how", ["budget", "Ctrl-C"])
 def test_a_run_that_is_ended_has_its_stage_save_a_checkpoint_from_which_the_next_goes_on(stack, how):
-    seed, two = stack.fresh(), stack.hold("two")
+    seed, one = stack.fresh(), stack.hold("one")
     words = ("--budget", "40s") if how == "budget" else ()
     run = stack.retrain("--set", seed, *words)
-    stack.works("two", run)
+    stack.works("one", run)
     if how == "Ctrl-C":
         os.kill(run.pid, signal.SIGINT)
     said = ended(run, 1 if how == "budget" else 130)
     assert ("The budget ends this run" in said) == (how == "budget")
-    stack.farm.wait(lambda: (stack.toy / "two.kept").exists() or None, "checkpoint", PATIENCE)
-    two.unlink()
+    stack.farm.wait(lambda: (stack.toy / "one.kept").exists() or None, "checkpoint", PATIENCE)
+    one.unlink()
     ended(stack.retrain("--set", seed))
-    assert stack.ran() == ["one", "two", "two again", "three"]
-    log = max((stack.farm.clone("desk") / ".remint/runs").iterdir()) / "logs/two.log"
+    assert stack.ran() == ["one", "one again", "two"]
+    log = max((stack.farm.clone("desk") / ".remint/runs").iterdir()) / "logs/one.log"
     assert "going on from step 1" in log.read_text()
     assert stack.left() == []
 
