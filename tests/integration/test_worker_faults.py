@@ -287,8 +287,10 @@ REFUSED = b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n
 
 def test_s3_that_refuses_is_full_is_slow_or_cuts_off_under_dispatch_and_upload_costs_a_run_nothing(stack):
     seed, holds = stack.fresh(), {name: stack.hold(name) for name in LINE}
-    stack.s3.canned = REFUSED
     run = stack.retrain("--set", seed)
+    _said(run, "bringing up its records", PATIENCE)  # from here on it has something to lose
+    stack.s3.canned = REFUSED
+    _said(run, "one: started", PATIENCE)
     time.sleep(5)
     stack.s3.canned = None
     stack.works("one", run)
