@@ -18,7 +18,7 @@ from flows.workers import orders
 
 KIND = "attempt"
 LEAST_SECONDS = 86400.0  # clocks of other machines may be wrong by hours
-WORK = re.compile(r"(stages/[^/]+/[0-9a-f]{64}/[^/]+|runs/[0-9a-f]{64})/\d{4,}/[a-z]+\.json")
+WORK = re.compile(r"((?:stages/[^/]+|runs)/[0-9a-f]{64}/[^/]+)/\d{4,}/[a-z]+\.json")
 WHY = "no run waits for it, and nobody has worked on it for a day"
 
 

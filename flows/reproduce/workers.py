@@ -25,7 +25,7 @@ from flows.pipeline.store import as_recorded
 from flows.release import origin
 from flows.reproduce.remake import Remake
 from flows.storage.retry import retry
-from flows.workers import claim, dispatch, flowruns, pools
+from flows.workers import claim, flowruns, pools
 from flows.workers.dispatch import Dispatcher
 
 
@@ -40,7 +40,7 @@ def ready(job: Remake, say: Callable[[str], None]) -> Iterator[tuple[Remake, Dis
             try:
                 origin.offer(job.settings.root, job.run.id, job.run.commit)
                 held = replace(job, check=claimed.check)
-                yield held, dispatch.dispatcher(held)
+                yield held, Dispatcher(held)
             finally:
                 origin.withdraw(job.settings.root, job.run.id)
     except claim.UnderWay as error:

@@ -29,7 +29,6 @@ from flows.release.outcome import RunOutcome
 from flows.retrain import finalise, report
 from flows.retrain.progress import Progress
 from flows.retrain.scheduler import Conductor
-from flows.workers import dispatch
 from flows.workers.dispatch import Dispatcher
 
 T = TypeVar("T")
@@ -44,7 +43,7 @@ def retrain(job: Job, progress: Progress, before_stages: Callable[[], None]) -> 
 
     A run that failed or was interrupted is remembered in the catalogue: it cost something, too.
     """
-    workers = dispatch.dispatcher(job) if job.settings.stages == "workers" else None
+    workers = Dispatcher(job) if job.settings.stages == "workers" else None
     outcome = RunOutcome(job.run)
     try:
         conduct("retrain", job, progress, before_stages, partial(_finish, workers=workers), workers, outcome)

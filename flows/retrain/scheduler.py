@@ -27,11 +27,11 @@ from flows.pipeline.run import StageResult
 from flows.release.outcome import RunOutcome
 from flows.retrain import task_artifacts
 from flows.retrain.progress import Progress
-from flows.retrain.progress_artifact import Bar
 from flows.stage import process
 from flows.stage.budget import LOOK_SECONDS, Account
 from flows.stage.measure import Meter
 from flows.stage.process import StageFailed, Stopped
+from flows.stage.progress_artifact import Bar
 from flows.stage.spending import Usage
 from flows.workers.dispatch import Dispatcher, Ran
 

@@ -2,12 +2,12 @@
 
 import base64
 import io
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from flows.pipeline.graph import Stage
 from flows.pipeline.run import StageResult
+from flows.stage.progress_artifact import key
 
 FIGURES = 2  # per stage; MLflow has them all
 PIXELS = 1000  # longest side: an artifact is a row of Prefect's database
@@ -23,11 +23,6 @@ def show(stage: Stage, result: StageResult, root: Path) -> None:
     for path in list(figures(stage, root))[:FIGURES]:
         name = key(f"{stage.name}-{path.stem}")
         create_image_artifact(picture(path), key=name, description=f"{path.name} of {stage.name}")
-
-
-def key(name: str) -> str:
-    """A name as the key of an artifact: Prefect allows nothing but lower case, digits and dashes."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower())
 
 
 def table(metrics: Mapping[str, float]) -> str:

@@ -35,6 +35,7 @@ NOISE = (  # DVC's advice for people who type its commands
 )
 
 Action = Literal["ran", "restored", "current"]
+Say = Callable[[str, bool], None]  # a text, and whether it is a whole line rather than the state of what goes on
 
 
 class StageFailed(Exception):
@@ -59,7 +60,7 @@ class _Watcher:
     """Cuts a stage's output into lines, keeps them in the log, and notices what DVC and the stage say."""
 
     log: Path
-    say: Callable[[str, bool], None]  # text, and whether it is a whole line rather than a progress bar's state
+    say: Say
     action: Action = "ran"
     code: int | None = None  # what the stage itself exited with
     _rest: str = ""
@@ -101,7 +102,7 @@ def run(
     root: Path,
     environment: Mapping[str, str],
     log: Path,
-    say: Callable[[str, bool], None],
+    say: Say,
     stop: Event,
     timeout: float | None = None,
     meter: Meter | None = None,

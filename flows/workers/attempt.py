@@ -1,6 +1,6 @@
 """One attempt at a stage, from its order to what came of it: checked, prepared, run, uploaded, cleaned up.
 
-    ended = attempt.make(settings, wanted, hear)
+    ended = attempt.make(settings, wanted, say)
 
 The stage runs in a worktree of its own at the order's commit, with its inputs from the remote, as a local process
 (`flows.stage.process`). Its outputs are in the remote, and its entry is in the run cache there, before anybody is told.
@@ -20,7 +20,7 @@ import threading
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +36,7 @@ from flows.pipeline.store import Store
 from flows.settings import Settings
 from flows.stage import process
 from flows.stage.measure import Meter
-from flows.stage.process import RESUMED, StageFailed, Stopped
+from flows.stage.process import RESUMED, Say, StageFailed, Stopped
 from flows.stage.spending import Usage
 from flows.storage.retry import retry
 from flows.workers import admission, cache
@@ -46,19 +46,17 @@ from flows.workers.orders import Ended, Order, State
 LOG_CHARACTERS = 20_000  # of a stage's words that its outcome keeps
 ORIGIN_SECONDS = 120.0  # that git's origin may be away
 
-Hear = Callable[[str, bool], None]  # what the stage says, and whether it is a whole line
 
-
-def make(chosen: Settings, wanted: Order, hear: Hear) -> Ended:
+def make(chosen: Settings, wanted: Order, say: Say) -> Ended:
     """Do it; whatever happens becomes an outcome. A signal that raises Stopped ends it with a checkpoint."""
-    return _Attempt(chosen, wanted, hear).make()
+    return _Attempt(chosen, wanted, say).make()
 
 
 class _Attempt:
     """The work of one attempt."""
 
-    def __init__(self, chosen: Settings, wanted: Order, hear: Hear) -> None:
-        self.settings, self.order, self.hear = chosen, wanted, hear
+    def __init__(self, chosen: Settings, wanted: Order, say: Say) -> None:
+        self.settings, self.order, self.say = chosen, wanted, say
         self.gpus = _gpus(wanted.pool)
         self.meter, self.began = Meter(gpus=self.gpus), time.monotonic()
         self.bytes_in = self.bytes_out = 0
@@ -93,7 +91,7 @@ class _Attempt:
         """The stage's entry of dvc.lock, {} for a part."""
         order, chosen = self.order, self.settings
         admission.order(order)
-        self.hear("fetching the commit", True)
+        self.say("fetching the commit", True)
         retry(admission.commit, chosen.root, order.commit, chosen.allowed, seconds=ORIGIN_SECONDS)
         with workspace.opened(chosen, order.commit, self.name) as root, self._log_kept(), self._store(root) as store:
             admission.stage(order, [stage.name for stage in store.stages])
@@ -116,7 +114,7 @@ class _Attempt:
         """Put the stage's inputs into the worktree, every byte read, as the order's part of dvc.lock says."""
         wanted = _inputs(stage, store, self.order.lock)
         workspace.replace_lock(root, self.order.lock)
-        self.hear("fetching inputs", True)
+        self.say("fetching inputs", True)
         for damage in store.cache.objects.damaged(wanted, deep=True):
             store.cache.objects.remove(damage)  # and fetched again
         self.bytes_in += retry(store.cache.fetch, wanted)
@@ -143,13 +141,13 @@ class _Attempt:
         command = [*process.REPRO, "--no-run-cache", order.stage] if order.proof else []
         if order.part:
             command, variables = ["/bin/sh", "-e", "-c", stage.cmd], {**variables, "REMINT_PART": order.part}
-        self.hear("started", True)
+        self.say("started", True)
         never = threading.Event()  # a signal raises Stopped here
         process.run(order.stage, root, variables, self.log, self._heard, never, order.timeout, self.meter, command)
 
     def _heard(self, text: str, whole: bool) -> None:
         self.resumed = self.resumed or text.startswith(RESUMED)
-        self.hear(text, whole)
+        self.say(text, whole)
 
     def _upload(self, stage: Stage, root: Path, store: Store) -> dict[str, Any]:
         """Hand the outputs on, and remember the execution where every machine looks for it."""
@@ -164,7 +162,7 @@ class _Attempt:
         for path, oid in outs.items():
             if not store.cache.objects.path(oid).exists() and not store.accepted.holds(oid):
                 raise Rejected(f"{path} is not in DVC's cache (cache: false?), so it cannot be handed on")
-        self.hear("uploading outputs", True)
+        self.say("uploading outputs", True)
         self.bytes_out += retry(store.cache.push, outs.values())
         if not self.order.proof:
             retry(store.accepted.add, found, entry)

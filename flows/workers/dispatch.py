@@ -1,6 +1,6 @@
 """Runs stages on workers: the counterpart of `flows.stage.process` for a run whose stages lie on several machines.
 
-    dispatcher = Dispatcher(job, ...)
+    dispatcher = Dispatcher(job)
     dispatcher.run(stage, log, say, stop, spend)    # from many threads at once
     dispatcher.close()                              # writes dvc.lock
 
@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,14 +27,13 @@ from flows.pipeline.graph import Stage
 from flows.pipeline.job import Job
 from flows.pipeline.keys import Entry
 from flows.pipeline.plan import overlap
-from flows.stage.process import Action, StageFailed, Stopped
+from flows.stage.process import Action, Say, StageFailed
 from flows.stage.spending import Reading
 from flows.storage.retry import retry
 from flows.workers import orders, pools
-from flows.workers.orders import Attempt, Ended, Order, Orders
-from flows.workers.watch import Say, Watch
+from flows.workers.orders import Attempt, Ended, Order
+from flows.workers.watch import Watch, Watches
 
-POLL_SECONDS = 1.0
 LOST_WORKERS = 5  # of one stage, in a row, before it is believed that the stage takes them down with it
 
 Spend = Callable[[Reading], None]
@@ -55,12 +54,13 @@ class Dispatcher:
     """The stages of one run, on workers."""
 
     job: Job
-    orders: Orders
     entries: dict[str, Entry] = field(default_factory=dict)  # of stages that are up to date, by name
     _lock: threading.RLock = field(default_factory=threading.RLock)  # DVC's objects are for one thread at a time
     _asked: list[Order] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.orders = orders.opened(self.job.settings)
+        self.watches = Watches(self.orders, self.job.settings.vanished)
         for stage in self.job.stages:
             entry = self.job.store.entry(stage)
             if entry is not None and self.job.plan.action(stage.name) == "current":
@@ -79,7 +79,7 @@ class Dispatcher:
                 return known
             self._offer_inputs(stage, stop)
             order = self._order(stage, key)
-            if stage.meta.parts and not self._is_made(order, stop):
+            if stage.meta.parts:
                 self._make_parts(order, say, stop, spend)
             return self._make(stage, order, log, say, stop, spend)
         except UserError as error:
@@ -147,7 +147,9 @@ class Dispatcher:
             if found is None or not self._is_stored(found, stop):
                 return None
             self.entries[stage.name] = self.job.store.as_written(stage, found)
-            return Ran("restored")
+        with contextlib.suppress(UserError):  # what a run asked for that was killed before it took it
+            self.orders.forget(self._order(stage, key))
+        return Ran("restored")
 
     def _is_stored(self, entry: Entry, stop: threading.Event) -> bool:
         return retry(self.job.store.stored, {out["path"]: out["md5"] for out in entry["outs"]}, stop=stop)
@@ -188,9 +190,8 @@ class Dispatcher:
         """Have workers try until one succeeded, or it is clear that it will not."""
         lost = after = 0
         while True:
-            watch = self._watch(order, after, say, stop)
-            spend(watch.usage)
-            ended = self._wait([watch], stop)[0]
+            (watch,) = self._watch([order], after, say, stop, spend)
+            (ended,) = self.watches.wait([watch], stop)
             after = watch.attempt.number
             _keep_log(log, watch.attempt, ended)
             if ended.state == "succeeded" and (ran := self._accept(stage, order, ended, stop)):
@@ -208,48 +209,38 @@ class Dispatcher:
     def _make_parts(self, order: Order, say: Say, stop: threading.Event, spend: Spend) -> None:
         """Let every worker make a part of the shards; what is missing afterwards, the whole stage makes."""
         count = pools.at_once(order.pool)
-        if count < 2:
+        if count < 2 or self._is_begun(order, stop):
             return
         parts, after = [order.of_part(number, count) for number in range(1, count + 1)], 0
-        self._asked += parts
         for _ in range(LOST_WORKERS):
-            watches = [self._watch(part, after, _of_part(part, say), stop) for part in parts]
-            for watch in watches:
-                spend(watch.usage)
-            ended = zip(parts, self._wait(watches, stop), strict=True)
+            watches = self._watch(parts, after, say, stop, spend)
+            ended = zip(parts, self.watches.wait(watches, stop), strict=True)
             parts = [part for part, one in ended if one.state in ("lost", "preempted")]
             after = max(watch.attempt.number for watch in watches)
             if not parts:
                 break
 
-    def _is_made(self, order: Order, stop: threading.Event) -> bool:
-        """Whether there is an attempt that succeeded, which was not taken yet."""
+    def _is_begun(self, order: Order, stop: threading.Event) -> bool:
+        """Whether the whole stage is being made, or was, by a run that had all parts."""
         attempts = retry(self.orders.attempts, order, stop=stop)
-        ended = [retry(self.orders.ended, attempt, stop=stop) for attempt in attempts]
-        return any(one is not None and one.state == "succeeded" for one in ended)
+        ended = retry(self.orders.ended, attempts[-1], stop=stop) if attempts else None
+        return bool(attempts) and (ended is None or ended.state == "succeeded")
 
-    def _watch(self, order: Order, after: int, say: Say, stop: threading.Event) -> Watch:
-        """Wait for the newest attempt behind this number that is open or succeeded, by whomever; else a new one."""
-        attempts = retry(self.orders.attempts, order, stop=stop)
-        last = attempts[-1] if attempts else None
-        if last is not None and last.number > after:
-            ended = retry(self.orders.ended, last, stop=stop)
-            if ended is None or ended.state == "succeeded":  # the latter, of a run that died before it took it
-                return Watch(self.orders, last, self.job.settings.vanished, say)
-        made = retry(self.orders.open, order, (last.number if last else 0) + 1, stop=stop)
-        return Watch(self.orders, made, self.job.settings.vanished, say)
-
-    def _wait(self, watches: list[Watch], stop: threading.Event) -> list[Ended]:
-        """Wait until all attempts are at their end."""
-        while True:
-            open_ones = [watch for watch in watches if watch.ended is None and watch.poll() is None]
-            if not open_ones:
-                return [watch.ended for watch in watches if watch.ended]
-            if stop.wait(POLL_SECONDS):
-                for watch in open_ones:
-                    with contextlib.suppress(UserError):  # then its worker works in vain
-                        watch.stop("the run was stopped")
-                raise Stopped
+    def _watch(self, works: Sequence[Order], after: int, say: Say, stop: threading.Event, spend: Spend) -> list[Watch]:
+        """Of the whole stage or its parts the newest attempts behind this number, by whomever, that are open or
+        succeeded; else new ones."""
+        last = {made.order.part: made for made in retry(self.orders.attempts, works[0], stop=stop)}
+        attempts = []
+        for order in works:
+            made = last.get(order.part)
+            ended = retry(self.orders.ended, made, stop=stop) if made and made.number > after else None
+            if made is None or made.number <= after or (ended is not None and ended.state != "succeeded"):
+                made = retry(self.orders.open, order, (made.number if made else 0) + 1, stop=stop)
+            attempts.append(made)
+        watches = [self.watches.add(attempt, say) for attempt in attempts]
+        for watch in watches:
+            spend(watch.usage)
+        return watches
 
     # its result
 
@@ -273,10 +264,6 @@ class Dispatcher:
         return Ran("ran", ended.host, ended.resumed, ended.environment) if right else None
 
 
-def _of_part(part: Order, say: Say) -> Say:
-    return lambda text, whole: say(f"part {part.part}: {text}", whole)
-
-
 def _keep_log(log: Path, attempt: Attempt, ended: Ended) -> None:
     """Keep what the stage printed beside the logs of stages that run here."""
     if ended.log:
@@ -284,8 +271,3 @@ def _keep_log(log: Path, attempt: Attempt, ended: Ended) -> None:
         with log.open("a") as sink:
             sink.write(f"--- attempt {attempt.number} on {ended.host}: {ended.state} after {ended.seconds:.2f} s\n")
             sink.write(ended.log.rstrip("\n") + "\n")
-
-
-def dispatcher(job: Job) -> Dispatcher:
-    """The dispatcher of a job; UserError where the bucket of orders is no place."""
-    return Dispatcher(job, orders.opened(job.settings))

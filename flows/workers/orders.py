@@ -2,6 +2,7 @@
 
     stages/<stage>/<key>/whole/0001/attempt.json    created once: what to do
     stages/<stage>/<key>/whole/0001/outcome.json    created once: what came of it
+    runs/<key>/whole/0001/attempt.json              the same of a whole run
 
 The key is the digest of everything that goes into the stage, so two runs that want the same work find the same
 attempts. Nothing here is a lease or a lock: who gives an attempt up opens the next one, and whichever of them succeeds
@@ -30,7 +31,7 @@ State = Literal[
     "failed",  # the stage ended with an error
     "rejected",  # the worker may not or cannot run it: other packages, other class of machine, a foreign commit
     "preempted",  # the worker was asked to end (SIGTERM); the stage goes on from its checkpoint elsewhere
-    "lost",  # said by who waited, never written: no worker works on it any more
+    "lost",  # no worker works on it any more; said by who waited, and written of runs alone
 ]
 
 
@@ -38,7 +39,7 @@ State = Literal[
 class Order:
     """What a worker is told to do."""
 
-    stage: str  # as in dvc.yaml
+    stage: str  # as in dvc.yaml; "": the run itself, which who asks does alone (flows.workers.claim)
     key: str  # digest of everything that goes in
     commit: str  # 40 hex digits; fetched from the worker's origin
     lock: Mapping[str, Any]  # entries of dvc.lock of the stages before it, by stage: what its inputs are
@@ -51,12 +52,19 @@ class Order:
     variables: Mapping[str, str] | None = (
         None  # thread counts and such (flows.pipeline.environment); None: the worker's own
     )
+    host: str = ""  # of a run: where it is under way, and in which home
+    home: str = ""
+
+    @property
+    def work(self) -> str:
+        """What all its keys begin with, of the whole and of parts; a reproduction's are never those of a run."""
+        kind = f"stages/{_plain(self.stage)}" if self.stage else "runs"
+        return f"{kind}/{self.key}/{f'{_plain(self.proof)}-' if self.proof else ''}"
 
     @property
     def folder(self) -> str:
-        """Where its attempts lie; those of a reproduction are never those of a run."""
-        inner = f"part-{self.part.replace('/', '-of-')}" if self.part else "whole"
-        return f"stages/{_plain(self.stage)}/{self.key}/{f'{_plain(self.proof)}-' if self.proof else ''}{inner}"
+        """Where its attempts lie."""
+        return self.work + (f"part-{self.part.replace('/', '-of-')}" if self.part else "whole")
 
     def of_part(self, number: int, count: int) -> Order:
         """The work of making only the shards with index % count == number - 1."""
@@ -99,12 +107,12 @@ class Orders:
         self.store = store
 
     def attempts(self, order: Order) -> list[Attempt]:
-        """Every attempt at this work, first to last."""
-        names = [key for key in self.store.list(f"{order.folder}/") if key.endswith("/attempt.json")]
+        """Every attempt at the whole work, or at each of its parts if the order is one of them; first to last."""
         found = []
-        for name in names:
-            with contextlib.suppress(NotThere):  # forgotten in this moment
-                found.append(self.attempt(name.removesuffix("/attempt.json")))
+        for key in self.store.list(f"{order.work}{'part-' if order.part else 'whole/'}"):
+            if key.endswith("/attempt.json"):
+                with contextlib.suppress(NotThere):  # forgotten in this moment
+                    found.append(self.attempt(key.removesuffix("/attempt.json")))
         return found
 
     def attempt(self, place: str) -> Attempt:
@@ -116,7 +124,7 @@ class Orders:
         """The attempt of this number: made now, or by whoever was quicker."""
         made = Attempt(number, order, uuid.uuid4().hex)
         try:
-            self.store.create(f"{made.place}/attempt.json", _bytes(asdict(made)))
+            self.store.create(f"{made.place}/attempt.json", _bytes(vars(made) | {"order": vars(order)}))
         except Taken:
             return self.attempt(made.place)
         return made
@@ -124,12 +132,16 @@ class Orders:
     def close(self, attempt: Attempt, ended: Ended) -> bool:
         """Say what came of an attempt; False if that was said before, or the work was forgotten meanwhile."""
         try:
-            if self.attempt(attempt.place).token != attempt.token:
-                return False
-            self.store.create(f"{attempt.place}/outcome.json", _bytes(asdict(ended)))
-        except (NotThere, Taken):
-            return False
-        return True
+            if self._is_known(attempt):
+                self.store.create(f"{attempt.place}/outcome.json", _bytes(asdict(ended)))
+                return True
+        except Taken:
+            pass
+        return False
+
+    def is_open(self, attempt: Attempt) -> bool:
+        """Whether nobody has said what came of an attempt, and the work was not forgotten."""
+        return self._is_known(attempt) and self.ended(attempt) is None
 
     def ended(self, attempt: Attempt) -> Ended | None:
         """What came of an attempt, None while nobody has said so."""
@@ -140,9 +152,16 @@ class Orders:
             return None
 
     def forget(self, order: Order) -> None:
-        """Remove every trace of work whose result is in the run cache; of each attempt what makes it known first."""
-        for key in self.store.list(f"{order.folder}/"):
-            self.store.delete(key)
+        """Remove every trace of work whose result is in the run cache, of the whole and of its parts."""
+        for inner in ("whole/", "part-"):
+            for key in self.store.list(f"{order.work}{inner}"):
+                self.store.delete(key)  # of each attempt first what makes it known
+
+    def _is_known(self, attempt: Attempt) -> bool:
+        try:
+            return self.attempt(attempt.place).token == attempt.token
+        except NotThere:
+            return False
 
     def _made(self, key: str, data: bytes, made: Callable[[Any], T]) -> T:
         """What an object says; UserError names one that is damaged."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from data.core.params import UserError, near
@@ -102,18 +103,28 @@ def unfit(kind: str, template: dict[str, Any]) -> str:
     )
 
 
-def online(pool: str) -> list[str]:
-    """The names of the pool's workers that live; UserError, Away."""
-    with flowruns.client() as api:
-        return [worker.name for worker in api.read_workers_for_work_pool(pool) if lives(worker)]
+@dataclass(frozen=True)
+class Served:
+    """A work pool, and who serves it."""
+
+    kind: str  # "process", "kubernetes", ...
+    limit: int | None  # of flow runs at once
+    workers: tuple[str, ...]  # names of those that live
+
+
+def served(api: SyncPrefectClient, pool: str) -> Served:
+    """Who serves a pool now; UserError, Away."""
+    with flowruns.explained():
+        there, every = _pool(api, pool), api.read_workers_for_work_pool(pool)
+    workers = tuple(sorted(worker.name for worker in every if lives(worker)))
+    return Served(there.type if there else "", there.concurrency_limit if there else None, workers)
 
 
 def at_once(pool: str) -> int:
     """How many stages of the pool may work at once: its limit, else one for each worker; 0 where it is not known."""
-    with contextlib.suppress(UserError):
-        with flowruns.client() as api:
-            there = _pool(api, pool)
-        return (there and there.concurrency_limit) or len(online(pool))
+    with contextlib.suppress(UserError), flowruns.client() as api:
+        found = served(api, pool)
+        return found.limit or len(found.workers)
     return 0
 
 

@@ -29,7 +29,7 @@ from flows.settings import Settings
 from flows.stage import confined
 from flows.storage.protocol import PART
 from flows.storage.retry import retry
-from flows.workers import claim, flowruns, pools
+from flows.workers import flowruns, orders, pools
 from models.tracking import server as mlflow_server
 
 POOLS = ("cpu", "gpu", pools.FLOWS)
@@ -142,7 +142,7 @@ def check(chosen: Settings, pool: str) -> None:
         raise UserError("REMINT_PREFECT_API is not set: name the Prefect server that a worker gets its work from")
     retry(connect.check, chosen.prefect_api, seconds=ANSWER_SECONDS)
     retry(mlflow_server.check, chosen.mlflow_uri, seconds=ANSWER_SECONDS)
-    claim.opened(chosen).list("runs/")
+    orders.opened(chosen).store.list("runs/")
     accepted.exchanged(chosen).list("runs/00/")
     if pool == pools.FLOWS:
         from flows.catalogue import database  # not before: SQLAlchemy takes half a second to load

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from prefect.states import Completed, Crashed, Failed
 from data.core.params import UserError
 from flows import repository, settings
 from flows.stage.process import Stopped
+from flows.stage.progress_artifact import Bar
 from flows.storage import protocol
 from flows.storage.protocol import NotThere
 from flows.storage.retry import retry
@@ -27,7 +27,6 @@ from flows.workers import attempt, orders
 from flows.workers.orders import Ended
 
 CLOSE_SECONDS = 600.0  # that the bucket may be away when a stage has ended
-BAR_SECONDS = 5.0  # between two states of a progress bar that become lines of the log
 
 
 @flow(name="stage", persist_result=False, validate_parameters=False)
@@ -49,9 +48,10 @@ def stage(order: str = "") -> State[Any]:
     if book.ended(wanted) is not None:
         return Completed(name="NotNeeded", message="somebody has said already what came of it")
     signal.signal(signal.SIGTERM, _leave)
-    ended = attempt.make(chosen, wanted.order, _Log())
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    counted = retry(book.close, wanted, ended, seconds=CLOSE_SECONDS)
+    with _Words(wanted.order.stage) as words:
+        ended = attempt.make(chosen, wanted.order, words)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        counted = retry(book.close, wanted, ended, seconds=CLOSE_SECONDS)
     return _state(ended, counted)
 
 
@@ -85,15 +85,16 @@ def _leave(number: int, frame: Any) -> None:
     raise Stopped
 
 
-class _Log:
-    """Prefect's log of what the stage says, and now and then of how far it is."""
+class _Words(Bar):
+    """What the stage says: whole lines in Prefect's log, the last of all in its bar."""
 
-    def __init__(self) -> None:
-        self.log, self.last = get_run_logger(), 0.0
+    def __init__(self, stage: str) -> None:
+        super().__init__(stage, alive=True)
+        self.log = get_run_logger()
 
     def __call__(self, text: str, whole: bool) -> None:
-        if whole or time.monotonic() - self.last > BAR_SECONDS:
-            self.last = time.monotonic()
+        self.says(text)
+        if whole:
             self.log.info("%s", text)
 
 

@@ -33,14 +33,14 @@ def test_what_nobody_has_touched_for_a_day_goes_with_all_its_attempts(place, boo
     book.close(left, Ended("preempted"))
     opened(book, "right@a", "1", 2)
     part = book.open(left.order.of_part(2, 4), 1)
-    book.store.create(f"runs/{'2' * 64}/0001/claim.json", b"{}" + b" " * 200)
+    book.open(Order("", "2" * 64, "c" * 40, {}, "a run", "flows"), 1)
     with attempts.guard(place):
         assert list(attempts.find(place)) == []  # younger than a day
         monkeypatch.setattr(attempts, "LEAST_SECONDS", -5.0)  # S3 says the second only
         place = Place(place.settings, place.living, 0.0, grace=-5.0)
         found = list(attempts.find(place))
     assert [item.what.removeprefix(f"{book.store.name}/") for item in found] == [
-        f"runs/{'2' * 64}",
+        f"runs/{'2' * 64}/whole",
         f"stages/right@a/{'1' * 64}/part-2-of-4",
         f"stages/right@a/{'1' * 64}/whole",
     ]

@@ -4,7 +4,7 @@ import contextlib
 import re
 import subprocess
 import threading
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 
@@ -14,7 +14,7 @@ from flows.pipeline import run
 from flows.release import origin
 from flows.retrain import job, launch
 from flows.schedules import started
-from flows.workers import claim
+from flows.workers import claim, orders
 from tests.integration.conftest import Toy
 
 pytestmark = pytest.mark.integration
@@ -46,11 +46,10 @@ def held(ready, said=None):
 
 def elsewhere(ready, host="far"):
     """What the ledger says of a claim that a process of another machine has taken."""
-    store = claim.opened(ready.settings)
+    book = orders.opened(ready.settings)
     with held(ready) as mine:
-        other = replace(mine.holder, host=host, home="/elsewhere", token="other")
-    store.create(f"{other.folder}/claim.json", claim._bytes(asdict(other)))
-    return store, other
+        order = replace(mine.mine.order, host=host, home="/elsewhere")
+    return book.store, book.open(order, 1)
 
 
 def test_the_second_of_two_runs_leaves_and_says_who_is_at_work(toy):
@@ -61,7 +60,7 @@ def test_the_second_of_two_runs_leaves_and_says_who_is_at_work(toy):
             claimed.check()
         with held(second):
             pass
-        assert claim.opened(first.settings).list("") == []
+        assert orders.opened(first.settings).store.list("") == []
 
 
 def test_other_parameters_or_other_data_are_another_run(toy):
@@ -76,7 +75,7 @@ def test_other_parameters_or_other_data_are_another_run(toy):
 def test_a_claim_of_a_killed_run_of_this_machine_is_taken_over_at_once(toy):
     said = []
     with job.prepared(toy.root) as killed:
-        dead = claim._take(killed, claim.opened(killed.settings), said.append)
+        dead = claim.take(killed, said.append)
     with job.prepared(toy.root) as heir, held(heir, said) as claimed:
         assert claimed.dead == (killed.run.id,)
         assert said[-1].endswith("is dead: taking over")
@@ -85,9 +84,9 @@ def test_a_claim_of_a_killed_run_of_this_machine_is_taken_over_at_once(toy):
 
 
 def test_a_claim_of_a_run_that_was_killed_after_its_work_is_cleared_away(toy):
-    store = claim.opened(settings.load(toy.root))
+    store = orders.opened(settings.load(toy.root)).store
     with job.prepared(toy.root) as killed:
-        claim._take(killed, store, lambda text: None)
+        claim.take(killed, lambda text: None)
         with job.prepared(toy.root) as other:
             assert claim.clear(other, lambda text: None) == []  # it lives
     with job.prepared(toy.root) as later:
@@ -101,7 +100,7 @@ def test_a_claim_of_another_machine_is_watched_for_a_sign_of_life(toy, monkeypat
     with job.prepared(toy.root) as ready:
         store, other = elsewhere(ready)
         ended = threading.Event()
-        beat = f"{other.folder}/beat.json"
+        beat = f"{other.place}/beat.json"
         far = threading.Thread(
             target=lambda: [store.replace(beat, b"%d" % n) for n in range(1000) if not ended.wait(0.1)]
         )

@@ -14,7 +14,7 @@ import pytest
 
 from data.core.params import UserError
 from flows.workers import flowruns, pools
-from flows.workers.watch import Watch
+from flows.workers.watch import Watches
 from tests import staged, workers
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -44,12 +44,31 @@ def opened(farm, stage, **changes):
     return again(farm, order)
 
 
-def again(farm, order, silent=40.0):
+class Waiting:
+    """An attempt that somebody waits for."""
+
+    def __init__(self, farm, attempt, silent=40.0):
+        self.all, self.said = Watches(farm.orders, silent), []
+        self.watch = self.all.add(attempt, lambda text, whole: self.said.append(text))
+        self.attempt = attempt
+        self.poll()
+
+    def poll(self):
+        self.all.look()
+        if self.watch.error:
+            raise self.watch.error
+        return self.watch.ended
+
+    @property
+    def shown(self):
+        """Its state, as Prefect shows it."""
+        with flowruns.client() as api:
+            return api.read_flow_run(self.watch.flow_run).state
+
+
+def again(farm, order):
     """The next attempt at the same work."""
-    attempt = farm.orders.open(order, len(farm.orders.attempts(order)) + 1)
-    watch = Watch(farm.orders, attempt, silent, lambda text, whole: None)
-    watch.poll()
-    return watch
+    return Waiting(farm, farm.orders.open(order, len(farm.orders.attempts(order)) + 1))
 
 
 def ended(farm, watch, seconds=120.0):
@@ -58,7 +77,7 @@ def ended(farm, watch, seconds=120.0):
 
 def working(farm, watch):
     """The worker whose stage has begun to count, and its flow's process."""
-    farm.wait(lambda: (watch.poll(), "step" in flowruns.look(watch._flow_run).words)[1] or None, "step", 90)
+    farm.wait(lambda: (watch.poll(), "step" in "".join(watch.said))[1] or None, "step", 90)
     for worker in farm.workers:
         if worker.process.poll() is None:
             for pid in workers.descendants(worker.process.pid):
@@ -96,15 +115,17 @@ def test_a_stage_is_taken_run_handed_on_and_shown_in_prefect(farm):
     assert done.usage.bytes_out > 2_000_000
     key = watch.attempt.order.key
     assert farm.folder.joinpath("shared/dvc/runs", key[:2], key).is_dir()
-    farm.wait(lambda: flowruns.look(watch._flow_run).state == "COMPLETED" or None, "state", 30)
-    assert sorted(pools.online("cpu")) == ["one", "two"]
+    farm.wait(lambda: watch.shown.name == "Completed" or None, "state", 30)
+    with flowruns.client() as api:
+        assert pools.served(api, "cpu") == pools.Served("process", None, ("one", "two"))
     assert not list((farm.clone("one") / ".remint" / "worktrees").glob("first-*"))
 
 
 def test_a_worker_that_is_asked_to_end_saves_a_checkpoint_and_another_goes_on_to_the_same_bytes(farm, slow, digest):
     watch, worker, _, hold = slow
     assert worker.end(40.0) < 30
-    assert (ended(farm, watch, 5.0).state, watch.ended.retry) == ("preempted", True)
+    given = ended(farm, watch, 5.0)
+    assert (given.state, given.retry) == ("preempted", True)
     hold.unlink()
     second = ended(farm, again(farm, watch.attempt.order))
     assert (second.state, second.resumed, second.entry["outs"][0]["md5"]) == ("succeeded", True, digest)
@@ -148,9 +169,10 @@ def test_a_machine_without_power_is_noticed_by_the_run_that_waits_and_leaves_not
 @pytest.mark.soak  # two minutes
 def test_the_automation_takes_a_flow_without_heartbeats_for_crashed(farm, slow):
     watch, worker, _, _ = slow
-    watch.silent = 600.0
+    watch.all.silent = 600.0
     worker.kill()
-    assert (ended(farm, watch, 180.0).state, watch.ended.why) == ("lost", "It gave no heartbeat.")
+    lost = ended(farm, watch, 180.0)
+    assert (lost.state, lost.why) == ("lost", "It gave no heartbeat.")
     farm.start("cpu", worker.name)
 
 
@@ -167,6 +189,15 @@ def test_who_comes_late_spoils_nothing(farm, slow, digest):
     assert late.entry["outs"] == second.entry["outs"]
     key = watch.attempt.order.key
     assert len(list(farm.folder.joinpath("shared/dvc/runs", key[:2], key).iterdir())) == 1
+
+
+def test_what_nobody_waits_for_any_more_is_not_counted_and_leaves_nothing(farm, slow):
+    watch, _, _, hold = slow
+    farm.orders.forget(watch.attempt.order)
+    hold.unlink()
+    farm.wait(lambda: watch.shown.type.value == "COMPLETED" or None, "end", 120)
+    assert watch.shown.name == "NotCounted"
+    assert farm.orders.store.list(watch.attempt.order.work) == []
 
 
 def test_a_stage_goes_on_while_prefect_s_server_is_away_and_workers_serve_on_afterwards(farm, slow, prefect_server):
