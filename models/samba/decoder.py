@@ -68,7 +68,7 @@ class Decoder(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         if length % stream:
-            raise UserError(f"net.stream is {stream}, but rows of {length} tokens are not as many pictures; make them so")
+            raise UserError(f"net.stream is {stream}, but rows of {length} tokens are not as many pictures; make it so")
         self.codes, self.no_class, self.picture = codes, classes, length // stream
         self.embed = nn.Embedding(codes + classes + 1, dim)  # codes, then classes, then none
         self.blocks: Any = nn.ModuleList([Block(mixer, dim, mlp, dropout) for mixer in mixers])
