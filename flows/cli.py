@@ -11,6 +11,7 @@ from data.core import entry
 # command -> module of flows.commands: only the one that is called is imported
 COMMANDS = {
     "retrain": "retrain",
+    "data": "data",
     "promote": "promote",
     "rollback": "rollback",
     "history": "history",
