@@ -64,7 +64,7 @@ def _columns(schema: pa.Schema, name: str) -> list[str]:
     inner = {kind.field(i).name: kind.field(i).type for i in range(kind.num_fields)} if pa.types.is_struct(kind) else {}
     stored = inner.get("bytes", kind)
     if not (pa.types.is_binary(stored) or pa.types.is_large_binary(stored)):
-        raise UserError(f"{name}: image holds {kind}, not bytes (addresses?); download the pictures into the parquet")
+        raise UserError(f"{name}: image must hold bytes, not {kind} (addresses?); download the pictures")
     return [one for one in ("image", "label", *LICENCES) if one in schema.names]
 
 

@@ -225,8 +225,8 @@ def test_a_tar_that_is_cut_off_is_named(tmp_path: Path) -> None:
     ("rows", "said"),
     [
         ([{"picture": b"x", "label": 1}], "has no column 'image', only picture, label; rename"),
-        ([{"image": "https://example.org/a.jpg"}], "image holds string, not bytes"),
-        ([{"image": {"bytes": None, "path": "https://example.org/a.jpg"}}], "not bytes (addresses?)"),
+        ([{"image": "https://example.org/a.jpg"}], "image must hold bytes, not string"),
+        ([{"image": {"bytes": None, "path": "https://example.org/a.jpg"}}], "image must hold bytes, not struct"),
         ([{"image": {"bytes": b"", "path": "a.jpg"}}], "has no bytes, only an address; download"),
     ],
 )
