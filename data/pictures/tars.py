@@ -70,6 +70,9 @@ def _samples(archive: tarfile.TarFile, tar: str, spool: Spool) -> Iterator[Given
         if len(found) > 1:
             yield Given(f"{tar}/{key}", reason=f"has {len(found)} pictures under one key")
             continue
+        if why := said.get("reason"):
+            yield Given(f"{tar}/{key}", reason=why)
+            continue
         sha256, path = found[0]
         yield Given(f"{tar}/{key}", path, sha256, said.get("label"), said.get("licence", ""))
 
@@ -90,7 +93,7 @@ def _json(data: bytes) -> dict[str, Any]:
     try:
         values = json.loads(data)
     except (ValueError, RecursionError):
-        return {"label": "json that cannot be read"}
+        return {"reason": "has a json that cannot be read"}
     if not isinstance(values, dict):
         return {}
     found = {}

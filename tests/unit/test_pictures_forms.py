@@ -203,6 +203,7 @@ def test_labels_in_tars_are_indices_into_classes_txt(tmp_path: Path) -> None:
 def test_members_of_tars_that_are_no_sample_are_set_aside(tmp_path: Path) -> None:
     members = [(name, data) for _, name, data in given.pictures(20)]
     members += [("two.jpg", given.picture(90)), ("two.png", given.picture(91)), ("../out.png", given.picture(92))]
+    members += [("odd.png", given.picture(93)), ("odd.json", b"{")]
     with tarfile.open(given.tar(tmp_path / "set.tar", members), "a") as archive:
         link = tarfile.TarInfo("link.png")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
@@ -211,6 +212,7 @@ def test_members_of_tars_that_are_no_sample_are_set_aside(tmp_path: Path) -> Non
     assert quarantine() == {
         "set.tar/../out.png": "leaves its folder, and is not read",
         "set.tar/link.png": "is a link or a device, and is not read",
+        "set.tar/odd": "has a json that cannot be read",
         "set.tar/two": "has 2 pictures under one key",
     }
 
