@@ -16,6 +16,7 @@ from data.core import entry, params
 from data.core.params import UserError
 from data.photos import sources
 from data.photos.params import Photos
+from data.pictures.params import Set
 from data.scenes.params import Scenes
 from data.validate.params import Validate
 from models.core.learning import STARTING
@@ -37,6 +38,7 @@ def _of_generator(kind: str) -> type:
 SECTIONS: dict[str, type | Callable[[str], type]] = {
     "scenes": Scenes,
     "photos": Photos,
+    "images.sets.*": Set,
     "validate": Validate,
     "proxy": ProxyParams,
     "warmup": tokenizer.WarmUpParams,
@@ -63,7 +65,8 @@ def check(path: str | Path = FILE) -> dict[str, Any]:
 def judge(whole: dict[str, Any], path: str | Path) -> dict[str, Any]:
     """Like `check`, from the file's values."""
     made: dict[str, Any] = {name: params.pick(cls, name, whole, path) for name, cls in present(whole)}
-    for wrong in together(made):
+    chosen = str(whole.get("pictures", "")).removeprefix("artifacts/images/")
+    for wrong in together(made, f"images.sets.{chosen}" if f"images.sets.{chosen}" in made else "scenes"):
         raise UserError(f"{path}: {wrong}")
     return made
 
@@ -83,9 +86,9 @@ def present(whole: Mapping[str, Any]) -> Iterator[tuple[str, type]]:
     yield from found.items()
 
 
-def together(made: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong between sections that are right alone."""
-    scenes, photos, proxy, warm_up = (made.get(name) for name in ("scenes", "photos", "proxy", "warmup"))
+def together(made: Mapping[str, Any], pictures: str = "scenes") -> Iterator[str]:
+    """What is wrong between sections that are right alone; `pictures` is that of what tokenizer and generator see."""
+    scenes, photos = made.get("scenes"), made.get("photos")
     students = {name: p for name, p in made.items() if name.startswith("depth.student.")}
     if scenes and photos and students and scenes.size != photos.size:
         yield f"photos.size is {photos.size} and scenes.size {scenes.size}; depth students learn from both, of one size"
@@ -94,25 +97,36 @@ def together(made: Mapping[str, Any]) -> Iterator[str]:
             for pool, sized in (("scenes", scenes), ("photos", photos)):
                 if sized and sized.size % p.net.patch_size:
                     yield f"{pool}.size is {sized.size}, no multiple of {name}.net.patch_size ({p.net.patch_size})"
-    if not scenes:
-        return
-    if warm_up and scenes.size % warm_up.patch:
-        yield f"scenes.size is {scenes.size}, no multiple of warmup.patch ({warm_up.patch})"
+    if pictures in made:
+        yield from _tokenized(made, pictures, made[pictures].size)
+    if scenes and pictures == "scenes":
+        yield from _started(made, scenes)
+
+
+def _tokenized(made: Mapping[str, Any], pictures: str, size: int) -> Iterator[str]:
+    """What does not fit pictures of this size."""
+    proxy, warm_up, critic = (made.get(name) for name in ("proxy", "warmup", "tokenizer"))
+    if warm_up and size % warm_up.patch:
+        yield f"{pictures}.size is {size}, no multiple of warmup.patch ({warm_up.patch})"
+    if proxy and size % proxy.downscale:
+        yield (
+            f"{pictures}.size is {size}, no multiple of the proxy's {proxy.downscale} (proxy.stem "
+            f"{proxy.stem}, doubled by each of {len(proxy.channels)} proxy.channels but one)"
+        )
+    if critic and 2**critic.critic_stages > size:
+        yield (
+            f"tokenizer.critic_stages is {critic.critic_stages}: halved so often, nothing is left of {pictures}.size "
+            f"{size}; at most {size.bit_length() - 1}"
+        )
+
+
+def _started(made: Mapping[str, Any], scenes: Scenes) -> Iterator[str]:
+    """Codebooks that are larger than what they start from; how many pictures a given set has, its list alone knows."""
+    proxy, warm_up = made.get("proxy"), made.get("warmup")
     if proxy:
-        if scenes.size % proxy.downscale:
-            yield (
-                f"scenes.size is {scenes.size}, no multiple of the proxy's {proxy.downscale} (proxy.stem "
-                f"{proxy.stem}, doubled by each of {len(proxy.channels)} proxy.channels but one)"
-            )
         yield from _too_few("proxy", proxy.codes, scenes.count, (scenes.size // proxy.downscale) ** 2, "places")
     if warm_up:
         yield from _too_few("warmup", warm_up.codes, scenes.count, warm_up.latents, "latents")
-    critic = made.get("tokenizer")
-    if critic and 2**critic.critic_stages > scenes.size:
-        yield (
-            f"tokenizer.critic_stages is {critic.critic_stages}: halved so often, nothing is left of scenes.size "
-            f"{scenes.size}; at most {scenes.size.bit_length() - 1}"
-        )
 
 
 def _too_few(section: str, codes: int, scenes: int, places: int, each: str) -> Iterator[str]:

@@ -9,6 +9,7 @@ from data.core import params
 from data.core.params import UserError
 from data.pictures import check, listing, places, splits
 from data.pictures.classes import of as classes_of
+from models import sections
 
 ROOT = Path(__file__).parents[2]
 WHOLE = params.read(ROOT / "params.yaml")
@@ -107,3 +108,11 @@ def test_a_list_that_is_none_names_the_line(tmp_path: Path, text: str, said: str
     with pytest.raises(UserError) as error:
         listing.read(tmp_path / "birds.listing")
     assert said in str(error.value)
+
+
+def test_the_size_of_the_chosen_set_has_to_fit_the_tokenizer() -> None:
+    whole = copy.deepcopy(WHOLE) | {"images": {"sets": {"birds": SET | {"size": 80}}}}
+    whole["warmup"]["patch"] = 32
+    sections.judge(whole, "params.yaml")  # scenes are of 64 pixels
+    with pytest.raises(UserError, match=r"images\.sets\.birds\.size is 80, no multiple of warmup\.patch \(32\)"):
+        sections.judge(whole | {"pictures": "artifacts/images/birds"}, "params.yaml")

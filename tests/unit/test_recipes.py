@@ -24,7 +24,10 @@ def test_every_stage_can_read_its_section(tmp_path, recipe):
 
 def test_every_section_of_the_parameters_belongs_to_a_stage_or_to_the_gates():
     values = parameters.read(ROOT)
-    assert set(values) == {name.split(".")[0] for name in sections.SECTIONS} | set(params.SHARED) | {"policy"}
+    assert set(values) == {name.split(".")[0] for name in sections.SECTIONS} | set(params.SHARED) | {
+        "policy",
+        "pictures",
+    }
 
 
 def test_every_section_is_read_by_a_stage_as_the_type_that_is_checked():
