@@ -72,6 +72,13 @@ def _checked(root: Path, code: Path) -> None:
         raise UserError(last.removeprefix("error: ") if mistake else f"{code} of this commit cannot be run: {last}")
 
 
+def source_of(root: Path, stage: str) -> dict[str, str]:
+    """Where a stage of given pictures reads them, as the variable by which it gets the keys of S3; {} of another."""
+    family, _, name = stage.partition("@")
+    found = read(root).get("images", {}).get("sets", {}).get(name) if family == "images" else None
+    return {"REMINT_PICTURES": str(found["source"])} if found else {}
+
+
 def serve(root: Path, stages: Sequence[Stage], planned: Plan) -> None:
     """UserError if a stage asks for a parameter that is not there, or is to run here as one node of several."""
     values = read(root)

@@ -19,7 +19,7 @@ from prefect.futures import PrefectFuture
 from prefect.logging import get_run_logger
 from prefect.states import Completed
 
-from flows.pipeline import environment, graph
+from flows.pipeline import environment, graph, parameters
 from flows.pipeline.families import read_metrics
 from flows.pipeline.graph import Stage
 from flows.pipeline.job import Job
@@ -154,8 +154,9 @@ class Conductor:
             return self.workers.run(stage, log, say, stop, partial(self.outcome.spending.attempt, stage.name))
         meter = Meter(self.gpus if stage.meta.pool == "gpu" else 0)
         self.outcome.spending.attempt(stage.name, self._reading(meter))
-        where = (self.job.run.workspace, self.job.environment, log)
-        return Ran(process.run(stage.name, *where, say, stop, stage.meta.timeout, meter))
+        root = self.job.run.workspace
+        variables = {**self.job.environment, **parameters.source_of(root, stage.name)}
+        return Ran(process.run(stage.name, root, variables, log, say, stop, stage.meta.timeout, meter))
 
     def _reading(self, meter: Meter) -> Callable[[], Usage]:
         """What an attempt has cost so far; CPU time is known at its end, before that only by looking."""

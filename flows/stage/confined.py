@@ -30,6 +30,8 @@ SECRET = re.compile(
     r"|REMINT_(?:CATALOGUE|WEBHOOK)|PREFECT_(?:API|SERVER)_DATABASE_CONNECTION_URL"  # addresses with a password
 )
 
+KEPT = ("REMINT_CHECKPOINTS", "REMINT_ARRIVED", "REMINT_PICTURES")  # where a stage has files
+
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -39,9 +41,9 @@ def command(words: Sequence[str]) -> list[str]:
 
 
 def variables(every: Mapping[str, str]) -> dict[str, str]:
-    """A stage's variables: without secrets, but for those of MLflow and S3 where it tracks to or keeps files there."""
+    """A stage's variables: without secrets, but for those of MLflow and S3 where it tracks to or has files there."""
     tracked = every.get("MLFLOW_TRACKING_URI", "").startswith("http")
-    keeps = any(every.get(name, "").startswith("s3:") for name in ("REMINT_CHECKPOINTS", "REMINT_ARRIVED"))
+    keeps = any(every.get(name, "").startswith("s3:") for name in KEPT)
     needed = (*(["MLFLOW_TRACKING_"] if tracked else []), *(["AWS_"] if keeps else []))
     return {name: value for name, value in every.items() if name.startswith(needed) or not SECRET.fullmatch(name)}
 

@@ -28,7 +28,7 @@ from typing import Any
 
 from data.core.params import UserError
 from flows import settings
-from flows.pipeline import accepted, environment, keys, workspace
+from flows.pipeline import accepted, environment, keys, parameters, workspace
 from flows.pipeline.environment import Environment
 from flows.pipeline.graph import Stage
 from flows.pipeline.plan import overlap
@@ -141,6 +141,7 @@ class _Attempt:
         command = [*process.REPRO, "--no-run-cache", order.stage] if order.proof else []
         if order.part:
             command, variables = ["/bin/sh", "-e", "-c", stage.cmd], {**variables, "REMINT_PART": order.part}
+        variables = {**variables, **parameters.source_of(root, stage.name)}
         self.say("started", True)
         never = threading.Event()  # a signal raises Stopped here
         process.run(order.stage, root, variables, self.log, self._heard, never, order.timeout, self.meter, command)

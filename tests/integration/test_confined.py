@@ -60,7 +60,7 @@ def test_it_works_with_its_own_children_and_files_as_before(tmp_path):
     code = """
 import os, subprocess, sys
 from pathlib import Path
-child = subprocess.Popen(["sh", "-c", "echo ready; exec sleep 60"], stdout=subprocess.PIPE)
+child = subprocess.Popen(["sh", "-c", "echo ready; read x"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 child.stdout.readline()  # before its program runs it has no variables
 assert Path(f"/proc/{child.pid}/environ").read_bytes() and Path("/proc/self/environ").read_bytes()
 child.kill()

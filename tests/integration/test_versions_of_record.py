@@ -35,7 +35,7 @@ def quick(monkeypatch):
         about.save(str(folder / "MLmodel"))
 
     monkeypatch.setattr(packing, "pack", pack)
-    monkeypatch.setattr(finalise, "report", lambda settings, ran, results, made: settings.runs / ran.id)
+    monkeypatch.setattr(finalise.report, "write", lambda ran, results, made, settings: settings.runs / ran.id)
 
 
 def policy(places: Stores, values: dict) -> None:

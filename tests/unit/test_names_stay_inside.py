@@ -150,7 +150,7 @@ def test_a_file_that_a_manifest_names(name):
 
 def test_a_run(home, name, monkeypatch):
     stores = SimpleNamespace(settings=Settings(root=home))
-    monkeypatch.setattr(recorded.tagged, "commits", lambda root: {"20260101T000000Z-1a2b3c4": DIGEST[:40]})
+    monkeypatch.setattr(recorded.run_tags, "commits", lambda root: {"20260101T000000Z-1a2b3c4": DIGEST[:40]})
     monkeypatch.setattr(recorded, "_rows", lambda stores: {})
     monkeypatch.setattr(recorded, "_shallow", lambda stores: "")
     for words in (name, f"run/{name}"):

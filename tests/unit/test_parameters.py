@@ -1,5 +1,6 @@
 """A run's parameters: recipes and --set over params.yaml, with names and types checked."""
 
+import json
 from contextlib import nullcontext
 
 import pytest
@@ -168,3 +169,10 @@ def test_a_stage_is_not_started_as_one_node_of_several(root, action, refused):
     stage = Stage("proxy", "python train.py", params=("accelerate",))
     with pytest.raises(UserError, match="proxy would wait for the others") if refused else nullcontext():
         parameters.serve(root, [stage], Plan((Step("proxy", action),)))
+
+
+def test_a_stage_of_given_pictures_is_told_where_they_are_and_no_other_is(tmp_path):
+    sets = {"birds": {"source": "s3://pictures/birds"}}
+    (tmp_path / "params.yaml").write_text(json.dumps({"images": {"sets": sets}}))
+    assert parameters.source_of(tmp_path, "images@birds") == {"REMINT_PICTURES": "s3://pictures/birds"}
+    assert parameters.source_of(tmp_path, "tokenizer") == parameters.source_of(tmp_path, "images@fish") == {}

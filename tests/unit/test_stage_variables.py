@@ -30,8 +30,8 @@ def test_a_stage_that_keeps_everything_here_is_given_no_login():
 
 
 def test_one_that_keeps_files_in_s3_is_given_its_keys_and_nothing_else():
-    for place in ("REMINT_CHECKPOINTS", "REMINT_ARRIVED"):
-        assert set(given(**{place: "s3://remint-artifacts/here"})) - set(given()) == set(S3)
+    for place in ("REMINT_CHECKPOINTS", "REMINT_ARRIVED", "REMINT_PICTURES"):
+        assert set(given(**{place: "s3://remint-artifacts/here"})) - set(given()) - {place} == set(S3)
 
 
 def test_one_that_is_tracked_by_a_server_is_given_its_login_and_nothing_else():
