@@ -99,16 +99,16 @@ def _with(path: Path, name: str, values: Mapping[str, Any]) -> bytes:
     end = behind[0] if behind else len(lines)
     while end > begin and not lines[end - 1].strip():
         end -= 1
-    yaml = YAML()
-    yaml.width = 4096
-    section = yaml.load("".join(lines[begin:end]) or "images:\n  sets: {}\n")
+    ruamel = YAML()  # keeps comments, and makes nothing but lists, texts and numbers
+    ruamel.width = 4096
+    section = ruamel.load("".join(lines[begin:end]) or "images:\n  sets: {}\n")
     sets = section["images"].get("sets")
     if sets:
         sets.setdefault(name, {}).update(values)
     else:
         section["images"]["sets"] = {name: dict(values)}  # of its own, as {} would stay on one line
     text = io.StringIO()
-    yaml.dump(section, text)
+    ruamel.dump(section, text)
     made = "".join([*lines[:begin], text.getvalue(), *lines[end:]]).encode()
     if plain_yaml.loads(made) != _expected(path, name, values):
         raise UserError(f"{path}: section images is not written as it can be added to; put the set there by hand")

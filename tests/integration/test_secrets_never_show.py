@@ -93,6 +93,7 @@ ABSENT = {
     "Prefect": {"REMINT_PREFECT_API": f"http://remint:{QUOTED.format('prefect')}@{NOWHERE}/api"},
 }
 COMMAND = {
+    "data": ["data", "list"],
     "retrain": ["retrain"],
     "gates": ["gates", "tokenizer", "v1"],
     "approve": ["approve", "tokenizer", "v1", "--why", "it is good"],

@@ -235,6 +235,7 @@ def test_a_run_and_its_stages_outlive_a_prefect_server_that_hangs_and_one_that_i
     assert stack.ran() == list(LINE)
 
 
+@pytest.mark.soak
 def test_a_prefect_server_that_stays_away_ends_the_run_with_one_line_and_the_next_goes_on(stack):
     seed, one = stack.fresh(), stack.hold("one")
     run = stack.retrain("--set", seed, before="from flows.workers import watch; watch.AWAY_SECONDS = 10.0")
@@ -311,8 +312,8 @@ def test_s3_that_refuses_is_full_is_slow_or_cuts_off_under_dispatch_and_upload_c
 def test_two_runs_that_want_the_same_stage_at_once_have_it_made_once_and_both_end(stack):
     seed, one = stack.fresh(), stack.hold("one")
     first = stack.retrain("--set", seed, clone="desk")
+    stack.works("one", first)  # in another second: the ids of runs have those, and of one commit they would be one
     second = stack.retrain("--set", seed, "--set", "two=1", clone="other")
-    stack.works("one", first)
     _said(second, "one: started", PATIENCE)
     one.unlink()
     ended(first), ended(second)
