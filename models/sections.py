@@ -16,6 +16,7 @@ from data.core import entry, params
 from data.core.params import UserError
 from data.photos import sources
 from data.photos.params import Photos
+from data.pictures import check as given
 from data.pictures.params import Set
 from data.scenes.params import Scenes
 from data.validate.params import Validate
@@ -139,6 +140,7 @@ def main() -> None:
     photos = check().get("photos")
     if photos:
         sources.located(photos.source)
+    given.check()
 
 
 if __name__ == "__main__":

@@ -1,8 +1,6 @@
 """Sets of pictures in params.yaml before anything runs: each as its stage will read it, and what `pictures` names.
 
-    python -m data.pictures.check
-
-A run calls this in its worktree, so that the commit's own code judges its parameters.
+`models.sections` calls this in a run's worktree, so that the commit's own code judges its parameters.
 """
 
 from __future__ import annotations
@@ -10,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from data.core import entry, params
+from data.core import params
 from data.core.params import UserError, near
 from data.pictures import listing
 from data.pictures.params import Set, named
@@ -47,11 +45,3 @@ def _hint(value: Any, known: list[str]) -> str:
     if isinstance(value, str) and f"{GIVEN}/{value}" in known:
         return f"; did you mean '{GIVEN}/{value}'?"
     return near(value, known)
-
-
-def main() -> None:
-    check()
-
-
-if __name__ == "__main__":
-    entry.run(main)

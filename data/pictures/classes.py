@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from data.core.params import UserError
 from data.pictures.given import Given
@@ -18,6 +19,11 @@ class Classes:
     names: tuple[str, ...]
     indexed: bool = True
 
+    @cached_property
+    def positions(self) -> dict[str, int]:
+        """Index by name."""
+        return {name: index for index, name in enumerate(self.names)}
+
     def index(self, label: int | str | None) -> int:
         """The class of a label, -1 for none; LookupError says why there is none such."""
         if label is None:
@@ -26,8 +32,8 @@ class Classes:
             if 0 <= label < len(self.names):
                 return label
             raise LookupError(f"has label {label}, but the classes are 0 to {len(self.names) - 1}")
-        if str(label) in self.names:
-            return self.names.index(str(label))
+        if str(label) in self.positions:
+            return self.positions[str(label)]
         raise LookupError(f"has label {label!r}, which is none of the {len(self.names)} classes")
 
 
@@ -54,13 +60,10 @@ def of(labels: Iterable[int | str | None], names: Sequence[str] | None, where: s
 
 def labelled(pictures: Iterable[Given], known: Classes) -> tuple[list[Given], list[Given]]:
     """The pictures with indices for labels (-1 is none), and those whose label is none of the classes."""
-    positions = {name: index for index, name in enumerate(known.names)}
     right, wrong = [], []
     for one in pictures:
         try:
-            by_name = isinstance(one.label, str) or not known.indexed
-            index = positions[str(one.label)] if by_name and str(one.label) in positions else known.index(one.label)
-            right.append(replace(one, label=index))
+            right.append(replace(one, label=known.index(one.label)))
         except LookupError as error:
             wrong.append(replace(one, reason=str(error)))
     return right, wrong

@@ -117,7 +117,7 @@ def _check_share(aside: list[SetAside], pictures: int, name: str, p: Set) -> Non
 def _rows(entries: list[shards.Entry], records: dict[str, Any], found: Survey, p: Set) -> list[dict[str, Any]]:
     """The manifest, in the order of the shards."""
     given = {cut.key(one.sha256): one for one in found.pictures}
-    labels = [int(given[one.key].label or 0) for one in entries]
+    labels = [label for one in entries if isinstance(label := given[one.key].label, int)]  # the survey gave each one
     hashes = [records[one.key]["dhash"] for one in entries]
     sides = splits.of([one.key for one in entries], labels, hashes, p.held_out_share)
     return [

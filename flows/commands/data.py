@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from data.core.params import UserError, near
+from data.core.params import UserError
 from flows.console import one_line_errors, print_json, say
 
 
@@ -89,10 +89,7 @@ def show(name: str, png: Path | None, as_json: bool) -> None:
         from flows import repository
         from flows.pipeline import given_sets
 
-        every = {one["name"]: one for one in given_sets.every(repository.find(Path.cwd()).top)}
-        if name not in every:
-            raise UserError(f"there is no set '{name}'{near(name, every) or '; remint data add NAME SOURCE'}")
-        one = every[name]
+        one = given_sets.one(repository.find(Path.cwd()).top, name)
         if png:
             if one["made"] is None:
                 raise UserError(f"artifacts/images/{name} is not in this checkout; run dvc checkout, or remint retrain")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data.core import files, params, plain_yaml
-from data.core.params import UserError
+from data.core.params import UserError, near
 from data.pictures import check, listing, places, sheet
 from data.pictures.params import named
 from flows import repository
@@ -47,11 +47,24 @@ def add(top: Path, name: str, source: str, chosen: Mapping[str, Any]) -> tuple[d
 
 def every(top: Path) -> list[dict[str, Any]]:
     """The sets with their parameters, and what their stages made of them where that lies in the checkout."""
-    return [_described(top, name) for name in check.judge(parameters.read(top), parameters.FILE)]
+    return [_described(top, name, values) for name, values in _sets(top).items()]
 
 
-def _described(top: Path, name: str) -> dict[str, Any]:
-    values = parameters.read(top)["images"]["sets"][name]
+def one(top: Path, name: str) -> dict[str, Any]:
+    """One of them; UserError if there is no set of this name."""
+    sets = _sets(top)
+    if name not in sets:
+        raise UserError(f"there is no set '{name}'{near(name, sets) or '; remint data add NAME SOURCE'}")
+    return _described(top, name, sets[name])
+
+
+def _sets(top: Path) -> dict[str, Any]:
+    """`images.sets` of params.yaml, checked."""
+    whole = parameters.read(top)
+    return {name: whole["images"]["sets"][name] for name in check.judge(whole, parameters.FILE)}
+
+
+def _described(top: Path, name: str, values: Mapping[str, Any]) -> dict[str, Any]:
     folder = top / check.GIVEN / name
     try:
         made = json.loads((folder / "info.json").read_text(encoding="utf-8"))

@@ -21,7 +21,7 @@ from flows.pipeline.plan import Plan
 
 RECIPES = Path("models/recipes")
 FILE = Path("params.yaml")
-CHECKS = (Path("models/sections.py"), Path("data/pictures/check.py"))
+CHECK = Path("models/sections.py")
 
 
 def changes(root: Path, recipe: str | None, assignments: Iterable[str]) -> dict[str, Any]:
@@ -57,19 +57,15 @@ def apply(root: Path, wanted: Mapping[str, Any]) -> None:
 def check(root: Path) -> None:
     """UserError if some stage of the commit in `root` could not use its parameters: the commit's own code says so."""
     read(root)
-    for code in CHECKS:
-        if (root / code).exists():
-            _checked(root, code)
-
-
-def _checked(root: Path, code: Path) -> None:
+    if not (root / CHECK).exists():
+        return
     plain = {name: value for name, value in os.environ.items() if not is_foreign(name)}
-    command = [sys.executable, "-m", ".".join(code.with_suffix("").parts)]
+    command = [sys.executable, "-m", ".".join(CHECK.with_suffix("").parts)]
     done = subprocess.run(command, cwd=root, env=plain, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
         mistake = last.startswith("error: ")
-        raise UserError(last.removeprefix("error: ") if mistake else f"{code} of this commit cannot be run: {last}")
+        raise UserError(last.removeprefix("error: ") if mistake else f"{CHECK} of this commit cannot be run: {last}")
 
 
 def source_of(root: Path, stage: str) -> dict[str, str]:

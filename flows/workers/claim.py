@@ -29,8 +29,6 @@ from flows.workers.orders import Attempt, Ended, Order, Orders
 BEAT_SECONDS = 2.0
 SILENT_SECONDS = 30.0  # without a sign of life after which a run of another machine is dead
 
-Say = Callable[[str], None]
-
 
 class UnderWay(Exception):
     """Somebody else runs this already."""
@@ -58,7 +56,7 @@ class Claim:
 
 
 @contextlib.contextmanager
-def held(job: Job, say: Say) -> Iterator[Claim]:
+def held(job: Job, say: Callable[[str], None]) -> Iterator[Claim]:
     """Hold the claim to a job; UnderWay if somebody else lives who does."""
     claim, ended = take(job, say), threading.Event()
     beating = threading.Thread(target=_beat, args=(claim, ended), daemon=True, name="claim")
@@ -73,7 +71,7 @@ def held(job: Job, say: Say) -> Iterator[Claim]:
                 claim.orders.forget(claim.mine.order)
 
 
-def clear(job: Job, say: Say) -> list[str]:
+def clear(job: Job, say: Callable[[str], None]) -> list[str]:
     """Forget the claim of a run that did all its work and was killed before it could say so; returns its id."""
     book, order = orders.opened(job.settings), _order(job)
     there = book.attempts(order)
@@ -83,7 +81,7 @@ def clear(job: Job, say: Say) -> list[str]:
     return [attempt.order.run for attempt in there]
 
 
-def take(job: Job, say: Say) -> Claim:
+def take(job: Job, say: Callable[[str], None]) -> Claim:
     """Have the claim, for as long as somebody gives signs of life for it; UnderWay."""
     book, order = orders.opened(job.settings), _order(job)
     while True:
@@ -99,7 +97,7 @@ def take(job: Job, say: Say) -> Claim:
             return Claim(book, made, tuple(attempt.order.run for attempt in there))
 
 
-def _lives(job: Job, book: Orders, held: Attempt, say: Say) -> bool:
+def _lives(job: Job, book: Orders, held: Attempt, say: Callable[[str], None]) -> bool:
     """Whether who holds the claim gives a sign of life; for one of this machine the system knows at once."""
     run, host = held.order.run, held.order.host
     if (host, held.order.home) == (socket.gethostname(), str(job.settings.home)):

@@ -28,7 +28,7 @@ pictures: artifacts/scenes  # what is learnt from
 images:  # of your own
   sets: {}
 
-scenes: {count: 20, size: 32}   # two spaces too many, and a value that is
+scenes: {count: 20, size: 32, samples_per_pixel: 4, held_out_share: 0.2, per_shard: 20}   # a space too many, and a null
 last: null
 """
 
@@ -56,7 +56,8 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / ".gitignore").write_text("/artifacts/\n")
     git(folder, "add", "-A")
     git(folder, "commit", "-q", "-m", "Start")
-    shutil.copytree(ROOT / "data", folder / "data", ignore=shutil.ignore_patterns("__pycache__"))
+    for package in ("data", "models"):  # a run's parameters are checked by the code of its commit
+        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.chdir(folder)
     return folder
 
